@@ -1,0 +1,119 @@
+//! Ids: fixed-size names of the things that are signed about.
+
+use alloc::string::String;
+use core::fmt;
+
+/// Why text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} hexadecimal digits, got {got} characters or another alphabet")]
+pub struct ParseIdError {
+    expected: usize,
+    got: usize,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const BYTES: usize = $bytes;
+
+            /// The bytes.
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+
+            /// Its first eight hexadecimal digits, for people to tell a few apart.
+            pub fn short(&self) -> String {
+                hex(&self.0[..4])
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+
+        impl core::str::FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                let wrong = ParseIdError { expected: 2 * $bytes, got: text.len() };
+                let mut bytes = [0; $bytes];
+                unhex(text, &mut bytes).map_or(Err(wrong), |()| Ok(Self(bytes)))
+            }
+        }
+    };
+}
+
+id!(/// A SHA-256 digest.
+    Digest, 32);
+id!(/// A network: the digest of its genesis.
+    NetworkId, 32);
+id!(/// A node: its ed25519 public key.
+    NodeId, 32);
+id!(/// An operator: the ed25519 public key that certifies its nodes.
+    OperatorId, 32);
+id!(/// A gateway: its ed25519 public key.
+    GatewayId, 32);
+id!(/// An issuer: the ed25519 public key that signs top-ups.
+    IssuerId, 32);
+id!(/// A tenant's account; says nothing about the person behind it.
+    TenantId, 16);
+id!(/// A task, and the id of its receipt.
+    TaskId, 16);
+id!(/// A variant: the digest of model, adapter, quantisation and numerics.
+    VariantId, 32);
+id!(/// An audit; blind, it says nothing about the task that it checks.
+    AuditId, 16);
+id!(/// A per-task secret that keeps digests in the public log from revealing what was digested.
+    Salt, 32);
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]).map(char::from).collect()
+}
+
+/// Reads exactly `out.len()` bytes of hexadecimal; `None` for any other length or alphabet.
+pub fn unhex(text: &str, out: &mut [u8]) -> Option<()> {
+    if text.len() != 2 * out.len() {
+        return None;
+    }
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let high = (pair[0] as char).to_digit(16)?;
+        let low = (pair[1] as char).to_digit(16)?;
+        *byte = u8::try_from(high * 16 + low).ok()?;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn an_id_reads_what_it_printed() {
+        let id = TaskId([0xa7; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn other_lengths_and_letters_are_no_id() {
+        assert!("a7".parse::<TaskId>().is_err());
+        assert!("zz".repeat(16).parse::<TaskId>().is_err());
+        assert!("é".repeat(16).parse::<TaskId>().is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! Ids, units, canonical bytes, digests, signatures and Merkle trees of everything that is signed, and the contract
+//! of a machine. No clock, no I/O, no threads, no ambient randomness.
+#![no_std]
+
+extern crate alloc;
+
+pub mod batch;
+pub mod bytes;
+pub mod certificate;
+pub mod checkpoint;
+pub mod commitment;
+pub mod digest;
+pub mod genesis;
+pub mod id;
+pub mod key;
+pub mod machine;
+pub mod merkle;
+pub mod prf;
+pub mod receipt;
+pub mod record;
+pub mod sampler;
+pub mod seed;
+pub mod ticket;
+pub mod top_up;
+pub mod unit;
+pub mod variant;
+pub mod verdict;
+
+pub use id::{AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, Salt, TaskId, TenantId, VariantId};
+pub use machine::Machine;
+pub use unit::{Epoch, MicroCredits, Micros, Price, Timestamp, TokenCount};
+
+/// Version of every signed format in this crate.
+pub const FORMAT_VERSION: u16 = 1;
+
+// Reads the version in front of a signed format.
+fn version(r: &mut bytes::Reader<'_>) -> Result<(), bytes::Error> {
+    match r.u16()? {
+        FORMAT_VERSION => Ok(()),
+        other => Err(bytes::Error::Unknown { what: "format version", value: u64::from(other) }),
+    }
+}

@@ -1,0 +1,85 @@
+//! A receipt: what the node committed to, and what the gateway charged for it.
+
+use crate::bytes::{Error, Reader, Writer};
+use crate::commitment::Commitment;
+use crate::id::{Digest, TenantId};
+use crate::unit::{MicroCredits, Price, TokenCount};
+use alloc::vec::Vec;
+
+/// The gateway's part of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Salted digest of the request's bytes as the tenant sent them.
+    pub request: Digest,
+    /// Salted digest of the response's bytes as the tenant received them; for an attempt that another one continued,
+    /// of nothing.
+    pub response: Digest,
+    /// Prompt tokens charged: 0 for all attempts but one, so that a task's prompt is paid once by its tenant.
+    pub prompt_tokens: TokenCount,
+    /// Output tokens charged.
+    pub output_tokens: TokenCount,
+    /// The posted price.
+    pub price: Price,
+    /// The amount: the price of these tokens, rounded up.
+    pub amount: MicroCredits,
+}
+
+impl Charge {
+    /// Length of the canonical bytes.
+    pub const BYTES: usize = 16 + 2 * 32 + 2 * 4 + 3 * 8;
+
+    fn write(&self, w: &mut Writer) {
+        w.raw(&self.tenant.0).raw(&self.request.0).raw(&self.response.0);
+        w.u32(self.prompt_tokens.0).u32(self.output_tokens.0);
+        w.u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0).u64(self.amount.0);
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            tenant: TenantId(r.array()?),
+            request: Digest(r.array()?),
+            response: Digest(r.array()?),
+            prompt_tokens: TokenCount(r.u32()?),
+            output_tokens: TokenCount(r.u32()?),
+            price: Price { prompt_per_million: MicroCredits(r.u64()?), output_per_million: MicroCredits(r.u64()?) },
+            amount: MicroCredits(r.u64()?),
+        })
+    }
+}
+
+/// One attempt's commitment with its charge: one leaf of the gateway's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The node's part.
+    pub commitment: Commitment,
+    /// The gateway's part.
+    pub charge: Charge,
+}
+
+impl Receipt {
+    /// Length of the canonical bytes.
+    pub const BYTES: usize = Commitment::BYTES + Charge::BYTES;
+
+    /// Whether the amount is the price of the tokens charged, and no more tokens are charged than the node counted.
+    pub fn charge_fits(&self) -> bool {
+        let (charge, commitment) = (&self.charge, &self.commitment);
+        charge.price.charge(charge.prompt_tokens, charge.output_tokens) == Some(charge.amount)
+            && charge.prompt_tokens <= commitment.prompt_tokens
+            && charge.output_tokens <= commitment.added_tokens()
+    }
+
+    /// Canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(&self.commitment.to_bytes());
+        self.charge.write(&mut w);
+        w.finish()
+    }
+
+    /// Reads canonical bytes from the front of `r`.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self { commitment: Commitment::read(r)?, charge: Charge::read(r)? })
+    }
+}

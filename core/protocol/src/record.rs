@@ -1,0 +1,139 @@
+//! The log: everything that settlement is computed from, in the order in which the gateway committed it. Each record is
+//! one leaf of the log's Merkle tree.
+
+use crate::batch::CountersignedBatch;
+use crate::bytes::{Error, Reader, Writer};
+use crate::genesis::Genesis;
+use crate::id::{AuditId, Digest, TaskId};
+use crate::merkle;
+use crate::receipt::Receipt;
+use crate::top_up::TopUp;
+use crate::unit::{Epoch, Timestamp};
+use crate::verdict::Verdict;
+use alloc::vec::Vec;
+
+/// An attempt at a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId {
+    /// The task.
+    pub task: TaskId,
+    /// Counted from 0.
+    pub attempt: u8,
+}
+
+/// How an audit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// An auditor measured.
+    Verdict(Verdict),
+    /// The gateway lost the payload: paid, counted, never blamed on the node.
+    Unauditable {
+        /// The audit.
+        audit: AuditId,
+    },
+}
+
+/// The secrets and results that close an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The epoch that ends.
+    pub epoch: Epoch,
+    /// When it ended.
+    pub at: Timestamp,
+    /// The draw secret of the epoch, sealed since before it began.
+    pub draw_secret: [u8; 32],
+    /// The seed-nonce secret of the epoch, sealed likewise.
+    pub nonce_secret: [u8; 32],
+    /// Digest of the next epoch's draw secret.
+    pub next_draw_seal: Digest,
+    /// Digest of the next epoch's nonce secret.
+    pub next_nonce_seal: Digest,
+    /// Digest of the accounts after settlement.
+    pub state: Digest,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The parameters; always and only the first.
+    Genesis(Genesis),
+    /// Money from the issuer.
+    TopUp(TopUp),
+    /// An attempt, part of the next batch record.
+    Receipt(Receipt),
+    /// A countersigned batch over the `header.count` receipts directly before it.
+    Batch(CountersignedBatch),
+    /// The end of an audit of an attempt.
+    Audit {
+        /// What was audited.
+        subject: AttemptId,
+        /// What came of it.
+        outcome: AuditOutcome,
+    },
+    /// The end of an epoch.
+    Close(Close),
+}
+
+impl Record {
+    /// Its leaf in the log's tree.
+    pub fn leaf(&self) -> Digest {
+        merkle::leaf_hash(&self.to_bytes())
+    }
+
+    /// Canonical bytes: a tag, then the record.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        match self {
+            Self::Genesis(genesis) => w.u8(0).raw(&genesis.to_bytes()),
+            Self::TopUp(top_up) => w.u8(1).raw(&top_up.to_bytes()),
+            Self::Receipt(receipt) => w.u8(2).raw(&receipt.to_bytes()),
+            Self::Batch(batch) => w.u8(3).raw(&batch.to_bytes()),
+            Self::Audit { subject, outcome } => {
+                w.u8(4).raw(&subject.task.0).u8(subject.attempt);
+                match outcome {
+                    AuditOutcome::Verdict(verdict) => w.u8(0).raw(&verdict.to_bytes()),
+                    AuditOutcome::Unauditable { audit } => w.u8(1).raw(&audit.0),
+                }
+            }
+            Self::Close(close) => {
+                w.u8(5).u64(close.epoch.0).u64(close.at.0).raw(&close.draw_secret).raw(&close.nonce_secret);
+                w.raw(&close.next_draw_seal.0).raw(&close.next_nonce_seal.0).raw(&close.state.0)
+            }
+        };
+        w.finish()
+    }
+
+    /// Reads canonical bytes; signatures are not checked.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut r = Reader::new(bytes);
+        let record = match r.u8()? {
+            0 => Self::Genesis(Genesis::read(&mut r)?),
+            1 => return TopUp::from_bytes(&bytes[1..]).map(Self::TopUp),
+            2 => Self::Receipt(Receipt::read(&mut r)?),
+            3 => Self::Batch(CountersignedBatch::read(&mut r)?),
+            4 => Self::read_audit(&mut r)?,
+            5 => Self::Close(Close {
+                epoch: Epoch(r.u64()?),
+                at: Timestamp(r.u64()?),
+                draw_secret: r.array()?,
+                nonce_secret: r.array()?,
+                next_draw_seal: Digest(r.array()?),
+                next_nonce_seal: Digest(r.array()?),
+                state: Digest(r.array()?),
+            }),
+            other => return Err(Error::Unknown { what: "record", value: u64::from(other) }),
+        };
+        r.finish()?;
+        Ok(record)
+    }
+
+    fn read_audit(r: &mut Reader<'_>) -> Result<Self, Error> {
+        let subject = AttemptId { task: TaskId(r.array()?), attempt: r.u8()? };
+        let outcome = match r.u8()? {
+            0 => AuditOutcome::Verdict(Verdict::read(r)?),
+            1 => AuditOutcome::Unauditable { audit: AuditId(r.array()?) },
+            other => return Err(Error::Unknown { what: "audit outcome", value: u64::from(other) }),
+        };
+        Ok(Self::Audit { subject, outcome })
+    }
+}

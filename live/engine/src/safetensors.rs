@@ -1,0 +1,63 @@
+//! Tensors of a safetensors file: f32 only, every size checked against the file.
+//!
+//! Source: huggingface/safetensors, README.md (format).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::load::Error;
+
+/// Bytes of the JSON header; the format's own limit.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// A parsed file.
+pub(crate) struct Tensors<'a> {
+    entries: BTreeMap<String, Entry>,
+    data: &'a [u8],
+}
+
+impl<'a> Tensors<'a> {
+    /// Reads the header of a whole file.
+    pub(crate) fn parse(file: &'a [u8]) -> Result<Self, Error> {
+        let format = Error::Format { format: "safetensors" };
+        let Some((head, rest)) = file.split_first_chunk::<8>() else { return Err(format) };
+        let length = u64::from_le_bytes(*head);
+        if length > HEADER_BYTES_MAX {
+            return Err(format);
+        }
+        let header = rest.get(..length as usize).ok_or_else(|| Error::Truncated { what: "the header".to_owned() })?;
+        let json = |cause| Error::Json { what: "the header", cause };
+        let mut raw: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(json)?;
+        raw.remove("__metadata__");
+        let entries = raw.into_iter().map(|(name, value)| Ok((name, serde_json::from_value(value).map_err(json)?)));
+        Ok(Self { entries: entries.collect::<Result<_, Error>>()?, data: &rest[length as usize..] })
+    }
+
+    /// The values of a tensor of this shape.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::missing(format!("tensor {name}")))?;
+        if entry.dtype != "F32" {
+            return Err(Error::Unsupported { what: "tensor type", found: entry.dtype.clone() });
+        }
+        let wanted: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
+        if entry.shape != wanted {
+            return Err(Error::invalid(format!("shape of tensor {name}"), format!("{:?}", entry.shape)));
+        }
+        let [start, end] = entry.data_offsets;
+        let bytes = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        let bytes = bytes.and_then(|(start, end)| self.data.get(start..end));
+        let bytes = bytes.ok_or_else(|| Error::Truncated { what: format!("tensor {name}") })?;
+        if bytes.len() != shape.iter().product::<usize>() * 4 {
+            return Err(Error::invalid(format!("size of tensor {name}"), bytes.len().to_string()));
+        }
+        Ok(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    }
+}
