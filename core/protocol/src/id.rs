@@ -40,7 +40,7 @@ macro_rules! id {
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.short())
+                write!(f, "{}({})", stringify!($name), hex(&self.0))
             }
         }
 

@@ -1,2 +1,14 @@
-//! Placeholder.
+//! The machines: gateway, node, settler. Thin combinations of scheduling, trust and ledger; the same code runs live and
+//! in simulation.
 #![no_std]
+
+extern crate alloc;
+
+pub mod gateway;
+pub mod node;
+pub mod order;
+pub mod settler;
+
+pub use gateway::Gateway;
+pub use node::Node;
+pub use settler::Settler;

@@ -1,2 +1,22 @@
-//! Placeholder.
+//! Where a task goes and what happens until it is answered: offers, placement, fair waiting, attempts, quarantine.
+//!
+//! Nothing here reads a clock or draws ambient randomness: time and seed are arguments.
 #![no_std]
+
+extern crate alloc;
+
+pub mod attempt;
+pub mod breaker;
+pub mod gate;
+pub mod offer;
+pub mod placement;
+pub mod queue;
+pub mod rate;
+
+pub use attempt::{Accepted, Attempt, Attempts, Limits, Overdue, Reason};
+pub use breaker::Breaker;
+pub use gate::Gate;
+pub use offer::Offers;
+pub use placement::{Ask, Placement};
+pub use queue::{Entry, Queue};
+pub use rate::{Rate, Rates};

@@ -1,2 +1,20 @@
-//! Placeholder.
+//! Which results are audited, what an audit says, and how far a result can be trusted.
+//!
+//! Everything here is a pure function or a machine over the log: the same records give the same draws, standings and
+//! judgements everywhere. `f64` is only used for the trust value, which nothing that is signed or settled depends on.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod agree;
+pub mod draw;
+pub mod judge;
+pub mod policy;
+pub mod value;
+
+pub use agree::agree;
+pub use draw::Chance;
+pub use judge::{Fault, Judgement, judge};
+pub use policy::{Finding, Policy, RestoreError, Standing};
+pub use value::{Evidence, value};

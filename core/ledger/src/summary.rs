@@ -1,0 +1,65 @@
+//! What an epoch's settlement did, and what all of them did.
+
+use ol_protocol::{Epoch, MicroCredits};
+
+/// The settlement of one epoch. `charged` is the sum of `paid_to_nodes`, `verification`, `reserve` and `gateway`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// The epoch that was closed.
+    pub epoch: Epoch,
+    /// Receipts that were split.
+    pub settled: u64,
+    /// Receipts drawn for an audit that has not ended: they wait for a later epoch.
+    pub held: u64,
+    /// What the settled receipts had cost their tenants.
+    pub charged: MicroCredits,
+    /// Node shares, into escrow.
+    pub paid_to_nodes: MicroCredits,
+    /// Shares for audits.
+    pub verification: MicroCredits,
+    /// Shares of the reserve, with what rounding left over.
+    pub reserve: MicroCredits,
+    /// Shares of the gateway.
+    pub gateway: MicroCredits,
+    /// Node shares of receipts that failed during the epoch, not paid or taken back from escrow.
+    pub withheld: MicroCredits,
+    /// What tenants got back for receipts that failed during the epoch.
+    pub refunded: MicroCredits,
+    /// What left escrow for operators.
+    pub released: MicroCredits,
+}
+
+/// Sums since genesis. They saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Receipts that were split.
+    pub settled: u64,
+    /// What they had cost.
+    pub charged: MicroCredits,
+    /// Node shares of failed receipts, not paid or taken back.
+    pub withheld: MicroCredits,
+    /// What tenants got back.
+    pub refunded: MicroCredits,
+    /// What left escrow for operators.
+    pub released: MicroCredits,
+}
+
+impl Totals {
+    /// Counts a closed epoch. What it withheld and refunded was counted when it was found.
+    pub(crate) fn close(&mut self, summary: &Summary) {
+        self.settled = self.settled.saturating_add(summary.settled);
+        self.charged = add(self.charged, summary.charged);
+        self.released = add(self.released, summary.released);
+    }
+
+    /// Counts a failed receipt.
+    pub(crate) fn fail(&mut self, withheld: MicroCredits, refunded: MicroCredits) {
+        self.withheld = add(self.withheld, withheld);
+        self.refunded = add(self.refunded, refunded);
+    }
+}
+
+/// A sum that stays at the largest amount.
+pub(crate) const fn add(a: MicroCredits, b: MicroCredits) -> MicroCredits {
+    MicroCredits(a.0.saturating_add(b.0))
+}

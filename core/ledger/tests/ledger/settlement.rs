@@ -1,0 +1,244 @@
+//! What becomes of a charge.
+
+use crate::world::{attempt, end, escrow, funded, gateway, genesis, ledger, operator, receipt, tenant, top_up};
+use ol_ledger::{Account, Error, Fault, Finding, Ledger, RestoreError, Summary, Totals};
+use ol_protocol::genesis::{Genesis, Split};
+use ol_protocol::key::{BadSignature, SecretKey};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::{Epoch, GatewayId, IssuerId, MicroCredits, NetworkId, TenantId, Timestamp};
+
+fn close(ledger: &mut Ledger) -> Summary {
+    let epoch = ledger.open_epoch();
+    let summary = ledger.close(epoch, end(epoch.0)).unwrap();
+    assert_eq!(ledger.check(), Ok(()));
+    summary
+}
+
+/// Runs `step`, which must be refused and post nothing.
+fn refused(ledger: &mut Ledger, step: impl FnOnce(&mut Ledger) -> Result<(), Error>) -> Error {
+    let before = ledger.clone();
+    let error = step(ledger).unwrap_err();
+    assert_eq!(*ledger, before, "{error}");
+    error
+}
+
+#[test]
+fn a_split_that_is_not_whole_or_an_epoch_of_no_length_makes_no_ledger() {
+    let split = Split { reserve_bp: 501, ..Split::DEFAULT };
+    assert_eq!(Ledger::new(&Genesis { split, ..genesis() }), Err(Error::SplitNotWhole));
+    let epoch = ol_protocol::Micros(0);
+    assert_eq!(Ledger::new(&Genesis { epoch, ..genesis() }), Err(Error::EpochEmpty));
+}
+
+#[test]
+fn a_top_up_counts_once_and_only_as_the_issuer_signed_it() {
+    let mut ledger = funded(100);
+    let again = refused(&mut ledger, |l| l.top_up(&top_up(1, 100, 1)));
+    assert_eq!(again, Error::Replayed { serial: 1, last: 1 });
+    let more = TopUp { amount: MicroCredits(101), ..top_up(1, 100, 2) };
+    let forged = Error::Signature(BadSignature { signer: "issuer", what: "top-up" });
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&more)), forged);
+    let (key, here) = (SecretKey::from_bytes(&[9; 32]), genesis());
+    let minted = TopUp::issue(&key, here.network(), here.gateway, TenantId([1; 16]), MicroCredits(1), 2);
+    let other = Error::OtherIssuer { issuer: IssuerId(key.public()), here: here.issuer };
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&minted)), other);
+    let elsewhere = TopUp { gateway: GatewayId([9; 32]), ..top_up(1, 1, 2) };
+    let other = Error::OtherGateway { gateway: GatewayId([9; 32]), here: here.gateway };
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&elsewhere)), other);
+    let elsewhere = TopUp { network: NetworkId([9; 32]), ..top_up(1, 1, 2) };
+    let other = Error::OtherNetwork { network: NetworkId([9; 32]), here: here.network() };
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&elsewhere)), other);
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&top_up(2, u64::MAX - 99, 2))), Error::Overflow);
+    assert_eq!(ledger.top_up(&top_up(2, u64::MAX - 100, 2)), Ok(()));
+    assert_eq!(ledger.balance(&Account::Issuer), -i128::from(u64::MAX));
+}
+
+#[test]
+fn a_charge_is_split_at_the_close() {
+    let mut ledger = funded(1_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 99), false).unwrap();
+    assert_eq!(ledger.balance(&Account::Pending), 99);
+    let expected = Summary {
+        epoch: Epoch(0),
+        settled: 1,
+        held: 0,
+        charged: MicroCredits(99),
+        paid_to_nodes: MicroCredits(84),
+        verification: MicroCredits(1),
+        reserve: MicroCredits(7),
+        gateway: MicroCredits(7),
+        ..Summary::default()
+    };
+    assert_eq!(close(&mut ledger), expected);
+    let balances: Vec<_> = ledger.balances().collect();
+    let expected = [
+        (Account::Issuer, -1_000),
+        (tenant(1), 901),
+        (escrow(1), 84),
+        (Account::Verification, 1),
+        (Account::Reserve, 7),
+        (gateway(), 7),
+    ];
+    assert_eq!(balances, expected);
+}
+
+#[test]
+fn a_receipt_that_does_not_hold_charges_nobody() {
+    let mut ledger = funded(100);
+    let good = receipt(1, 1, 1, 0, 60);
+    let mut dear = good.clone();
+    dear.charge.amount = MicroCredits(61);
+    let wrong = Error::ChargeWrong { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&dear, false)), wrong);
+    let mut padded = good.clone();
+    padded.commitment.output_tokens.0 -= 1;
+    assert_eq!(refused(&mut ledger, |l| l.earn(&padded, false)), wrong);
+    let mut foreign = good.clone();
+    foreign.commitment.gateway = GatewayId([9; 32]);
+    let other = Error::OtherGateway { gateway: GatewayId([9; 32]), here: genesis().gateway };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&foreign, false)), other);
+    let early = Error::EpochWrong { epoch: Epoch(1), open: Epoch(0), oldest: Epoch(0) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(1, 1, 1, 1, 60), false)), early);
+    assert_eq!(ledger.earn(&good, false), Ok(()));
+    let twice = Error::DuplicateAttempt { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&good, false)), twice);
+    let poor = Error::Overdrawn { tenant: TenantId([1; 16]), available: MicroCredits(40), needed: MicroCredits(41) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(1, 2, 2, 0, 41), false)), poor);
+    assert_eq!(ledger.earn(&receipt(1, 2, 2, 0, 40), false), Ok(()));
+}
+
+#[test]
+fn a_drawn_receipt_is_held_until_its_audit_ends() {
+    let mut ledger = funded(1_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 100), true).unwrap();
+    ledger.earn(&receipt(1, 1, 2, 0, 100), true).unwrap();
+    assert_eq!(close(&mut ledger), Summary { held: 2, ..Summary::default() });
+    ledger.find(attempt(1), Finding::Passed).unwrap();
+    ledger.find(attempt(2), Finding::Unauditable).unwrap();
+    let summary = close(&mut ledger);
+    assert_eq!((summary.settled, summary.held, summary.paid_to_nodes), (2, 0, MicroCredits(170)));
+}
+
+#[test]
+fn a_receipt_that_fails_before_it_is_split_goes_back_whole() {
+    let mut ledger = funded(1_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 100), true).unwrap();
+    ledger.find(attempt(1), Finding::Failed).unwrap();
+    assert_eq!(ledger.balance(&tenant(1)), 1_000);
+    let over = Error::AlreadyFailed { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.find(attempt(1), Finding::Passed)), over);
+    let twice = Error::DuplicateAttempt { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(1, 1, 1, 0, 100), false)), twice);
+    let (withheld, refunded) = (MicroCredits(85), MicroCredits(100));
+    assert_eq!(close(&mut ledger), Summary { withheld, refunded, ..Summary::default() });
+    assert_eq!(refused(&mut ledger, |l| l.find(attempt(1), Finding::Failed)), over);
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(1, 1, 1, 1, 100), false)), twice);
+    assert_eq!(ledger.totals(), Totals { withheld, refunded, ..Totals::default() });
+}
+
+#[test]
+fn a_receipt_that_fails_after_it_was_split_is_taken_back_from_where_it_went() {
+    let mut ledger = funded(1_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 99), false).unwrap();
+    ledger.earn(&receipt(1, 1, 2, 0, 200), false).unwrap();
+    close(&mut ledger);
+    ledger.find(attempt(1), Finding::Failed).unwrap();
+    assert_eq!(ledger.check(), Ok(()));
+    assert_eq!((ledger.balance(&tenant(1)), ledger.balance(&escrow(1))), (800, 170));
+    let over = Error::AlreadyFailed { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.find(attempt(1), Finding::Failed)), over);
+    let summary = close(&mut ledger);
+    assert_eq!((summary.withheld, summary.refunded), (MicroCredits(84), MicroCredits(99)));
+}
+
+/// Node 1 earns 1,000 for task 1 in epoch 0 and has it released: 850 to the operator.
+fn released() -> Ledger {
+    let mut ledger = funded(100_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 1_000), false).unwrap();
+    close(&mut ledger);
+    ledger.earn(&receipt(1, 1, 2, 1, 10), false).unwrap();
+    ledger.earn(&receipt(1, 1, 3, 1, 10), false).unwrap();
+    (1..2).for_each(|_| assert_eq!(close(&mut ledger).released, MicroCredits(0)));
+    assert_eq!(close(&mut ledger).released, MicroCredits(850));
+    ledger
+}
+
+#[test]
+fn escrow_is_released_after_both_the_time_and_the_tasks() {
+    let ledger = released();
+    assert_eq!((ledger.balance(&operator(1)), ledger.balance(&escrow(1))), (850, 16));
+    let mut slow = funded(1_000);
+    slow.earn(&receipt(1, 1, 1, 0, 100), false).unwrap();
+    close(&mut slow);
+    slow.earn(&receipt(1, 1, 2, 1, 100), false).unwrap();
+    slow.earn(&receipt(1, 1, 3, 1, 0), false).unwrap();
+    // The third task cost nothing, so it is no task that counts.
+    (1..80).for_each(|_| assert_eq!(close(&mut slow).released, MicroCredits(0)));
+    slow.earn(&receipt(1, 1, 4, 80, 1), false).unwrap();
+    assert_eq!(close(&mut slow).released, MicroCredits(85));
+}
+
+#[test]
+fn the_reserve_pays_what_a_released_lot_lacks_as_far_as_it_can() {
+    let mut ledger = released();
+    // 1,000 was split into 850, 20, 50 and 80, and 2 x 10 into 8, 0, 2 and 0 each; the lot of 850 is gone.
+    let before = ledger.balance(&tenant(1));
+    assert_eq!(ledger.balance(&Account::Reserve), 54);
+    ledger.find(attempt(1), Finding::Failed).unwrap();
+    assert_eq!(ledger.check(), Ok(()));
+    assert_eq!(ledger.balance(&tenant(1)) - before, 20 + 80 + 54);
+    assert_eq!((ledger.balance(&operator(1)), ledger.balance(&escrow(1))), (850, 16));
+    let summary = close(&mut ledger);
+    assert_eq!((summary.withheld, summary.refunded), (MicroCredits(0), MicroCredits(154)));
+}
+
+#[test]
+fn settled_attempts_are_forgotten_when_their_commitment_is_too_old_to_come_again() {
+    let mut ledger = funded(1_000);
+    assert_eq!(ledger.kept_epochs(), 6);
+    let first = receipt(1, 1, 1, 0, 100);
+    ledger.earn(&first, false).unwrap();
+    (0..6).for_each(|_| assert_eq!(close(&mut ledger).held, 0));
+    let twice = Error::DuplicateAttempt { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&first, false)), twice);
+    assert_eq!(ledger.clone().find(attempt(1), Finding::Failed), Ok(()));
+    close(&mut ledger);
+    let late = Error::EpochWrong { epoch: Epoch(0), open: Epoch(7), oldest: Epoch(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&first, false)), late);
+    let unknown = Error::UnknownAttempt { attempt: attempt(1) };
+    assert_eq!(refused(&mut ledger, |l| l.find(attempt(1), Finding::Failed)), unknown);
+}
+
+#[test]
+fn only_the_open_epoch_is_closed() {
+    let mut ledger = ledger();
+    close(&mut ledger);
+    for epoch in [Epoch(0), Epoch(2)] {
+        let error = refused(&mut ledger, |l| l.close(epoch, Timestamp(0)).map(|_| ()));
+        assert_eq!(error, Error::NotOpen { epoch, open: Epoch(1) });
+    }
+}
+
+#[test]
+fn bytes_that_no_ledger_wrote_are_refused() {
+    let mut ledger = released();
+    ledger.earn(&receipt(1, 2, 9, 2, 77), true).unwrap();
+    let bytes = ledger.to_bytes();
+    assert_eq!(Ledger::from_bytes(&bytes), Ok(ledger.clone()));
+    for length in 0..bytes.len() {
+        assert!(Ledger::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        // What is read in spite of the change is another ledger, and shows in the digest.
+        if let Ok(other) = Ledger::from_bytes(&changed) {
+            assert_ne!(other.digest(), ledger.digest(), "byte {at}");
+        }
+    }
+    // The issuer is the first account: its balance, then the tenant's.
+    let issuer = bytes.windows(16).position(|w| w == (-100_000i128).to_le_bytes()).unwrap();
+    let mut minted = bytes;
+    minted[issuer] ^= 1;
+    assert!(matches!(Ledger::from_bytes(&minted), Err(RestoreError::Wrong(Fault::Unbalanced { .. }))));
+}

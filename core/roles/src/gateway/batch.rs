@@ -1,0 +1,161 @@
+//! Batches at the gateway: what they are charged, and when they are acknowledged.
+
+use super::event::{Entry, Output};
+use super::task::{State, Task};
+use super::{Appended, Gateway, limits};
+use crate::order::Order;
+use alloc::vec;
+use alloc::vec::Vec;
+use ol_protocol::batch::{SignedBatch, VerifiedBatch};
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::receipt::{Charge, Receipt};
+use ol_protocol::record::AttemptId;
+use ol_protocol::{Digest, MicroCredits, NodeId, Timestamp, TokenCount, merkle};
+
+/// A batch that waits until the responses of its tasks are out, so that its receipts can name them.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    batch: SignedBatch,
+    orders: Vec<Order>,
+    until: Timestamp,
+}
+
+impl Gateway {
+    pub(super) fn batch(&mut self, now: Timestamp, batch: VerifiedBatch, orders: &[Vec<u8>], out: &mut Vec<Output>) {
+        let header = &batch.batch().header;
+        let (node, sequence) = (header.node, header.sequence);
+        let expected = self.next_batch.get(&node).copied().unwrap_or(0);
+        if sequence < expected {
+            // Sent again because the acknowledgement was lost, or is still on its way.
+            if self.is_durable(node, sequence) {
+                out.push(Output::Ack { node, sequence });
+            }
+            return;
+        }
+        let opened = self.open_orders(batch.batch(), orders);
+        let (Some(orders), true) = (opened, sequence == expected && header.network == self.network) else {
+            self.counters.misbehaved += 1;
+            return out.push(Output::Close { node, why: "a batch out of sequence, or with orders that are not ours" });
+        };
+        self.next_batch.insert(node, sequence + 1);
+        let until = now.after(limits::RESPONSE_WAIT);
+        self.waiting.push_back(Waiting { batch: batch.into_batch(), orders, until });
+        self.take_waiting(now, out);
+    }
+
+    fn open_orders(&self, batch: &SignedBatch, orders: &[Vec<u8>]) -> Option<Vec<Order>> {
+        if orders.len() != batch.commitments.len() || batch.header.gateway != self.setup.gateway {
+            return None;
+        }
+        orders.iter().zip(&batch.commitments).map(|(sealed, c)| self.open_order(sealed, c)).collect()
+    }
+
+    fn open_order(&self, sealed: &[u8], commitment: &Commitment) -> Option<Order> {
+        let order = Order::open(sealed, &self.setup.master)?;
+        let same = (order.task, order.attempt, order.node, order.variant)
+            == (commitment.task, commitment.attempt, commitment.node, commitment.variant);
+        same.then_some(order)
+    }
+
+    /// Puts the batches in the log whose responses are all out, in the order in which they came.
+    pub(super) fn take_waiting(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        while let Some(first) = self.waiting.front() {
+            let ready = first.until <= now || first.batch.commitments.iter().all(|c| self.is_answered(c));
+            if !ready {
+                break;
+            }
+            if let Some(waiting) = self.waiting.pop_front() {
+                self.log_batch(waiting, out);
+            }
+        }
+    }
+
+    pub(super) fn is_waiting(&self, node: NodeId, sequence: u64) -> bool {
+        self.waiting.iter().any(|w| (w.batch.header.node, w.batch.header.sequence) == (node, sequence))
+    }
+
+    fn is_answered(&self, commitment: &Commitment) -> bool {
+        self.tasks.get(&commitment.task).is_none_or(|task| task.response.is_some() || task.client_gone)
+    }
+
+    fn log_batch(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
+        let SignedBatch { header, commitments, signature } = waiting.batch;
+        let receipts: Vec<Receipt> =
+            commitments.into_iter().zip(waiting.orders).map(|(c, order)| self.receipt(c, &order)).collect();
+        let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
+        let receipts_root = merkle::root(&leaves);
+        self.settler.batch(header.root, &receipts);
+        self.counters.receipts += receipts.len() as u64;
+        receipts.iter().for_each(|receipt| self.forget_settled(&receipt.commitment));
+        let drawn = self.settler.drawn(&self.draw_secret(), &receipts);
+        let appended = Appended::Batch { node: header.node, sequence: header.sequence, drawn };
+        self.append(vec![Entry::Batch { header, signature, receipts, receipts_root }], appended, out);
+    }
+
+    fn receipt(&mut self, commitment: Commitment, order: &Order) -> Receipt {
+        let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let task = self.tasks.get(&id.task);
+        let (prompt_tokens, output_tokens) = charged(task, &commitment, order);
+        let last = task.is_some_and(|task| task.ends.len() == usize::from(id.attempt) + 1);
+        let nothing = digest(Domain::Response, &[]);
+        let response = task.filter(|_| last).and_then(|task| task.response).unwrap_or(nothing);
+        let charge = Charge {
+            tenant: order.tenant,
+            request: order.request,
+            response,
+            prompt_tokens,
+            output_tokens,
+            price: order.price,
+            amount: order.price.charge(prompt_tokens, output_tokens).unwrap_or(MicroCredits::ZERO),
+        };
+        self.settle_reservation(id, charge.amount, order);
+        Receipt { commitment, charge }
+    }
+
+    // A task whose only attempt is in the log is done with. One that was continued elsewhere is remembered: the node of an
+    // earlier attempt may come back, and is paid for what was delivered, not for what it claims.
+    fn forget_settled(&mut self, commitment: &Commitment) {
+        let only = |task: &Task| matches!(task.state, State::Ended { .. }) && task.ends.len() == 1;
+        if self.tasks.get(&commitment.task).is_some_and(only) {
+            self.tasks.remove(&commitment.task);
+        }
+    }
+
+    // What the receipt charges is spent for good; a receipt of a task that this gateway forgot is spent now.
+    fn settle_reservation(&mut self, id: AttemptId, amount: MicroCredits, order: &Order) {
+        match self.tasks.get_mut(&id.task).map(|task| &mut task.state) {
+            Some(State::Ended { reserved, .. }) => *reserved = MicroCredits(reserved.0.saturating_sub(amount.0)),
+            Some(State::Queued | State::Running(..)) => {}
+            None => self.spend(id.task, order.tenant, amount),
+        }
+    }
+
+    pub(super) fn responded(
+        &mut self,
+        now: Timestamp,
+        task: ol_protocol::TaskId,
+        response: Digest,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.response = Some(response);
+        }
+        self.take_waiting(now, out);
+    }
+}
+
+// Tokens that an attempt is charged: what it added and the client was sent, and the prompt with the attempt that ended
+// the task, or when the client went away. What a node made beyond that is its own loss, at most one frame's worth.
+fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order) -> (TokenCount, TokenCount) {
+    let delivered_to = match task {
+        Some(task) => task.ends.get(usize::from(commitment.attempt)).copied().unwrap_or_default(),
+        None => order.output_tokens_max,
+    };
+    let end = commitment.output_tokens.0.min(delivered_to.0).min(order.output_tokens_max.0);
+    let output = end.saturating_sub(order.resumed_from.0.max(commitment.resumed_from.0));
+    let whole = commitment.finish != Finish::Cancelled;
+    let left = task.is_some_and(|t| t.client_gone && t.ends.len() == usize::from(commitment.attempt) + 1);
+    let prompt = if whole || left { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0) } else { 0 };
+    (TokenCount(prompt), TokenCount(output))
+}

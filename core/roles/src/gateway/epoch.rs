@@ -1,0 +1,121 @@
+//! Epochs at the gateway: the log's order, and the close of an epoch.
+
+use super::event::{Entry, Output};
+use super::{Appended, Gateway};
+use alloc::vec;
+use alloc::vec::Vec;
+use ol_ledger::Account;
+use ol_protocol::record::{Close, Record};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TaskId, TenantId, Timestamp, seed};
+use ol_trust::draw;
+
+impl Gateway {
+    /// The open epoch's draw secret.
+    pub(super) fn draw_secret(&self) -> [u8; 32] {
+        draw::secret(&self.setup.master, self.settler.epoch())
+    }
+
+    fn seals(&self, epoch: Epoch) -> (Digest, Digest) {
+        let draw_seal = draw::seal(&draw::secret(&self.setup.master, epoch));
+        let nonce_seal = draw::seal(&seed::nonce_secret(&self.setup.master, epoch));
+        (draw_seal, nonce_seal)
+    }
+
+    pub(super) fn append(&mut self, entries: Vec<Entry>, what: Appended, out: &mut Vec<Output>) {
+        let append = self.next_append;
+        self.next_append += 1;
+        self.appended.insert(append, what);
+        out.push(Output::Append { append, entries });
+    }
+
+    pub(super) fn durable(&mut self, now: Timestamp, append: u64, out: &mut Vec<Output>) {
+        let later = self.appended.split_off(&(append.saturating_add(1)));
+        for (_, what) in core::mem::replace(&mut self.appended, later) {
+            match what {
+                Appended::Nothing => {}
+                Appended::Batch { node, sequence, drawn } => {
+                    out.push(Output::Ack { node, sequence });
+                    drawn.into_iter().for_each(|subject| self.draw(subject));
+                }
+            }
+        }
+        self.dispatch_audits(now, out);
+    }
+
+    pub(super) fn is_durable(&self, node: NodeId, sequence: u64) -> bool {
+        let pending = |what: &Appended| matches!(what, Appended::Batch { node: n, sequence: s, .. } if (*n, *s) == (node, sequence));
+        !self.appended.values().any(pending) && !self.is_waiting(node, sequence)
+    }
+
+    pub(super) fn top_up(&mut self, top_up: TopUp, out: &mut Vec<Output>) {
+        match self.settler.top_up(&top_up) {
+            Ok(()) => {
+                self.budget.credit(top_up.tenant, top_up.amount);
+                self.append(vec![Entry::Record(Record::TopUp(top_up))], Appended::Nothing, out);
+            }
+            Err(crate::settler::Fault::Ledger(error)) => out.push(Output::TopUpRefused { error }),
+            Err(fault) => unreachable!("a top-up fails in the ledger only: {fault}"),
+        }
+    }
+
+    pub(super) fn close_when_due(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if now < self.epoch_ends {
+            return;
+        }
+        self.epoch_ends = now.after(self.settler.genesis().epoch);
+        let epoch = self.settler.epoch();
+        let draw_secret = self.draw_secret();
+        let seals = self.seals(epoch.next());
+        let refunds = self.settler.refunds_due();
+        let summary = match self.settler.close(now, &draw_secret, seals.0) {
+            Ok(summary) => summary,
+            Err(fault) => unreachable!("the gateway's own log settles: {fault}"),
+        };
+        for (tenant, amount) in refunds {
+            self.budget.credit(tenant, amount);
+        }
+        let state = self.settler.digest();
+        let close = Close {
+            epoch,
+            at: now,
+            draw_secret,
+            nonce_secret: seed::nonce_secret(&self.setup.master, epoch),
+            next_draw_seal: seals.0,
+            next_nonce_seal: seals.1,
+            state,
+        };
+        self.append(vec![Entry::Record(Record::Close(close))], Appended::Nothing, out);
+        let snapshot = self.settler.to_bytes();
+        out.push(Output::Closed { summary, state, seals, snapshot });
+    }
+
+    /// Puts the tenants' settled balances, less what the log charges already, into the live budget.
+    pub(super) fn fund(&mut self) {
+        let funded: Vec<_> = self
+            .settler
+            .ledger()
+            .balances()
+            .filter_map(|(account, balance)| match account {
+                Account::Tenant(tenant) => Some((tenant, u64::try_from(balance).unwrap_or(0))),
+                _ => None,
+            })
+            .collect();
+        for (tenant, balance) in funded {
+            self.budget.credit(tenant, MicroCredits(balance));
+        }
+        let charged: Vec<_> =
+            self.settler.unsettled_charges().map(|r| (r.commitment.task, r.charge.tenant, r.charge.amount)).collect();
+        for (task, tenant, amount) in charged {
+            self.spend(task, tenant, amount);
+        }
+    }
+
+    /// Takes a charge from the live budget that was not reserved here, as far as there is any.
+    pub(super) fn spend(&mut self, task: TaskId, tenant: TenantId, amount: MicroCredits) {
+        let amount = amount.min(self.budget.available(&tenant));
+        if self.budget.reserve(task, tenant, amount).is_ok() {
+            self.budget.settle(&task, amount);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What can happen to a gateway, and what it wants done. Ids, sizes and digests only, never payload.
+
+use crate::node::FailCode;
+use alloc::vec::Vec;
+use ol_ledger::Summary;
+use ol_protocol::batch::{BatchHeader, VerifiedBatch};
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::key::Signature;
+use ol_protocol::receipt::Receipt;
+use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{
+    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
+};
+use ol_sched::gate::Gate;
+
+/// A request that waits for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The task; its receipt has the same id.
+    pub task: TaskId,
+    /// Who pays.
+    pub tenant: TenantId,
+    /// What may compute it. One variant: a policy that admits several is several attempts to find one.
+    pub variant: VariantId,
+    /// Bound on prompt tokens, from the request's bytes.
+    pub prompt_tokens_max: TokenCount,
+    /// Bound on output tokens; 0 for embeddings.
+    pub output_tokens_max: TokenCount,
+    /// The posted price.
+    pub price: Price,
+    /// Time left for the whole answer.
+    pub deadline: Micros,
+    /// Salted digest of the request's bytes.
+    pub request: Digest,
+}
+
+/// What can happen to a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A node's link is up and its certificate holds.
+    NodeJoined {
+        /// The node.
+        node: NodeId,
+        /// Its owner.
+        operator: OperatorId,
+        /// Whether it is the network's own scorer, which gets audits only.
+        referee: bool,
+        /// What it serves.
+        variants: Vec<VariantId>,
+    },
+    /// A node's link is gone.
+    NodeLeft {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node takes nothing new.
+    NodeDraining {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node renewed its grant.
+    Granted {
+        /// Which.
+        node: NodeId,
+        /// For what.
+        variant: VariantId,
+        /// Attempts that may be sent on this link in all.
+        total: u64,
+    },
+    /// A ping's answer.
+    RoundTrip {
+        /// Which node.
+        node: NodeId,
+        /// How long it took.
+        took: Micros,
+    },
+    /// A request came in.
+    Submitted(Submission),
+    /// A node tokenised a prompt.
+    Started {
+        /// Which node.
+        node: NodeId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Template included.
+        prompt_tokens: TokenCount,
+    },
+    /// A frame of tokens came.
+    Progress {
+        /// Which node.
+        node: NodeId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Output tokens of the task so far, as the node says.
+        count: TokenCount,
+        /// Token ids that were in the frame.
+        added: TokenCount,
+    },
+    /// A node is done with an attempt.
+    Done {
+        /// Which node.
+        node: NodeId,
+        /// What it will sign.
+        commitment: Commitment,
+        /// The gateway's own output root over what was relayed.
+        relayed: Digest,
+    },
+    /// A node turned an attempt down or gave it up.
+    Failed {
+        /// Which node.
+        node: NodeId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why.
+        code: FailCode,
+    },
+    /// The client closed its connection.
+    ClientGone {
+        /// Which task.
+        task: TaskId,
+    },
+    /// The response is out, with this salted digest.
+    Responded {
+        /// Which task.
+        task: TaskId,
+        /// Over the response's bytes.
+        response: Digest,
+    },
+    /// A node's batch, every check of which held, with the orders that came back with it.
+    Batch {
+        /// The batch.
+        batch: VerifiedBatch,
+        /// Sealed orders, one a commitment.
+        orders: Vec<Vec<u8>>,
+    },
+    /// Entries of [`Output::Append`] up to this number are on disk.
+    Durable {
+        /// The number.
+        append: u64,
+    },
+    /// An auditor's verdict, its signature checked.
+    Verdict {
+        /// Who sent it.
+        node: NodeId,
+        /// What it says.
+        verdict: Verdict,
+        /// Whether its log-probabilities agree with the prover's.
+        agrees: bool,
+    },
+    /// An auditor gave an audit up.
+    AuditRefused {
+        /// Who.
+        node: NodeId,
+        /// Which.
+        audit: AuditId,
+    },
+    /// What has to be audited is not here any more.
+    PayloadLost {
+        /// The audit.
+        audit: AuditId,
+    },
+    /// The issuer's order, its signature checked by the ledger.
+    TopUp(TopUp),
+    /// A node broke the protocol: its link is closed by the driver.
+    Misbehaved {
+        /// Which.
+        node: NodeId,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// Why a request is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A gate that waiting may open: nobody has a free slot, the queue is full.
+    Busy(Vec<Gate>),
+    /// A gate that waiting won't open: no node has the variant, the context is too small.
+    Impossible(Vec<Gate>),
+    /// The tenant's budget is too small for the worst case.
+    Budget(Gate),
+    /// The deadline passed.
+    Deadline,
+    /// Every attempt failed.
+    Attempts {
+        /// How many there were.
+        attempts: u8,
+        /// Whether output was delivered, and is charged once its nodes have signed.
+        delivered: TokenCount,
+    },
+    /// A node says that no node can serve the request.
+    Invalid,
+}
+
+/// How a task ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The node of the last attempt.
+    pub node: NodeId,
+    /// How many attempts it took.
+    pub attempts: u8,
+    /// Why the text ended.
+    pub finish: Finish,
+    /// Prompt tokens charged.
+    pub prompt_tokens: TokenCount,
+    /// Output tokens charged.
+    pub output_tokens: TokenCount,
+    /// What it costs.
+    pub charge: MicroCredits,
+    /// Clean and failed audits of the node in the variant, for the trust value.
+    pub clean_audits: u32,
+    /// See `clean_audits`.
+    pub failed_audits: u32,
+}
+
+/// An entry for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// As it stands.
+    Record(Record),
+    /// Receipts, and the batch that the driver countersigns over their root.
+    Batch {
+        /// What the node signed.
+        header: BatchHeader,
+        /// Its signature.
+        signature: Signature,
+        /// In the batch's order.
+        receipts: Vec<Receipt>,
+        /// Over the receipts.
+        receipts_root: Digest,
+    },
+}
+
+/// What a gateway wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Welcome a node that joined.
+    Welcome {
+        /// Which.
+        node: NodeId,
+        /// The next batch that is expected of it.
+        next_batch: u64,
+        /// The open epoch.
+        epoch: Epoch,
+    },
+    /// Send an attempt to a node.
+    Assign {
+        /// Which node.
+        node: NodeId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What computes it.
+        variant: VariantId,
+        /// The open epoch.
+        epoch: Epoch,
+        /// Output tokens that are delivered already.
+        resumed_from: TokenCount,
+        /// The sealed order.
+        order: Vec<u8>,
+        /// Time left.
+        deadline: Micros,
+    },
+    /// Take an attempt back.
+    Cancel {
+        /// From which node.
+        node: NodeId,
+        /// Which.
+        attempt: AttemptId,
+    },
+    /// Pass the frame just taken on to the client.
+    Relay {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Output tokens of the task so far, this frame's included.
+        count: TokenCount,
+    },
+    /// The task ended well.
+    Finish {
+        /// Which.
+        task: TaskId,
+        /// How.
+        finished: Finished,
+    },
+    /// The task ends without an answer, or in the middle of one.
+    Refuse {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Nobody asks for this task any more: its payload can go, unless an audit needs it.
+    Forget {
+        /// Which.
+        task: TaskId,
+    },
+    /// Put entries in the log, in this order, all or nothing; answered by [`Input::Durable`].
+    Append {
+        /// Counts up.
+        append: u64,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// Tell a node that its batch is on disk.
+    Ack {
+        /// Which node.
+        node: NodeId,
+        /// The batch's number.
+        sequence: u64,
+    },
+    /// Send an audit's content to an auditor.
+    Audit {
+        /// The auditor.
+        auditor: NodeId,
+        /// The audit.
+        audit: AuditId,
+        /// What is audited.
+        subject: AttemptId,
+        /// At which level.
+        level: Level,
+    },
+    /// An audit ended.
+    Audited {
+        /// What was audited.
+        subject: AttemptId,
+        /// Whose work it was.
+        node: NodeId,
+        /// What came of it.
+        outcome: AuditOutcome,
+        /// Whether it is final, and for the node.
+        passed: Option<bool>,
+    },
+    /// An epoch was settled; its close is the last entry of the append before.
+    Closed {
+        /// What was settled.
+        summary: Summary,
+        /// Accounts after it.
+        state: Digest,
+        /// Seals of the next epoch's draw and nonce secrets.
+        seals: (Digest, Digest),
+        /// To restart from.
+        snapshot: Vec<u8>,
+    },
+    /// A top-up was refused.
+    TopUpRefused {
+        /// Why.
+        error: ol_ledger::Error,
+    },
+    /// Close a node's link.
+    Close {
+        /// Which.
+        node: NodeId,
+        /// Why, in words.
+        why: &'static str,
+    },
+}

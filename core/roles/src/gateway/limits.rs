@@ -1,0 +1,17 @@
+//! Limits of a gateway, each with its reason.
+
+use ol_protocol::Micros;
+
+/// How long a task's memory outlives its answer, waiting for the node's batch: an order that comes later carries what
+/// is needed.
+pub(super) const ENDED_KEPT: Micros = Micros::from_secs(600);
+
+/// How long a batch waits for the responses of its tasks to be out. A client that reads more slowly gets receipts that
+/// name no response.
+pub(super) const RESPONSE_WAIT: Micros = Micros::from_secs(2);
+
+/// Time an auditor has. Scoring 2,048 tokens takes some 7 s on one CPU; audits have low priority.
+pub(super) const AUDIT: Micros = Micros::from_secs(120);
+
+/// When a referee that could not answer is asked again.
+pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);

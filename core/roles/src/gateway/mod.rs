@@ -1,0 +1,313 @@
+//! The gateway: takes requests in, hands them to nodes that granted capacity, agrees with them on counts, puts their
+//! signed batches in the log, has drawn results audited, and settles epochs.
+
+mod audit;
+mod batch;
+mod epoch;
+pub mod event;
+mod limits;
+mod task;
+
+use crate::settler::Settler;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use event::{Input, Output};
+use ol_ledger::Budget;
+use ol_protocol::prf::Seed;
+use ol_protocol::record::AttemptId;
+use ol_protocol::{
+    AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TaskId, TenantId,
+    Timestamp, VariantId,
+};
+use ol_sched::{Breaker, Limits, Offers, Queue, Rates, Reason};
+
+/// What a gateway starts from.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its key.
+    pub gateway: GatewayId,
+    /// Its secret: draws, nonces and orders are derived from it.
+    pub master: [u8; 32],
+    /// Seed of near-tie randomisation.
+    pub seed: Seed,
+    /// The log so far.
+    pub settler: Settler,
+    /// The next batch of each node that the log has batches of.
+    pub next_batch: BTreeMap<NodeId, u64>,
+    /// Time limits of attempts.
+    pub limits: Limits,
+}
+
+/// What is carried over from the setup.
+#[derive(Debug)]
+struct Fixed {
+    gateway: GatewayId,
+    master: [u8; 32],
+    seed: Seed,
+    limits: Limits,
+}
+
+/// What an append to the log was for.
+#[derive(Debug)]
+enum Appended {
+    Nothing,
+    Batch { node: NodeId, sequence: u64, drawn: Vec<AttemptId> },
+}
+
+/// What happened so far, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Attempts sent to nodes.
+    pub assigned: u64,
+    /// Tasks that ended well.
+    pub finished: u64,
+    /// Tasks refused or given up.
+    pub refused: u64,
+    /// Attempts that were taken from a node and given to another.
+    pub failed_over: u64,
+    /// Tasks whose client went away.
+    pub client_gone: u64,
+    /// Answers and verdicts that came too late or from another node than asked.
+    pub late: u64,
+    /// Counts or commitments that are not what was relayed.
+    pub wrong_counts: u64,
+    /// Links closed because a node broke the protocol.
+    pub misbehaved: u64,
+    /// Receipts put in the log.
+    pub receipts: u64,
+    /// Tasks whose node never signed: neither charged nor paid.
+    pub unsigned: u64,
+    /// Audits drawn.
+    pub audits_drawn: u64,
+    /// Audits passed.
+    pub audits_passed: u64,
+    /// Audits failed, confirmed by the referee.
+    pub audits_failed: u64,
+    /// Failures that went to the referee.
+    pub escalated: u64,
+    /// Verdicts over other content than was sent.
+    pub void_verdicts: u64,
+    /// Audits whose payload was lost here.
+    pub unauditable: u64,
+}
+
+/// The machine of a gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    setup: Fixed,
+    network: NetworkId,
+    settler: Settler,
+    budget: Budget,
+    offers: Offers,
+    rates: Rates,
+    breaker: Breaker,
+    queue: Queue,
+    tasks: BTreeMap<TaskId, task::Task>,
+    workers: BTreeMap<NodeId, OperatorId>,
+    referee: Option<BTreeSet<VariantId>>,
+    next_batch: BTreeMap<NodeId, u64>,
+    waiting: VecDeque<batch::Waiting>,
+    audits: BTreeMap<AuditId, audit::Audit>,
+    next_append: u64,
+    appended: BTreeMap<u64, Appended>,
+    epoch_ends: Timestamp,
+    next_look: Timestamp,
+    counters: Counters,
+}
+
+impl Gateway {
+    /// A gateway that goes on from its log. Audits that a restart interrupted are taken up again.
+    pub fn new(now: Timestamp, setup: Setup) -> Self {
+        let Setup { gateway, master, seed, settler, next_batch, limits } = setup;
+        let epoch_ends = if settler.epoch() == Epoch(0) { now } else { now.after(settler.genesis().epoch) };
+        let mut new = Self {
+            network: settler.genesis().network(),
+            setup: Fixed { gateway, master, seed, limits },
+            settler,
+            budget: Budget::new(),
+            offers: Offers::default(),
+            rates: Rates::default(),
+            breaker: Breaker::default(),
+            queue: Queue::default(),
+            tasks: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            referee: None,
+            next_batch,
+            waiting: VecDeque::new(),
+            audits: BTreeMap::new(),
+            next_append: 0,
+            appended: BTreeMap::new(),
+            epoch_ends,
+            next_look: epoch_ends,
+            counters: Counters::default(),
+        };
+        new.fund();
+        let secret = new.draw_secret();
+        let interrupted: Vec<AttemptId> =
+            new.settler.unsettled().map(|(id, _)| *id).filter(|id| new.settler.needs_audit(id, &secret)).collect();
+        interrupted.into_iter().for_each(|subject| new.draw(subject));
+        new
+    }
+
+    /// What happened so far.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The accounts and trust.
+    pub const fn settler(&self) -> &Settler {
+        &self.settler
+    }
+
+    /// The network.
+    pub const fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// What a tenant may still reserve.
+    pub fn available(&self, tenant: TenantId) -> MicroCredits {
+        self.budget.available(&tenant)
+    }
+
+    /// The next batch that is expected of a node.
+    pub fn next_batch(&self, node: &NodeId) -> u64 {
+        self.next_batch.get(node).copied().unwrap_or(0)
+    }
+
+    /// Tasks that wait for a node.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Tasks that wait or run.
+    pub fn active(&self) -> usize {
+        self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count()
+    }
+
+    /// Audits that are not final.
+    pub fn auditing(&self) -> usize {
+        self.audits.len()
+    }
+
+    /// Connected nodes that take tasks.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether a node has granted a free slot for a variant.
+    pub fn has_free_slot(&self, variant: VariantId) -> bool {
+        self.offers.supply(variant).ready_count > 0
+    }
+
+    fn join(
+        &mut self,
+        node: NodeId,
+        operator: OperatorId,
+        referee: bool,
+        variants: Vec<VariantId>,
+        out: &mut Vec<Output>,
+    ) {
+        if referee && node == self.settler.genesis().referee {
+            self.referee = Some(variants.into_iter().collect());
+        } else if !referee {
+            self.workers.insert(node, operator);
+            self.offers.join(node);
+        } else {
+            return out.push(Output::Close { node, why: "not the referee of this network" });
+        }
+        out.push(Output::Welcome { node, next_batch: self.next_batch(&node), epoch: self.settler.epoch() });
+    }
+
+    fn leave(&mut self, now: Timestamp, node: NodeId, out: &mut Vec<Output>) {
+        if node == self.settler.genesis().referee {
+            self.referee = None;
+        }
+        self.workers.remove(&node);
+        self.offers.leave(node);
+        self.audits.values_mut().for_each(|audit| audit.abandon(node));
+        let lost: Vec<AttemptId> = self
+            .tasks
+            .iter()
+            .filter_map(|(id, task)| match task.state {
+                task::State::Running(n, attempt) if n == node => Some(AttemptId { task: *id, attempt }),
+                task::State::Running(..) | task::State::Queued | task::State::Ended { .. } => None,
+            })
+            .collect();
+        for attempt in lost {
+            self.fail_over(now, node, attempt, Reason::Disconnected, out);
+        }
+        self.dispatch_audits(now, out);
+    }
+
+    fn grant(&mut self, now: Timestamp, node: NodeId, variant: VariantId, total: u64, out: &mut Vec<Output>) {
+        if self.offers.grant(node, variant, total).is_err() {
+            self.counters.misbehaved += 1;
+            return out.push(Output::Close { node, why: "a grant that went down, or past the limit" });
+        }
+        self.dispatch(now, variant, out);
+    }
+
+    fn misbehaved(&mut self, now: Timestamp, node: NodeId) {
+        self.counters.misbehaved += 1;
+        self.breaker.failed(node, Reason::Wrong, now);
+    }
+
+    fn tick(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        self.expire(now, out);
+        self.take_waiting(now, out);
+        self.dispatch_audits(now, out);
+        self.close_when_due(now, out);
+        let variants: Vec<VariantId> = self.queue.variants().collect();
+        for variant in variants {
+            self.dispatch(now, variant, out);
+        }
+        self.next_look = self.epoch_ends;
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.tasks.is_empty() || !self.waiting.is_empty() || !self.audits.is_empty()
+    }
+}
+
+/// How often a gateway looks at its time limits.
+const TICK: Micros = Micros::from_millis(100);
+
+impl Machine for Gateway {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::NodeJoined { node, operator, referee, variants } => {
+                self.join(node, operator, referee, variants, out);
+                self.dispatch_audits(now, out);
+            }
+            Input::NodeLeft { node } => self.leave(now, node, out),
+            Input::NodeDraining { node } => self.offers.drain(node),
+            Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
+            Input::RoundTrip { node, took } => self.rates.round_trip(node, took),
+            Input::Submitted(submission) => self.submit(now, submission, out),
+            Input::Started { node, attempt, prompt_tokens } => self.started(node, attempt, prompt_tokens),
+            Input::Progress { node, attempt, count, added } => self.progress(now, node, attempt, count, added, out),
+            Input::Done { node, commitment, relayed } => self.done(now, node, commitment, relayed, out),
+            Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),
+            Input::ClientGone { task } => self.client_gone(now, task, out),
+            Input::Responded { task, response } => self.responded(now, task, response, out),
+            Input::Batch { batch, orders } => self.batch(now, batch, &orders, out),
+            Input::Durable { append } => self.durable(now, append, out),
+            Input::Verdict { node, verdict, agrees } => self.verdict(now, node, verdict, agrees, out),
+            Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),
+            Input::PayloadLost { audit } => self.payload_lost(now, audit, out),
+            Input::TopUp(top_up) => self.top_up(top_up, out),
+            Input::Misbehaved { node } => self.misbehaved(now, node),
+            Input::Tick => self.tick(now, out),
+        }
+        if self.is_busy() {
+            self.next_look = self.next_look.min(now.after(TICK));
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        Some(self.next_look)
+    }
+}

@@ -1,0 +1,401 @@
+//! A task at the gateway: from its submission until the batch with its last attempt is in the log.
+
+use super::event::{Finished, Output, Refusal, Submission};
+use super::{Gateway, limits};
+use crate::node::FailCode;
+use crate::order::Order;
+use alloc::vec;
+use alloc::vec::Vec;
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::record::AttemptId;
+use ol_protocol::{Digest, MicroCredits, Micros, NodeId, TaskId, Timestamp, TokenCount};
+use ol_sched::attempt::ATTEMPTS_MAX;
+use ol_sched::{Accepted, Ask, Attempts, Entry, Gate, Limits, Overdue, Placement, Reason};
+
+/// A task as the gateway knows it.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) submission: Submission,
+    pub(super) attempts: Attempts,
+    pub(super) state: State,
+    pub(super) prompt_tokens: Option<TokenCount>,
+    // How far each attempt's delivered part goes, by attempt number.
+    pub(super) ends: Vec<TokenCount>,
+    pub(super) response: Option<Digest>,
+    pub(super) client_gone: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Queued,
+    Running(NodeId, u8),
+    // Kept until its receipts are in the log, at most until then.
+    Ended { forget_at: Timestamp, reserved: MicroCredits },
+}
+
+impl Task {
+    pub(super) fn running(&self, node: NodeId, attempt: AttemptId) -> bool {
+        self.state == State::Running(node, attempt.attempt)
+    }
+
+    fn waiting(&self, cost: TokenCount) -> Entry {
+        let Submission { task, tenant, variant, .. } = self.submission;
+        Entry { task, tenant, variant, cost, deadline: self.attempts.deadline() }
+    }
+}
+
+impl Gateway {
+    pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
+        let task = submission.task;
+        if let Err(refusal) = self.admit(&submission) {
+            self.counters.refused += 1;
+            return out.push(Output::Refuse { task, refusal });
+        }
+        let total = submission.deadline.min(self.setup.limits.total);
+        let limits = Limits { total, output_max: submission.output_tokens_max, ..self.setup.limits };
+        let entry = Task {
+            attempts: Attempts::new(limits, now),
+            state: State::Queued,
+            prompt_tokens: None,
+            ends: Vec::new(),
+            response: None,
+            client_gone: false,
+            submission,
+        };
+        self.tasks.insert(task, entry);
+        self.enqueue(now, task, out);
+    }
+
+    fn admit(&mut self, submission: &Submission) -> Result<(), Refusal> {
+        let &Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
+        if self.tasks.contains_key(&task) {
+            return Err(Refusal::Invalid);
+        }
+        if self.offers.supply(variant).node_count == 0 {
+            return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
+        }
+        let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
+        self.budget
+            .reserve(task, tenant, worst)
+            .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))
+    }
+
+    // Straight to a node where one is free and nobody waits before it, else into the queue.
+    fn enqueue(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.state = State::Queued;
+        let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
+        let cost = TokenCount(prompt_tokens_max.0.saturating_add(output_tokens_max.0));
+        match self.queue.push(task.waiting(cost)) {
+            Ok(()) => self.dispatch(now, variant, out),
+            Err(gate) => self.give_up(now, id, Refusal::Busy(vec![gate]), out),
+        }
+    }
+
+    /// Hands waiting tasks of a variant to nodes for as long as there are slots.
+    pub(super) fn dispatch(&mut self, now: Timestamp, variant: ol_protocol::VariantId, out: &mut Vec<Output>) {
+        let mut passed_over = Vec::new();
+        while self.offers.supply(variant).ready_count > 0 {
+            let Some(entry) = self.queue.pop_for(variant) else { break };
+            if !self.assign(now, entry.task, out) {
+                passed_over.push(entry.task);
+            }
+        }
+        for id in passed_over {
+            self.put_back(now, id, out);
+        }
+    }
+
+    // A task that no free node may take waits on, without paying for its turn again.
+    fn put_back(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        if let Err(gate) = self.queue.push(task.waiting(TokenCount(0))) {
+            self.give_up(now, id, Refusal::Busy(vec![gate]), out);
+        }
+    }
+
+    fn assign(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) -> bool {
+        let Some(task) = self.tasks.get_mut(&id) else { return true };
+        let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
+        let delivered = task.attempts.delivered();
+        let ask = Ask {
+            task: id,
+            variant,
+            prompt: TokenCount(prompt_tokens_max.0.saturating_add(delivered.0)),
+            output: TokenCount(output_tokens_max.0.saturating_sub(delivered.0)),
+            deadline: task.attempts.deadline(),
+            excluded: task.attempts.tried(),
+        };
+        let placement =
+            Placement { offers: &self.offers, rates: &self.rates, breaker: &self.breaker, seed: self.setup.seed };
+        let Ok(node) = placement.pick(now, &ask) else { return false };
+        if self.offers.spend(node, variant).is_none() {
+            return false;
+        }
+        let Ok(attempt) = task.attempts.begin(node, now) else { return false };
+        task.state = State::Running(node, attempt);
+        let attempt = AttemptId { task: id, attempt };
+        let order = order(&task.submission, node, attempt, delivered).seal(&self.setup.master);
+        self.counters.assigned += 1;
+        out.push(Output::Assign {
+            node,
+            attempt,
+            variant,
+            epoch: self.settler.epoch(),
+            resumed_from: delivered,
+            order,
+            deadline: task.attempts.deadline().since(now),
+        });
+        true
+    }
+
+    pub(super) fn started(&mut self, node: NodeId, attempt: AttemptId, prompt: TokenCount) {
+        if let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) {
+            task.prompt_tokens = Some(prompt);
+        }
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        attempt: AttemptId,
+        count: TokenCount,
+        added: TokenCount,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        match task.attempts.accept(node, attempt.attempt, count) {
+            // The driver counted the ids of this frame: another number than the node says is a wrong count.
+            Accepted::New(new) if new == added.0 => {
+                task.attempts.progress(now, count);
+                out.push(Output::Relay { attempt, count });
+            }
+            Accepted::Stale => self.counters.late += 1,
+            Accepted::New(_) | Accepted::Wrong => {
+                self.counters.wrong_counts += 1;
+                self.fail_over(now, node, attempt, Reason::Wrong, out);
+            }
+        }
+    }
+
+    pub(super) fn done(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        commitment: Commitment,
+        relayed: Digest,
+        out: &mut Vec<Output>,
+    ) {
+        let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let variant = commitment.variant;
+        self.offers.finish(node, variant);
+        self.measure(node, &commitment);
+        let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else {
+            // A late answer of an abandoned attempt is not an error: its batch will be paid for what was delivered.
+            self.counters.late += 1;
+            return self.dispatch(now, variant, out);
+        };
+        if !fits(task, &commitment, relayed) {
+            self.counters.wrong_counts += 1;
+            self.fail_over(now, node, attempt, Reason::Wrong, out);
+        } else if commitment.finish == Finish::Cancelled {
+            self.fail_over(now, node, attempt, Reason::NodeError, out);
+        } else {
+            self.breaker.succeeded(node, now);
+            self.finish(now, node, &commitment, out);
+        }
+        self.dispatch(now, variant, out);
+    }
+
+    fn measure(&mut self, node: NodeId, commitment: &Commitment) {
+        let variant = commitment.variant;
+        let prefilled = commitment.prompt_tokens.0.saturating_add(commitment.resumed_from.0);
+        self.rates.prefilled(node, variant, TokenCount(prefilled), commitment.first_token);
+        let decoded = commitment.added_tokens().0.saturating_sub(1);
+        let took = Micros(commitment.total.0.saturating_sub(commitment.first_token.0));
+        self.rates.decoded(node, variant, TokenCount(decoded), took);
+    }
+
+    fn finish(&mut self, now: Timestamp, node: NodeId, commitment: &Commitment, out: &mut Vec<Output>) {
+        let id = commitment.task;
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.ends.resize(usize::from(commitment.attempt) + 1, commitment.output_tokens);
+        let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
+        let charge = task.submission.price.charge(prompt_tokens, output_tokens).unwrap_or_default();
+        let attempts = commitment.attempt + 1;
+        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), reserved: charge };
+        self.budget.settle(&id, charge);
+        self.counters.finished += 1;
+        let standing = self.settler.standing(node, commitment.variant);
+        let finished = Finished {
+            node,
+            attempts,
+            finish: commitment.finish,
+            prompt_tokens,
+            output_tokens,
+            charge,
+            clean_audits: standing.clean,
+            failed_audits: standing.failed,
+        };
+        out.push(Output::Finish { task: id, finished });
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        attempt: AttemptId,
+        code: FailCode,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(task) = self.tasks.get(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
+        let variant = task.submission.variant;
+        self.offers.finish(node, variant);
+        match code {
+            // A client's mistake says nothing about the node.
+            FailCode::Invalid => self.give_up(now, attempt.task, Refusal::Invalid, out),
+            FailCode::Draining | FailCode::Overloaded => self.retry(now, node, attempt, Reason::Refused, out),
+            FailCode::UnknownVariant | FailCode::Internal => {
+                self.retry(now, node, attempt, Reason::NodeError, out);
+            }
+        }
+        self.dispatch(now, variant, out);
+    }
+
+    /// Takes an attempt away from a node that broke, and gives the task to another.
+    pub(super) fn fail_over(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        attempt: AttemptId,
+        reason: Reason,
+        out: &mut Vec<Output>,
+    ) {
+        out.push(Output::Cancel { node, attempt });
+        self.retry(now, node, attempt, reason, out);
+    }
+
+    fn retry(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, reason: Reason, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
+        self.breaker.failed(node, reason, now);
+        let delivered = task.attempts.delivered();
+        task.ends.resize(usize::from(attempt.attempt) + 1, delivered);
+        task.attempts.fail(reason);
+        self.counters.failed_over += 1;
+        if usize::from(ATTEMPTS_MAX) > task.attempts.all().len() {
+            return self.enqueue(now, attempt.task, out);
+        }
+        let refusal = Refusal::Attempts { attempts: attempt.attempt + 1, delivered };
+        self.give_up(now, attempt.task, refusal, out);
+    }
+
+    /// Ends a task without a (whole) answer. What was delivered stays charged.
+    pub(super) fn give_up(&mut self, now: Timestamp, id: TaskId, refusal: Refusal, out: &mut Vec<Output>) {
+        self.counters.refused += 1;
+        self.end(now, id, out);
+        out.push(Output::Refuse { task: id, refusal });
+    }
+
+    pub(super) fn client_gone(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        if matches!(task.state, State::Ended { .. }) {
+            return;
+        }
+        task.client_gone = true;
+        self.counters.client_gone += 1;
+        self.end(now, id, out);
+    }
+
+    fn end(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let (delivered, submission) = (task.attempts.delivered(), &task.submission);
+        match task.state {
+            State::Queued => {
+                self.queue.remove(id);
+            }
+            State::Running(node, attempt) => {
+                task.ends.resize(usize::from(attempt) + 1, delivered);
+                out.push(Output::Cancel { node, attempt: AttemptId { task: id, attempt } });
+            }
+            State::Ended { .. } => return,
+        }
+        let prompt = if task.client_gone { task.prompt_tokens.unwrap_or_default() } else { TokenCount(0) };
+        let charge = submission.price.charge(prompt, delivered).unwrap_or_default();
+        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), reserved: charge };
+        self.budget.settle(&id, charge);
+    }
+
+    /// Gives up or moves what has waited too long.
+    pub(super) fn expire(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for id in self.queue.expire(now) {
+            self.give_up(now, id, Refusal::Deadline, out);
+        }
+        let overdue: Vec<(NodeId, AttemptId, Overdue)> = self
+            .tasks
+            .iter()
+            .filter_map(|(id, task)| match task.state {
+                State::Running(node, attempt) => {
+                    let why = task.attempts.overdue(now)?;
+                    Some((node, AttemptId { task: *id, attempt }, why))
+                }
+                State::Queued | State::Ended { .. } => None,
+            })
+            .collect();
+        for (node, attempt, why) in overdue {
+            match why {
+                Overdue::Deadline => self.give_up(now, attempt.task, Refusal::Deadline, out),
+                Overdue::FirstToken | Overdue::BetweenTokens => {
+                    self.fail_over(now, node, attempt, why.into(), out);
+                }
+            }
+        }
+        self.forget(now, out);
+    }
+
+    // A task whose last batch never came is neither charged nor paid: its tenant gets the reservation back.
+    fn forget(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let old: Vec<(TaskId, MicroCredits)> = self
+            .tasks
+            .iter()
+            .filter_map(|(id, task)| match task.state {
+                State::Ended { forget_at, reserved } if forget_at <= now => Some((*id, reserved)),
+                State::Queued | State::Running(..) | State::Ended { .. } => None,
+            })
+            .collect();
+        for (id, reserved) in old {
+            if let Some(task) = self.tasks.remove(&id) {
+                self.budget.credit(task.submission.tenant, reserved);
+                self.counters.unsigned += u64::from(reserved != MicroCredits::ZERO);
+            }
+            out.push(Output::Forget { task: id });
+        }
+    }
+}
+
+fn order(submission: &Submission, node: NodeId, attempt: AttemptId, resumed_from: TokenCount) -> Order {
+    Order {
+        task: attempt.task,
+        attempt: attempt.attempt,
+        node,
+        variant: submission.variant,
+        tenant: submission.tenant,
+        request: submission.request,
+        price: submission.price,
+        prompt_tokens_max: submission.prompt_tokens_max,
+        output_tokens_max: submission.output_tokens_max,
+        resumed_from,
+    }
+}
+
+// Whether both ends counted the same, and the node commits to what it sent.
+fn fits(task: &Task, commitment: &Commitment, relayed: Digest) -> bool {
+    let submission = &task.submission;
+    commitment.variant == submission.variant
+        && commitment.output_tokens == task.attempts.delivered()
+        && task.attempts.all().last().is_some_and(|attempt| attempt.resumed_from == commitment.resumed_from)
+        && commitment.prompt_tokens <= submission.prompt_tokens_max
+        && commitment.output_tokens <= submission.output_tokens_max
+        && task.prompt_tokens.is_none_or(|said| said == commitment.prompt_tokens)
+        && commitment.output == relayed
+}

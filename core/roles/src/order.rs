@@ -1,0 +1,124 @@
+//! A gateway's order for a task, sealed to itself: it travels to the node with the assignment and comes back with the
+//! batch, so that a gateway that lost its memory still knows whom to charge, and for how much at most.
+
+use ol_protocol::bytes::{Error, Reader, Writer};
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::{Digest, MicroCredits, NodeId, Price, TaskId, TenantId, TokenCount, VariantId};
+
+/// Longest sealed order, in bytes.
+pub const ORDER_BYTES_MAX: usize = 256;
+
+/// What a gateway wants to remember of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt, from 0.
+    pub attempt: u8,
+    /// The node that was to do it.
+    pub node: NodeId,
+    /// The variant that was to compute it.
+    pub variant: VariantId,
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Salted digest of the request's bytes.
+    pub request: Digest,
+    /// The posted price.
+    pub price: Price,
+    /// Bound on prompt tokens, from the request's bytes.
+    pub prompt_tokens_max: TokenCount,
+    /// Bound on output tokens.
+    pub output_tokens_max: TokenCount,
+    /// How many output tokens earlier attempts had delivered.
+    pub resumed_from: TokenCount,
+}
+
+impl Order {
+    /// Canonical bytes with a keyed digest in front, which only the gateway can make.
+    pub fn seal(&self, master: &[u8; 32]) -> alloc::vec::Vec<u8> {
+        let body = self.body();
+        let mut w = Writer::new();
+        w.raw(&tag(master, &body).0).raw(&body);
+        w.finish()
+    }
+
+    /// Opens what [`Order::seal`] made with the same key; `None` for anything else.
+    pub fn open(bytes: &[u8], master: &[u8; 32]) -> Option<Self> {
+        if bytes.len() > ORDER_BYTES_MAX {
+            return None;
+        }
+        let (said, body) = bytes.split_at_checked(32)?;
+        // Both sides are digests under a secret key: a node learns nothing from the time that a comparison takes that
+        // would bring it nearer to a forgery than 2^-256 a try, but a fixed-time one costs nothing.
+        let wrong = said.iter().zip(tag(master, body).0).fold(0, |acc, (a, b)| acc | (a ^ b));
+        (wrong == 0).then(|| Self::parse(body).ok()).flatten()
+    }
+
+    fn body(&self) -> alloc::vec::Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(&self.task.0).u8(self.attempt).raw(&self.node.0).raw(&self.variant.0).raw(&self.tenant.0);
+        w.raw(&self.request.0).u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0);
+        w.u32(self.prompt_tokens_max.0).u32(self.output_tokens_max.0).u32(self.resumed_from.0);
+        w.finish()
+    }
+
+    fn parse(body: &[u8]) -> Result<Self, Error> {
+        let mut r = Reader::new(body);
+        let order = Self {
+            task: TaskId(r.array()?),
+            attempt: r.u8()?,
+            node: NodeId(r.array()?),
+            variant: VariantId(r.array()?),
+            tenant: TenantId(r.array()?),
+            request: Digest(r.array()?),
+            price: Price { prompt_per_million: MicroCredits(r.u64()?), output_per_million: MicroCredits(r.u64()?) },
+            prompt_tokens_max: TokenCount(r.u32()?),
+            output_tokens_max: TokenCount(r.u32()?),
+            resumed_from: TokenCount(r.u32()?),
+        };
+        r.finish()?;
+        Ok(order)
+    }
+}
+
+fn tag(master: &[u8; 32], body: &[u8]) -> Digest {
+    digest(Domain::Task, &[b"order", master, body])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        Order {
+            task: TaskId([1; 16]),
+            attempt: 2,
+            node: NodeId([3; 32]),
+            variant: VariantId([4; 32]),
+            tenant: TenantId([5; 16]),
+            request: Digest([6; 32]),
+            price: Price { prompt_per_million: MicroCredits(7), output_per_million: MicroCredits(8) },
+            prompt_tokens_max: TokenCount(9),
+            output_tokens_max: TokenCount(10),
+            resumed_from: TokenCount(11),
+        }
+    }
+
+    #[test]
+    fn an_order_opens_under_its_own_key_only() {
+        let sealed = order().seal(&[9; 32]);
+        assert!(sealed.len() <= ORDER_BYTES_MAX);
+        assert_eq!(Order::open(&sealed, &[9; 32]), Some(order()));
+        assert_eq!(Order::open(&sealed, &[8; 32]), None);
+    }
+
+    #[test]
+    fn an_order_with_any_changed_byte_does_not_open() {
+        let sealed = order().seal(&[9; 32]);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(Order::open(&changed, &[9; 32]), None, "byte {at}");
+        }
+    }
+}

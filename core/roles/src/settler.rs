@@ -1,0 +1,396 @@
+//! The settler: a fold over a gateway's log that anyone can repeat. It draws, judges verdicts and settles epochs.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use ol_ledger::{Account, Finding, Ledger, Summary};
+use ol_protocol::batch::CountersignedBatch;
+use ol_protocol::bytes::{Reader, Writer};
+use ol_protocol::commitment::Commitment;
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::receipt::Receipt;
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TenantId, Timestamp, VariantId, merkle};
+use ol_trust::draw::{self, Chance};
+use ol_trust::judge::{Judgement, judge};
+use ol_trust::policy::{Policy, Standing};
+
+/// Why a record can't follow the log so far.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The ledger refuses it.
+    #[error(transparent)]
+    Ledger(#[from] ol_ledger::Error),
+    /// The revealed draw secret is not the one that was sealed.
+    #[error("the draw secret of epoch {0} is not the one that was sealed")]
+    Seal(Epoch),
+    /// The state after settlement is another than the log says.
+    #[error("the accounts after epoch {0} are not those that the log states")]
+    State(Epoch),
+    /// A snapshot's bytes are none.
+    #[error("not a snapshot of a settler")]
+    Snapshot,
+    /// A log without a snapshot begins with its genesis, and has no other.
+    #[error("a log begins with its genesis and has only one")]
+    Genesis,
+    /// A batch is not over the receipts before it, or receipts are not followed by their batch.
+    #[error("the receipts before batch {sequence} of node {} are not its own", .node.short())]
+    Batch {
+        /// Whose.
+        node: NodeId,
+        /// Its number.
+        sequence: u64,
+    },
+    /// A record came between receipts and their batch.
+    #[error("{receipts} receipts are not followed by their batch")]
+    NoBatch {
+        /// How many.
+        receipts: usize,
+    },
+    /// A close is not of the open epoch.
+    #[error("a close of epoch {epoch}, open is {open}")]
+    Close {
+        /// Which it closes.
+        epoch: Epoch,
+        /// Which is open.
+        open: Epoch,
+    },
+}
+
+/// A receipt of the open epoch, or an older one whose audit isn't finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Open {
+    receipt: Receipt,
+    root: Digest,
+    leaf: u16,
+    chance: Chance,
+    finding: Option<Finding>,
+    // Charged at an earlier close, and drawn.
+    held: bool,
+}
+
+/// What an audit's end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Final, for or against the node.
+    Final(Finding),
+    /// A failure that the referee has to confirm.
+    Escalate,
+    /// It blames nobody and settles nothing: another auditor has to look.
+    Void,
+}
+
+/// The accounts and trust of one gateway's log, up to some record.
+#[derive(Debug, Clone)]
+pub struct Settler {
+    genesis: Genesis,
+    ledger: Ledger,
+    policy: Policy,
+    open: BTreeMap<AttemptId, Open>,
+    // Receipts of the open epoch in log order: settlement's order.
+    earned: Vec<AttemptId>,
+    seal: Option<Digest>,
+    // Receipts from a log whose batch comes next.
+    arriving: Vec<Receipt>,
+}
+
+impl Settler {
+    /// From the records of a log: all of them, the genesis first, or those after the close that a snapshot was taken at.
+    pub fn from_log(snapshot: Option<&[u8]>, records: impl IntoIterator<Item = Record>) -> Result<Self, Fault> {
+        let mut records = records.into_iter();
+        let mut settler = match snapshot {
+            Some(bytes) => Self::from_bytes(bytes)?,
+            None => Self::begin(&records.next().ok_or(Fault::Genesis)?)?,
+        };
+        records.try_for_each(|record| settler.apply(&record))?;
+        if settler.arriving.is_empty() { Ok(settler) } else { Err(settler.no_batch()) }
+    }
+
+    /// After the first record of a log.
+    pub fn begin(first: &Record) -> Result<Self, Fault> {
+        match first {
+            Record::Genesis(genesis) => Self::new(genesis.clone()),
+            Record::TopUp(_) | Record::Receipt(_) | Record::Batch(_) | Record::Audit { .. } | Record::Close(_) => {
+                Err(Fault::Genesis)
+            }
+        }
+    }
+
+    /// Takes the next record of a log. Signatures of nodes and gateway are the log's reader's to check; an audit that
+    /// settles nothing changes nothing.
+    pub fn apply(&mut self, record: &Record) -> Result<(), Fault> {
+        if !self.arriving.is_empty() && !matches!(record, Record::Receipt(_) | Record::Batch(_)) {
+            return Err(self.no_batch());
+        }
+        match record {
+            Record::Genesis(_) => return Err(Fault::Genesis),
+            Record::TopUp(top_up) => self.top_up(top_up)?,
+            Record::Receipt(receipt) => self.arriving.push(receipt.clone()),
+            Record::Batch(batch) => self.apply_batch(batch)?,
+            Record::Audit { subject, outcome } => {
+                self.audit(*subject, outcome);
+            }
+            Record::Close(close) => {
+                self.repeat(close)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&mut self, batch: &CountersignedBatch) -> Result<(), Fault> {
+        let receipts = core::mem::take(&mut self.arriving);
+        let header = &batch.header;
+        let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
+        let commitments: Vec<Digest> = receipts.iter().map(|r| r.commitment.leaf()).collect();
+        let whole = receipts.len() == usize::from(header.count)
+            && merkle::root(&leaves) == batch.receipts_root
+            && merkle::root(&commitments) == header.root;
+        if !whole {
+            return Err(Fault::Batch { node: header.node, sequence: header.sequence });
+        }
+        self.batch(header.root, &receipts);
+        Ok(())
+    }
+
+    fn no_batch(&self) -> Fault {
+        Fault::NoBatch { receipts: self.arriving.len() }
+    }
+
+    /// Before the first record after the genesis.
+    pub fn new(genesis: Genesis) -> Result<Self, Fault> {
+        Ok(Self {
+            ledger: Ledger::new(&genesis)?,
+            policy: Policy::new(genesis.audit),
+            genesis,
+            open: BTreeMap::new(),
+            earned: Vec::new(),
+            seal: None,
+            arriving: Vec::new(),
+        })
+    }
+
+    /// The parameters.
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The accounts.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What audits found of a node in a variant, as of the last close.
+    pub fn standing(&self, node: NodeId, variant: VariantId) -> Standing {
+        self.policy.standing(node, variant)
+    }
+
+    /// The epoch whose records are being taken.
+    pub fn epoch(&self) -> Epoch {
+        self.ledger.open_epoch()
+    }
+
+    /// Takes the issuer's top-up.
+    pub fn top_up(&mut self, top_up: &TopUp) -> Result<(), Fault> {
+        Ok(self.ledger.top_up(top_up)?)
+    }
+
+    /// Takes the receipts of one batch, in order. They are charged when the epoch closes.
+    pub fn batch(&mut self, root: Digest, receipts: &[Receipt]) {
+        for (leaf, receipt) in (0u16..).zip(receipts) {
+            let commitment = &receipt.commitment;
+            let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
+            let chance = self.policy.chance(commitment.node, commitment.variant);
+            self.policy.record(commitment.node, commitment.variant);
+            if self.open.contains_key(&id) {
+                continue;
+            }
+            self.open.insert(id, Open { receipt: receipt.clone(), root, leaf, chance, finding: None, held: false });
+            self.earned.push(id);
+        }
+    }
+
+    /// Which receipts of a batch just taken the secret draws.
+    pub fn drawn(&self, secret: &[u8; 32], receipts: &[Receipt]) -> Vec<AttemptId> {
+        receipts
+            .iter()
+            .map(|r| AttemptId { task: r.commitment.task, attempt: r.commitment.attempt })
+            .filter(|id| self.open.get(id).is_some_and(|open| open.is_drawn(secret)))
+            .collect()
+    }
+
+    /// What `outcome` would mean for `subject`.
+    pub fn meaning(&self, subject: AttemptId, outcome: &AuditOutcome) -> Meaning {
+        let Some(open) = self.open.get(&subject) else { return Meaning::Void };
+        match outcome {
+            AuditOutcome::Unauditable { .. } => Meaning::Final(Finding::Unauditable),
+            AuditOutcome::Verdict(verdict) => self.weigh(open, verdict),
+        }
+    }
+
+    fn weigh(&self, open: &Open, verdict: &Verdict) -> Meaning {
+        let by_referee = verdict.level == Level::Referee;
+        if by_referee != (verdict.auditor == self.genesis.referee) {
+            return Meaning::Void;
+        }
+        match judge(&self.genesis.audit, &open.receipt.commitment, verdict) {
+            Judgement::Clean => Meaning::Final(Finding::Passed),
+            Judgement::Failed(_) if by_referee => Meaning::Final(Finding::Failed),
+            Judgement::Failed(_) => Meaning::Escalate,
+            Judgement::Mismatched => Meaning::Void,
+        }
+    }
+
+    /// Takes the end of an audit.
+    pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Meaning {
+        let meaning = self.meaning(subject, outcome);
+        if let (Meaning::Final(finding), Some(open)) = (meaning, self.open.get_mut(&subject)) {
+            open.finding.get_or_insert(finding);
+        }
+        meaning
+    }
+
+    /// Settles the open epoch with its revealed secret.
+    pub fn close(&mut self, at: Timestamp, draw_secret: &[u8; 32], next_seal: Digest) -> Result<Summary, Fault> {
+        let epoch = self.epoch();
+        if self.seal.is_some_and(|seal| seal != draw::seal(draw_secret)) {
+            return Err(Fault::Seal(epoch));
+        }
+        for id in core::mem::take(&mut self.earned) {
+            self.earn(id, draw_secret);
+        }
+        self.find(epoch)?;
+        self.seal = Some(next_seal);
+        Ok(self.ledger.close(epoch, at)?)
+    }
+
+    // A receipt that the ledger refuses (an overdrawn tenant, a second receipt for an attempt) stays in the log unpaid.
+    fn earn(&mut self, id: AttemptId, secret: &[u8; 32]) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        open.held = open.is_drawn(secret);
+        if self.ledger.earn(&open.receipt, open.held).is_err() || !open.held {
+            self.open.remove(&id);
+        }
+    }
+
+    fn find(&mut self, epoch: Epoch) -> Result<(), Fault> {
+        let found: Vec<(AttemptId, Finding)> =
+            self.open.iter().filter_map(|(id, open)| Some((*id, open.finding?))).collect();
+        for (id, finding) in found {
+            let Some(open) = self.open.remove(&id) else { continue };
+            self.ledger.find(id, finding)?;
+            let commitment = &open.receipt.commitment;
+            self.policy.find(commitment.node, commitment.variant, trusted(finding), epoch);
+        }
+        Ok(())
+    }
+
+    /// Takes a close as it stands in a log, and checks the state that it claims.
+    pub fn repeat(&mut self, close: &Close) -> Result<Summary, Fault> {
+        let open = self.epoch();
+        if close.epoch != open {
+            return Err(Fault::Close { epoch: close.epoch, open });
+        }
+        let summary = self.close(close.at, &close.draw_secret, close.next_draw_seal)?;
+        if self.digest() == close.state { Ok(summary) } else { Err(Fault::State(close.epoch)) }
+    }
+
+    /// Attempts that are drawn or may be, and not yet settled.
+    pub fn unsettled(&self) -> impl Iterator<Item = (&AttemptId, &Receipt)> {
+        self.open.iter().map(|(id, open)| (id, &open.receipt))
+    }
+
+    /// Charges of receipts in the log that no close has settled yet, by receipt.
+    pub fn unsettled_charges(&self) -> impl Iterator<Item = &Receipt> {
+        self.earned.iter().filter_map(|id| self.open.get(id)).map(|open| &open.receipt)
+    }
+
+    /// Whether an unsettled attempt is drawn by the open epoch's secret, or was by an earlier one.
+    pub fn needs_audit(&self, id: &AttemptId, secret: &[u8; 32]) -> bool {
+        let Some(open) = self.open.get(id) else { return false };
+        open.finding.is_none() && (open.held || open.is_drawn(secret))
+    }
+
+    /// What an unsettled attempt committed to.
+    pub fn commitment(&self, id: &AttemptId) -> Option<&Commitment> {
+        self.open.get(id).map(|open| &open.receipt.commitment)
+    }
+
+    /// What the next close will give back to tenants for failed results.
+    pub fn refunds_due(&self) -> Vec<(TenantId, MicroCredits)> {
+        let failed = |open: &&Open| open.finding == Some(Finding::Failed);
+        self.open.values().filter(failed).map(|open| (open.receipt.charge.tenant, open.receipt.charge.amount)).collect()
+    }
+
+    /// Balances in micro-credits.
+    pub fn balance(&self, account: &Account) -> i128 {
+        self.ledger.balance(account)
+    }
+
+    /// Digest of everything that decides the future. Meaningful right after a close.
+    pub fn digest(&self) -> Digest {
+        digest(Domain::State, &[&self.ledger.digest().0, &self.policy.digest().0, &self.held_bytes()])
+    }
+
+    /// Bytes to restart from. Taken right after a close, when no receipt is unsettled but the held ones.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        assert!(self.earned.is_empty(), "a snapshot in the middle of an epoch");
+        let mut w = Writer::new();
+        w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
+        w.raw(&self.seal.unwrap_or(Digest([0; 32])).0).u8(u8::from(self.seal.is_some()));
+        w.bytes(&self.held_bytes());
+        w.finish()
+    }
+
+    /// Restarts from bytes of [`Settler::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
+        Self::read(bytes).ok_or(Fault::Snapshot)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(bytes);
+        let genesis = Genesis::read(&mut Reader::new(r.bytes("genesis", 4_096).ok()?)).ok()?;
+        let ledger = Ledger::from_bytes(r.bytes("ledger", usize::MAX).ok()?).ok()?;
+        let policy = Policy::from_bytes(r.bytes("policy", usize::MAX).ok()?).ok()?;
+        let seal = Digest(r.array().ok()?);
+        let seal = (r.u8().ok()? == 1).then_some(seal);
+        let mut held = Reader::new(r.bytes("held receipts", usize::MAX).ok()?);
+        let count = held.u64().ok()?;
+        let mut open = BTreeMap::new();
+        for _ in 0..count {
+            let receipt = Receipt::read(&mut held).ok()?;
+            let (root, leaf) = (Digest(held.array().ok()?), held.u16().ok()?);
+            // It was drawn: at which chance doesn't matter any more.
+            let chance = Chance::ALWAYS;
+            let id = AttemptId { task: receipt.commitment.task, attempt: receipt.commitment.attempt };
+            open.insert(id, Open { receipt, root, leaf, chance, finding: None, held: true });
+        }
+        held.finish().ok()?;
+        r.finish().ok()?;
+        Some(Self { genesis, ledger, policy, open, earned: Vec::new(), seal, arriving: Vec::new() })
+    }
+
+    fn held_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u64(self.open.len() as u64);
+        for open in self.open.values() {
+            w.raw(&open.receipt.to_bytes()).raw(&open.root.0).u16(open.leaf);
+        }
+        w.finish()
+    }
+}
+
+impl Open {
+    fn is_drawn(&self, secret: &[u8; 32]) -> bool {
+        draw::drawn(secret, &self.root, self.leaf, self.chance)
+    }
+}
+
+const fn trusted(finding: Finding) -> ol_trust::Finding {
+    match finding {
+        Finding::Passed => ol_trust::Finding::Passed,
+        Finding::Failed => ol_trust::Finding::Failed,
+        Finding::Unauditable => ol_trust::Finding::Unauditable,
+    }
+}

@@ -1,0 +1,96 @@
+//! Why a node or a request was refused, with the figures that a person needs to change it.
+
+use ol_protocol::{MicroCredits, Micros, NodeId, Timestamp, TokenCount};
+
+/// One reason for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Gate {
+    /// Nobody offers the variant.
+    #[error("no connected node serves this model variant: start a node that does, or ask for another model")]
+    NoNodeHasVariant,
+    /// Every slot that was granted is taken.
+    #[error("all slots of {node_count} nodes are taken, {in_flight} tasks in flight: try again or add nodes")]
+    NoFreeSlot {
+        /// Nodes that serve the variant and take new work.
+        node_count: u64,
+        /// Tasks of the variant that run now.
+        in_flight: u64,
+    },
+    /// The task already failed on this node.
+    #[error("node {} already failed on this task", .node.short())]
+    Excluded {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node failed lately and gets no work yet.
+    #[error("node {} failed lately and is left out until unix second {}", .node.short(), .until.0 / 1_000_000)]
+    Quarantined {
+        /// The node.
+        node: NodeId,
+        /// When it may get work again.
+        until: Timestamp,
+    },
+    /// The nodes with the variant finish what they have and take nothing new.
+    #[error("nodes that serve this model variant are shutting down and take no new work")]
+    Draining,
+    /// The gateway's waiting queue is full.
+    #[error("{queued} of at most {max} tasks wait already: try again later")]
+    QueueFull {
+        /// Tasks that wait.
+        queued: u64,
+        /// How many may wait.
+        max: u64,
+    },
+    /// The tenant's share of the waiting queue is full.
+    #[error("{queued} of at most {max} tasks of this tenant wait already: send fewer at a time")]
+    TenantQueueFull {
+        /// Tasks of the tenant that wait.
+        queued: u64,
+        /// How many of one tenant may wait.
+        max: u64,
+    },
+    /// The answer could not begin in time.
+    #[error("an answer takes {} ms to begin and {} ms are left: allow more time", .needed.0.div_ceil(1_000), .left.0 / 1_000)]
+    DeadlineTooShort {
+        /// Predicted time to the first token.
+        needed: Micros,
+        /// Time to the request's deadline.
+        left: Micros,
+    },
+    /// Prompt and answer do not fit the model.
+    #[error("prompt and answer need up to {} tokens, the model holds {}: shorten one", .tokens.0, .max.0)]
+    ContextTooLong {
+        /// Tokens asked for.
+        tokens: TokenCount,
+        /// The model's context.
+        max: TokenCount,
+    },
+    /// The tenant cannot pay the worst case.
+    #[error("{} micro-credits available, up to {} needed: top up or ask for fewer tokens", .available.0, .needed.0)]
+    BudgetEmpty {
+        /// Balance less what is reserved.
+        available: MicroCredits,
+        /// The reservation.
+        needed: MicroCredits,
+    },
+    /// The task failed on as many nodes as it may try.
+    #[error("failed on {max} nodes, no further attempt")]
+    AttemptsSpent {
+        /// How many attempts a task has.
+        max: u8,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_gate_says_its_figures_and_what_to_do() {
+        let gate = Gate::DeadlineTooShort { needed: Micros(1_500_001), left: Micros(200_000) };
+        assert_eq!(gate.to_string(), "an answer takes 1501 ms to begin and 200 ms are left: allow more time");
+        let gate = Gate::Quarantined { node: NodeId([0xab; 32]), until: Timestamp(15_000_000) };
+        assert_eq!(gate.to_string(), "node abababab failed lately and is left out until unix second 15");
+    }
+}

@@ -1,0 +1,323 @@
+//! Tasks that wait for a slot, fair between tenants by tokens.
+//!
+//! Each variant's waiting tasks are served by start-time fair queueing: the tenant that had the fewest tokens goes
+//! first, a tenant that comes back starts level with the others, and one tenant's many small tasks interleave with
+//! another's few large ones. While two tenants wait, the tokens that they were served differ by at most the largest
+//! task of the one plus the largest of the other.
+//!
+//! Source: P. Goyal, H. M. Vin, H. Cheng, "Start-Time Fair Queueing", SIGCOMM 1996, equation 3 and theorem 1, with
+//! equal weights. Deficit round robin gives the same shares, but in constant time only with a quantum of the largest
+//! task, which lets a tenant of small tasks hold up all others for that long.
+//!
+//! # Deviations
+//! A task's start is fixed when it becomes its tenant's first, not when it arrives: a removed task then costs nothing.
+
+use crate::gate::Gate;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use ol_protocol::{TaskId, TenantId, Timestamp, TokenCount, VariantId};
+
+/// The most tasks that wait: at 20 answers a second a wait of over three minutes, which few clients sit out.
+pub const QUEUE_MAX: usize = 4096;
+/// The most tasks of one tenant that wait, so that four tenants are needed to fill the queue.
+pub const TENANT_QUEUE_MAX: usize = 1024;
+/// The most tenants without waiting tasks whose past is remembered per variant.
+const IDLE_MAX: usize = 4096;
+
+/// A waiting task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The task.
+    pub task: TaskId,
+    /// Who pays.
+    pub tenant: TenantId,
+    /// What it needs.
+    pub variant: VariantId,
+    /// Prompt and expected output.
+    pub cost: TokenCount,
+    /// When it is of no use any more.
+    pub deadline: Timestamp,
+}
+
+/// The waiting queue of a gateway. O(log n) per call; `expire` that per expired task.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    entries: BTreeMap<TaskId, (u64, Entry)>,
+    by_deadline: BTreeSet<(Timestamp, TaskId)>,
+    by_tenant: BTreeMap<TenantId, usize>,
+    lines: BTreeMap<VariantId, Line>,
+    arrivals: u64,
+}
+
+/// The waiting tasks of one variant, and who was served how much.
+#[derive(Debug, Clone, Default)]
+struct Line {
+    // Start of the task that was served last.
+    virtual_time: u128,
+    waiting: BTreeMap<TenantId, Waiting>,
+    by_start: BTreeSet<(u128, TenantId)>,
+    // Where tenants without waiting tasks stand, while that is ahead of `virtual_time`.
+    idle: BTreeMap<TenantId, u128>,
+    by_idle: BTreeSet<(u128, TenantId)>,
+}
+
+#[derive(Debug, Clone)]
+struct Waiting {
+    start: u128,
+    tasks: BTreeMap<u64, TaskId>,
+}
+
+impl Queue {
+    /// Lets a task wait, behind those of its tenant. One that waits already keeps its place.
+    pub fn push(&mut self, entry: Entry) -> Result<(), Gate> {
+        if self.entries.contains_key(&entry.task) {
+            return Ok(());
+        }
+        if self.entries.len() >= QUEUE_MAX {
+            return Err(Gate::QueueFull { queued: self.entries.len() as u64, max: QUEUE_MAX as u64 });
+        }
+        let queued = self.waiting_of(entry.tenant);
+        if queued >= TENANT_QUEUE_MAX {
+            return Err(Gate::TenantQueueFull { queued: queued as u64, max: TENANT_QUEUE_MAX as u64 });
+        }
+        self.arrivals += 1;
+        self.lines.entry(entry.variant).or_default().push(entry.tenant, self.arrivals, entry.task);
+        self.by_tenant.insert(entry.tenant, queued + 1);
+        self.by_deadline.insert((entry.deadline, entry.task));
+        self.entries.insert(entry.task, (self.arrivals, entry));
+        Ok(())
+    }
+
+    /// The task that is next for a free slot of the variant.
+    pub fn peek_for(&self, variant: VariantId) -> Option<&Entry> {
+        let task = self.lines.get(&variant)?.first()?;
+        self.entries.get(&task).map(|(_, entry)| entry)
+    }
+
+    /// Takes the task that is next for a free slot of the variant, and counts it as served.
+    pub fn pop_for(&mut self, variant: VariantId) -> Option<Entry> {
+        let entry = *self.peek_for(variant)?;
+        if let Some(line) = self.lines.get_mut(&variant) {
+            line.serve(entry.tenant, u128::from(entry.cost.0.max(1)));
+        }
+        self.remove(entry.task)
+    }
+
+    /// Takes a task out wherever it stands; `None` if it does not wait.
+    pub fn remove(&mut self, task: TaskId) -> Option<Entry> {
+        let (arrival, entry) = self.entries.remove(&task)?;
+        self.by_deadline.remove(&(entry.deadline, task));
+        match self.waiting_of(entry.tenant) {
+            0 | 1 => self.by_tenant.remove(&entry.tenant),
+            more => self.by_tenant.insert(entry.tenant, more - 1),
+        };
+        if let Some(line) = self.lines.get_mut(&entry.variant) {
+            line.remove(entry.tenant, arrival);
+            if line.waiting.is_empty() {
+                self.lines.remove(&entry.variant);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Takes out the tasks whose deadline has come, the oldest deadline first.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<TaskId> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline, task)) = self.by_deadline.first() {
+            if deadline > now {
+                break;
+            }
+            self.by_deadline.pop_first();
+            self.remove(task);
+            expired.push(task);
+        }
+        expired
+    }
+
+    /// When the next task expires.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.by_deadline.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// The variants that tasks wait for.
+    pub fn variants(&self) -> impl Iterator<Item = VariantId> {
+        self.lines.keys().copied()
+    }
+
+    /// How many tasks of the tenant wait.
+    pub fn waiting_of(&self, tenant: TenantId) -> usize {
+        self.by_tenant.get(&tenant).copied().unwrap_or(0)
+    }
+
+    /// How many tasks wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Line {
+    fn push(&mut self, tenant: TenantId, arrival: u64, task: TaskId) {
+        if let Some(waiting) = self.waiting.get_mut(&tenant) {
+            waiting.tasks.insert(arrival, task);
+            return;
+        }
+        let past = self.idle.remove(&tenant).unwrap_or(0);
+        self.by_idle.remove(&(past, tenant));
+        let start = past.max(self.virtual_time);
+        self.waiting.insert(tenant, Waiting { start, tasks: BTreeMap::from([(arrival, task)]) });
+        self.by_start.insert((start, tenant));
+    }
+
+    fn first(&self) -> Option<TaskId> {
+        let (_, tenant) = self.by_start.first()?;
+        self.waiting.get(tenant)?.tasks.first_key_value().map(|(_, &task)| task)
+    }
+
+    fn serve(&mut self, tenant: TenantId, cost: u128) {
+        let Some(waiting) = self.waiting.get_mut(&tenant) else { return };
+        self.by_start.remove(&(waiting.start, tenant));
+        self.virtual_time = waiting.start;
+        waiting.start += cost;
+        self.by_start.insert((waiting.start, tenant));
+        self.forget_idle();
+    }
+
+    fn remove(&mut self, tenant: TenantId, arrival: u64) {
+        let Some(waiting) = self.waiting.get_mut(&tenant) else { return };
+        waiting.tasks.remove(&arrival);
+        if !waiting.tasks.is_empty() {
+            return;
+        }
+        let start = waiting.start;
+        self.waiting.remove(&tenant);
+        self.by_start.remove(&(start, tenant));
+        if start > self.virtual_time {
+            self.idle.insert(tenant, start);
+            self.by_idle.insert((start, tenant));
+            self.forget_idle();
+        }
+    }
+
+    // A tenant that the others have caught up with starts level with them anyway.
+    fn forget_idle(&mut self) {
+        while let Some(&(past, tenant)) = self.by_idle.first() {
+            if past > self.virtual_time && self.idle.len() <= IDLE_MAX {
+                break;
+            }
+            self.by_idle.pop_first();
+            self.idle.remove(&tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VARIANT: VariantId = VariantId([9; 32]);
+
+    fn tenant(byte: u8) -> TenantId {
+        TenantId([byte; 16])
+    }
+
+    fn task(index: u32) -> TaskId {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&index.to_le_bytes());
+        TaskId(id)
+    }
+
+    fn entry(index: u32, of: u8, cost: u32) -> Entry {
+        let deadline = Timestamp(1_000 + u64::from(index));
+        Entry { task: task(index), tenant: tenant(of), variant: VARIANT, cost: TokenCount(cost), deadline }
+    }
+
+    fn filled(entries: &[Entry]) -> Queue {
+        let mut queue = Queue::default();
+        for &entry in entries {
+            assert_eq!(queue.push(entry), Ok(()));
+        }
+        queue
+    }
+
+    fn order(queue: &mut Queue) -> Vec<TaskId> {
+        core::iter::from_fn(|| queue.pop_for(VARIANT)).map(|entry| entry.task).collect()
+    }
+
+    #[test]
+    fn tasks_of_one_tenant_keep_their_order() {
+        let mut queue = filled(&[entry(3, 1, 10), entry(1, 1, 5), entry(2, 1, 1)]);
+        assert_eq!(order(&mut queue), [task(3), task(1), task(2)]);
+        assert_eq!((queue.len(), queue.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_tenant_of_large_tasks_waits_for_the_small_ones_of_another() {
+        let mut queue = filled(&[entry(0, 1, 300), entry(1, 1, 300), entry(2, 2, 100), entry(3, 2, 100)]);
+        assert_eq!(queue.push(entry(4, 2, 100)), Ok(()));
+        assert_eq!(order(&mut queue), [task(0), task(2), task(3), task(4), task(1)]);
+    }
+
+    #[test]
+    fn a_tenant_that_comes_late_neither_catches_up_nor_waits_behind_all() {
+        let mut queue = filled(&[entry(0, 1, 10), entry(1, 1, 10), entry(2, 1, 10), entry(3, 1, 10)]);
+        assert!(queue.pop_for(VARIANT).is_some() && queue.pop_for(VARIANT).is_some());
+        for index in 4..8 {
+            assert_eq!(queue.push(entry(index, 2, 10)), Ok(()));
+        }
+        assert_eq!(order(&mut queue), [task(4), task(2), task(5), task(3), task(6), task(7)]);
+    }
+
+    #[test]
+    fn sending_one_task_at_a_time_gains_nothing() {
+        let mut queue = filled(&[entry(0, 1, 100), entry(1, 2, 10), entry(2, 2, 10), entry(3, 2, 10)]);
+        assert_eq!(queue.pop_for(VARIANT).map(|entry| entry.task), Some(task(0)));
+        assert_eq!(queue.push(entry(4, 1, 100)), Ok(()));
+        assert_eq!(order(&mut queue), [task(1), task(2), task(3), task(4)]);
+    }
+
+    #[test]
+    fn a_variant_is_served_only_its_own_tasks() {
+        let other = VariantId([8; 32]);
+        let mut queue = filled(&[entry(0, 1, 1), Entry { variant: other, ..entry(1, 1, 1) }]);
+        assert_eq!(queue.variants().collect::<Vec<_>>(), [other, VARIANT]);
+        assert_eq!(order(&mut queue), [task(0)]);
+        assert_eq!(queue.pop_for(other).map(|entry| entry.task), Some(task(1)));
+    }
+
+    #[test]
+    fn expired_and_removed_tasks_are_gone() {
+        let mut queue = filled(&[entry(0, 1, 1), entry(1, 2, 1), entry(2, 1, 1), entry(3, 1, 1)]);
+        assert_eq!(queue.expire(Timestamp(999)), []);
+        assert_eq!(queue.expire(Timestamp(1_001)), [task(0), task(1)]);
+        assert_eq!(queue.remove(task(2)), Some(entry(2, 1, 1)));
+        assert_eq!(queue.remove(task(2)), None);
+        assert_eq!((queue.len(), queue.next_deadline()), (1, Some(Timestamp(1_003))));
+        assert_eq!(order(&mut queue), [task(3)]);
+    }
+
+    #[test]
+    fn a_task_waits_once() {
+        let mut queue = filled(&[entry(0, 1, 1), entry(0, 1, 1)]);
+        assert_eq!((queue.len(), queue.waiting_of(tenant(1))), (1, 1));
+        assert_eq!(order(&mut queue), [task(0)]);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_says_so() {
+        let mut queue = Queue::default();
+        for index in 0..1024 {
+            assert_eq!(queue.push(entry(index, 0, 1)), Ok(()));
+        }
+        assert_eq!(queue.push(entry(1024, 0, 1)), Err(Gate::TenantQueueFull { queued: 1024, max: 1024 }));
+        for index in 1024..4096 {
+            assert_eq!(queue.push(entry(index, (index / 1024) as u8, 1)), Ok(()));
+        }
+        assert_eq!(queue.push(entry(4096, 9, 1)), Err(Gate::QueueFull { queued: 4096, max: 4096 }));
+        assert_eq!(queue.len(), 4096);
+    }
+}

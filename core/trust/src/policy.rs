@@ -1,0 +1,271 @@
+//! How often a node's results are audited, from what its audits said.
+
+use crate::draw::Chance;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use ol_protocol::bytes::{self, Reader, Writer};
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::genesis::AuditRule;
+use ol_protocol::{Digest, Epoch, NodeId, VariantId};
+
+/// Clean audits in a row after its first fault until a node is drawn like others again; each further fault doubles them.
+/// Drawn one time in five, a cheat gets four bad results through before the next fault: this asks eight good ones of it
+/// for each.
+const REDEEMING_AUDITS: u32 = 32;
+
+/// Most doublings, so that the count stays inside its type.
+const DOUBLINGS_MAX: u32 = 16;
+
+/// Version of the bytes.
+const SNAPSHOT_VERSION: u16 = 1;
+
+/// How an audit of a result ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Finding {
+    /// The result is what the node committed to.
+    Passed,
+    /// It is not.
+    Failed,
+    /// The gateway lost the payload: says nothing about the node.
+    Unauditable,
+}
+
+/// What is known of a node in a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Clean audits since the last failed one.
+    pub clean: u32,
+    /// Failed audits.
+    pub failed: u32,
+    /// Receipts.
+    pub tasks: u64,
+    /// Whether it failed and has not made up for it yet: all its results are audited.
+    pub suspect: bool,
+    /// The epoch of the last failed audit.
+    pub failed_in: Option<Epoch>,
+}
+
+/// Why bytes are no snapshot of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// They can't be read.
+    #[error("the snapshot can't be read")]
+    Bytes(#[from] bytes::Error),
+    /// A policy would have written other bytes.
+    #[error("the snapshot is not in canonical form")]
+    NotCanonical,
+}
+
+/// The standings of all nodes, fed with the log in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    rule: AuditRule,
+    standings: BTreeMap<(NodeId, VariantId), Standing>,
+}
+
+impl Policy {
+    /// Knows nobody yet.
+    pub const fn new(rule: AuditRule) -> Self {
+        Self { rule, standings: BTreeMap::new() }
+    }
+
+    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`]. Newcomers and
+    /// suspects always are, the others at the rule's rate.
+    pub fn chance(&self, node: NodeId, variant: VariantId) -> Chance {
+        let standing = self.standing(node, variant);
+        if standing.suspect || standing.tasks < u64::from(self.rule.newcomer_tasks) {
+            Chance::ALWAYS
+        } else {
+            Chance::per_million(self.rule.rate_ppm)
+        }
+    }
+
+    /// Counts a receipt.
+    pub fn record(&mut self, node: NodeId, variant: VariantId) {
+        let standing = self.standings.entry((node, variant)).or_default();
+        standing.tasks = standing.tasks.saturating_add(1);
+    }
+
+    /// Counts the end of an audit. A fault makes the node a suspect in that variant, 32 clean audits in a row, or 64, 128
+    /// and so on after further faults, clear it. What can't be audited changes nothing.
+    pub fn find(&mut self, node: NodeId, variant: VariantId, finding: Finding, now: Epoch) {
+        let standing = match finding {
+            Finding::Unauditable => return,
+            Finding::Passed | Finding::Failed => self.standings.entry((node, variant)).or_default(),
+        };
+        if finding == Finding::Passed {
+            standing.clean = standing.clean.saturating_add(1);
+            standing.suspect = standing.suspect && standing.clean < redeeming_audits(standing.failed);
+        } else {
+            let failed = standing.failed.saturating_add(1);
+            *standing = Standing { clean: 0, failed, suspect: true, failed_in: Some(now), ..*standing };
+        }
+    }
+
+    /// What is known of a node in a variant.
+    pub fn standing(&self, node: NodeId, variant: VariantId) -> Standing {
+        self.standings.get(&(node, variant)).copied().unwrap_or_default()
+    }
+
+    /// All that is known, by node, then variant.
+    pub fn standings(&self) -> impl Iterator<Item = (NodeId, VariantId, Standing)> + '_ {
+        self.standings.iter().map(|((node, variant), standing)| (*node, *variant, *standing))
+    }
+
+    /// Digest of everything that decides the next draws.
+    pub fn digest(&self) -> Digest {
+        digest(Domain::State, &[b"policy", &self.to_bytes()])
+    }
+
+    /// Everything that [`Policy::from_bytes`] needs.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let AuditRule { newcomer_tasks, rate_ppm, margin_micro_max, cross_audit_operators_min } = self.rule;
+        let mut w = Writer::new();
+        w.u16(SNAPSHOT_VERSION).u32(newcomer_tasks).u32(rate_ppm).u32(margin_micro_max).u32(cross_audit_operators_min);
+        w.u64(self.standings.len() as u64);
+        for ((node, variant), standing) in &self.standings {
+            w.raw(&node.0).raw(&variant.0);
+            standing.write(&mut w);
+        }
+        w.finish()
+    }
+
+    /// Restores a policy with the same digest.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RestoreError> {
+        let mut r = Reader::new(bytes);
+        match r.u16()? {
+            SNAPSHOT_VERSION => {}
+            other => return Err(bytes::Error::Unknown { what: "snapshot version", value: u64::from(other) }.into()),
+        }
+        let rule = AuditRule {
+            newcomer_tasks: r.u32()?,
+            rate_ppm: r.u32()?,
+            margin_micro_max: r.u32()?,
+            cross_audit_operators_min: r.u32()?,
+        };
+        let standings = read_standings(&mut r)?;
+        r.finish()?;
+        let policy = Self { rule, standings };
+        if policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
+    }
+}
+
+impl Standing {
+    fn write(&self, w: &mut Writer) {
+        w.u32(self.clean).u32(self.failed).u64(self.tasks).u8(u8::from(self.suspect));
+        w.u8(u8::from(self.failed_in.is_some())).u64(self.failed_in.map_or(0, |epoch| epoch.0));
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, bytes::Error> {
+        let (clean, failed, tasks, suspect) = (r.u32()?, r.u32()?, r.u64()?, r.u8()? != 0);
+        let (known, epoch) = (r.u8()? != 0, Epoch(r.u64()?));
+        Ok(Self { clean, failed, tasks, suspect, failed_in: known.then_some(epoch) })
+    }
+}
+
+fn read_standings(r: &mut Reader<'_>) -> Result<BTreeMap<(NodeId, VariantId), Standing>, bytes::Error> {
+    let count = r.u64()?;
+    let standing = |_| Ok(((NodeId(r.array()?), VariantId(r.array()?)), Standing::read(r)?));
+    (0..count).map(standing).collect()
+}
+
+// Clean audits in a row that clear a suspect.
+const fn redeeming_audits(failed: u32) -> u32 {
+    let doublings = failed.saturating_sub(1);
+    REDEEMING_AUDITS << if doublings < DOUBLINGS_MAX { doublings } else { DOUBLINGS_MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NODE: NodeId = NodeId([1; 32]);
+    const VARIANT: VariantId = VariantId([2; 32]);
+    const USUAL: Chance = Chance::per_million(200_000);
+
+    fn policy(tasks: u32) -> Policy {
+        let mut policy = Policy::new(AuditRule::DEFAULT);
+        (0..tasks).for_each(|_| policy.record(NODE, VARIANT));
+        policy
+    }
+
+    fn pass(policy: &mut Policy, times: u32) {
+        (0..times).for_each(|_| policy.find(NODE, VARIANT, Finding::Passed, Epoch(2)));
+    }
+
+    #[test]
+    fn the_first_tasks_in_each_variant_are_always_audited() {
+        let other = VariantId([3; 32]);
+        let chances: Vec<Chance> = (0..5).map(|tasks| policy(tasks).chance(NODE, VARIANT)).collect();
+        assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
+        assert_eq!(policy(5).chance(NODE, other), Chance::ALWAYS);
+    }
+
+    #[test]
+    fn a_fault_makes_a_suspect_that_clean_audits_in_a_row_clear() {
+        let mut policy = policy(10);
+        pass(&mut policy, 3);
+        policy.find(NODE, VARIANT, Finding::Failed, Epoch(1));
+        let suspect = Standing { clean: 0, failed: 1, tasks: 10, suspect: true, failed_in: Some(Epoch(1)) };
+        assert_eq!(policy.standing(NODE, VARIANT), suspect);
+        assert_eq!(policy.chance(NODE, VARIANT), Chance::ALWAYS);
+        pass(&mut policy, 31);
+        assert_eq!(policy.chance(NODE, VARIANT), Chance::ALWAYS);
+        pass(&mut policy, 1);
+        assert_eq!(policy.chance(NODE, VARIANT), USUAL);
+        policy.find(NODE, VARIANT, Finding::Failed, Epoch(3));
+        pass(&mut policy, 63);
+        assert!(policy.standing(NODE, VARIANT).suspect);
+        pass(&mut policy, 1);
+        assert!(!policy.standing(NODE, VARIANT).suspect);
+    }
+
+    #[test]
+    fn what_cannot_be_audited_changes_nothing() {
+        let mut policy = policy(1);
+        let before = policy.clone();
+        policy.find(NODE, VARIANT, Finding::Unauditable, Epoch(1));
+        policy.find(NodeId([9; 32]), VARIANT, Finding::Unauditable, Epoch(1));
+        assert_eq!(policy, before);
+    }
+
+    #[test]
+    fn bytes_that_no_policy_wrote_are_refused() {
+        let bytes = policy(2).to_bytes();
+        assert!(Policy::from_bytes(&bytes[1..]).is_err());
+        let mut two = bytes.clone();
+        two[18] = 2;
+        two.extend_from_slice(&bytes[26..]);
+        assert_eq!(Policy::from_bytes(&two), Err(RestoreError::NotCanonical));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn a_restored_policy_goes_on_as_the_first_would(
+            steps in prop::collection::vec((0..3u8, 0..2u8, 0..4u8, 0..9u64), 0..120), cut in 0..120usize,
+        ) {
+            let mut first = Policy::new(AuditRule::DEFAULT);
+            let mut second = first.clone();
+            for (at, (node, variant, kind, epoch)) in steps.into_iter().enumerate() {
+                let (node, variant) = (NodeId([node; 32]), VariantId([variant; 32]));
+                for policy in [&mut first, &mut second] {
+                    match kind {
+                        0 => policy.find(node, variant, Finding::Passed, Epoch(epoch)),
+                        1 => policy.find(node, variant, Finding::Failed, Epoch(epoch)),
+                        2 => policy.find(node, variant, Finding::Unauditable, Epoch(epoch)),
+                        _ => policy.record(node, variant),
+                    }
+                }
+                if at == cut {
+                    second = Policy::from_bytes(&first.to_bytes()).unwrap();
+                }
+                prop_assert_eq!(first.digest(), second.digest());
+                let known = first.standing(node, variant);
+                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(node, variant) == Chance::ALWAYS));
+            }
+        }
+    }
+}
