@@ -111,6 +111,18 @@ pub fn output_root(salt: &Salt, ids: &[u32]) -> Digest {
     crate::merkle::root(&leaves)
 }
 
+/// The salted RFC 6962 root over vectors, one to a leaf: the little-endian bits of their numbers.
+pub fn vectors_root(salt: &Salt, vectors: &[Vec<f32>]) -> Digest {
+    let leaves: Vec<Digest> = vectors
+        .iter()
+        .map(|vector| {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            crate::merkle::leaf_hash(&salted(Domain::Output, salt, &bytes).0)
+        })
+        .collect();
+    crate::merkle::root(&leaves)
+}
+
 /// The salted digest of what a variant was asked: prompt ids, template name and canonical sampling parameters.
 pub fn prompt_digest(salt: &Salt, ids: &[u32], template: &[u8], sampling: &[u8]) -> Digest {
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();

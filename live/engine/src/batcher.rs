@@ -23,7 +23,7 @@ const PREFILL_ROWS: usize = 256;
 /// Prompt tokens of one step while others generate: about 0.2 s of one core for 135 M parameters.
 const SHARED_PREFILL_ROWS: usize = 64;
 /// Positions checked at a time; bounds the memory of logits.
-const SCORE_ROWS: usize = 128;
+const SCORE_ROWS: usize = 256;
 /// Steps of running generations between two shares of checking, so that checks get on however busy the engine is.
 const SCORE_EVERY: u32 = 16;
 /// Positions checked in such a share.

@@ -2,10 +2,33 @@
 //!
 //! The arithmetic is our own: every output of a matrix product is one chain of fused multiply-adds, so a token's
 //! logits are the same bits in a batch, alone, in a prefill, and on any number of threads.
+//!
+//! ```
+//! use std::sync::{Arc, mpsc};
+//! use ol_engine::{Event, Flow, GenerateTask, Model, Options, Prompt, Sampling, Seed, start};
+//!
+//! let engine = start(Arc::new(Model::tiny(1)?), Options::default());
+//! let (sender, events) = mpsc::channel();
+//! let task = GenerateTask {
+//!     prompt: Prompt::Text("Hello".to_owned()),
+//!     sampling: Sampling { temperature: 0.7, ..Sampling::GREEDY },
+//!     seed: Seed([7; 32]),
+//!     max_tokens: 8,
+//!     stop: vec![],
+//!     top_logprobs: 0,
+//!     resume: vec![],
+//! };
+//! engine.generate(task, Box::new(move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop }));
+//! let tokens = events.iter().filter(|event| matches!(event, Event::Tokens(_))).count();
+//! assert!(tokens > 0);
+//! # Ok::<(), ol_engine::LoadError>(())
+//! ```
 
 mod attention;
 mod batcher;
+pub mod bench;
 mod bert;
+mod calls;
 mod cheat;
 mod compute;
 mod gguf;
@@ -13,6 +36,7 @@ mod instant;
 mod kernel;
 mod llama;
 mod load;
+pub mod margins;
 mod math;
 mod model;
 mod quant;

@@ -58,7 +58,7 @@ pub(crate) struct VectorModel {
 #[derive(Debug)]
 pub(crate) enum Reader {
     /// By the model's own file.
-    File(FileTokenizer),
+    File(Box<FileTokenizer>),
     /// One id per byte, between two marks.
     Bytes,
 }
@@ -141,7 +141,10 @@ impl Model {
             context_tokens: net.context() as u32,
             vocabulary: config.vocab_size as u32,
         };
-        Ok(Self { variant, body: Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(tokenizer) })) })
+        Ok(Self {
+            variant,
+            body: Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(Box::new(tokenizer)) })),
+        })
     }
 }
 

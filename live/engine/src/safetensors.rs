@@ -61,3 +61,39 @@ impl<'a> Tensors<'a> {
         Ok(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    }
+
+    fn refused(header: &str) -> String {
+        let file = file(header, &[0; 16]);
+        let found = Tensors::parse(&file).and_then(|tensors| tensors.values("a", &[2, 2]));
+        found.map_or_else(|error| error.to_string(), |values| format!("{values:?}"))
+    }
+
+    #[test]
+    fn a_tensor_has_its_values() {
+        let header = r#"{"__metadata__":{"x":"y"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#;
+        assert_eq!(refused(header), "[0.0, 0.0, 0.0, 0.0]");
+    }
+
+    #[test]
+    fn impossible_tensors_are_refused_with_a_reason() {
+        let with = |dtype: &str, shape: &str, offsets: &str| {
+            refused(&format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#))
+        };
+        assert_eq!(with("BF16", "[2,2]", "[0,16]"), "tensor type BF16 is not supported");
+        assert_eq!(with("F32", "[4]", "[0,16]"), "shape of tensor a can't be [4]");
+        assert_eq!(with("F32", "[2,2]", "[0,12]"), "size of tensor a can't be 12");
+        assert_eq!(with("F32", "[2,2]", "[16,0]"), "file ends within tensor a");
+        assert_eq!(with("F32", "[2,2]", "[0,18446744073709551615]"), "file ends within tensor a");
+        assert_eq!(refused("{}"), "the file has no tensor a");
+        assert_eq!(refused("[1]"), "the header is not the JSON expected");
+        assert!(Tensors::parse(&[0xff; 20]).is_err() && Tensors::parse(&[9, 0, 0, 0, 0, 0, 0, 0, b'{']).is_err());
+    }
+}

@@ -233,9 +233,9 @@ pub enum Error {
     Ended,
 }
 
-/// Receives the events of a generation on the engine's thread; must return quickly.
+/// Receives the events of a generation, on the engine's thread, or the caller's if refused at once; must return quickly.
 pub type Sink = Box<dyn FnMut(Event) -> Flow + Send>;
-/// Receives one result on the engine's thread; must return quickly.
+/// Receives one result, on the engine's thread, or the caller's if refused at once; must return quickly.
 pub type Done<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
 
 /// A model at work. All calls return at once; results arrive through the callbacks.

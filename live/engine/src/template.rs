@@ -1,5 +1,6 @@
 //! A model's chat template: from messages to the text that the model continues.
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context};
 
 use crate::load;
@@ -23,8 +24,8 @@ impl Template {
     /// white space before them.
     pub(crate) fn new(source: &str, begin: &str, end: &str) -> Result<Self, load::Error> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(load::Error::Template)?);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(|_, value, method, arguments| call_method(value, method, arguments));
         environment.add_function("raise_exception", |text: String| -> Result<String, TemplateError> {

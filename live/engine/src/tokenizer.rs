@@ -136,11 +136,6 @@ impl Tokenizer {
         Ok(Self { library, bytes, ends, begin: parts.begin, add_begin: parts.add_begin })
     }
 
-    /// Number of ids.
-    pub(crate) const fn vocabulary(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Ids of a rendered conversation, which names its control tokens itself.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoding = self.library.encode_fast(text, false).map_err(|_| Error::Tokenise)?;

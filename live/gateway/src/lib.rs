@@ -1,1 +1,25 @@
-//! Placeholder.
+//! OpenAI-compatible HTTP in front of the gateway machine: parses, authenticates, limits, and relays to a [`Backend`].
+
+pub mod backend;
+pub mod driver;
+pub mod keys;
+pub mod refusal;
+
+mod answer;
+mod body;
+mod deliver;
+mod idempotency;
+mod json;
+mod limits;
+mod metrics;
+mod request;
+mod routes;
+pub mod server;
+mod task;
+mod timed;
+mod trivial;
+
+pub use backend::Backend;
+pub use keys::{ApiKey, ApiKeys, Tenant};
+pub use refusal::{Kind, Refusal};
+pub use server::{Config, Error, PlainHttp, Server};

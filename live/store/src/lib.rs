@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The durable store of a gateway, the outbox of a node, and the files of their keys.
+//!
+//! One process writes: a [`Committer`] thread owns the [`Store`] and commits whatever waits in one transaction. Reads
+//! go through connections of their own ([`Store::reader`]), which neither wait for the committer nor hold it up; each
+//! is for one thread at a time.
+
+mod committer;
+mod database;
+mod error;
+mod fsck;
+pub mod keyfile;
+mod outbox;
+mod payload;
+mod read;
+mod sqlite;
+mod store;
+mod tree;
+mod vault;
+
+pub use committer::{Committer, Handle};
+pub use error::{Error, Refusal};
+pub use fsck::{Finding, fsck};
+pub use outbox::{ACKED_KEPT, Outbox, Peer};
+pub use payload::{PAYLOAD_BYTES_MAX, Payload};
+pub use read::SqliteReader;
+pub use sqlite::{Options, SqliteStore};
+pub use store::{
+    Appended, Attempt, FACTS_BYTES_MAX, Facts, Identity, Job, NodeBatch, Note, Read, Records, SNAPSHOTS_KEPT, Snapshot,
+    Store, TaskRecords, Tenant, records,
+};

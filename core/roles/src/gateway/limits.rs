@@ -15,3 +15,6 @@ pub(super) const AUDIT: Micros = Micros::from_secs(120);
 
 /// When a referee that could not answer is asked again.
 pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);
+
+/// Waiting tasks that are looked at in one go though no free node may take them: each costs a look at the free nodes.
+pub(super) const PASSED_OVER_MAX: usize = 8;

@@ -184,6 +184,11 @@ impl Gateway {
         self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count()
     }
 
+    /// Whether nothing that nodes still owe is waited for: no batch of an ended task, no append.
+    pub fn is_settled_down(&self) -> bool {
+        self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty()
+    }
+
     /// Audits that are not final.
     pub fn auditing(&self) -> usize {
         self.audits.len()

@@ -100,6 +100,9 @@ impl Gateway {
             if !self.assign(now, entry.task, out) {
                 passed_over.push(entry.task);
             }
+            if passed_over.len() >= super::limits::PASSED_OVER_MAX {
+                break;
+            }
         }
         for id in passed_over {
             self.put_back(now, id, out);

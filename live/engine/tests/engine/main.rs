@@ -1,0 +1,7 @@
+//! Tests of the engine through its public API.
+
+mod gguf;
+mod golden;
+mod models;
+mod support;
+mod tiny;

@@ -1,0 +1,256 @@
+//! What the HTTP side needs of the network behind it. HTTP parses, authenticates and limits; everything else is asked
+//! here.
+
+use std::sync::Arc;
+
+use ol_protocol::sampler::Sampling;
+use ol_protocol::{Digest, MicroCredits, Micros, Price, TaskId, TenantId};
+use tokio::sync::mpsc;
+
+use crate::keys::Tenant;
+use crate::refusal::Refusal;
+
+/// Who speaks in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions ahead of the conversation.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+/// What a task works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// A conversation, rendered by the model's own template.
+    Chat(Vec<Message>),
+    /// Text to continue as it is.
+    Text(String),
+    /// Texts to turn into vectors.
+    Embed(Vec<String>),
+}
+
+/// How to generate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generate {
+    /// In range: validated.
+    pub sampling: Sampling,
+    /// Longest output; at least 1. Without it the model's context decides.
+    pub max_tokens: Option<u32>,
+    /// Texts that end the output; none is empty.
+    pub stop: Vec<String>,
+    /// Log-probabilities are wanted, with this many alternatives for each token.
+    pub top_logprobs: Option<u8>,
+    /// The client's choice of noise.
+    pub client_seed: Option<u64>,
+}
+
+/// A task as it comes out of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// A fresh id, which is also that of the receipt.
+    pub task: TaskId,
+    /// As the client names it.
+    pub model: String,
+    /// The only quantisation that may serve it, if one is named.
+    pub quantisation: Option<String>,
+    /// What to work on.
+    pub payload: Payload,
+    /// How to generate; `None` exactly for [`Payload::Embed`].
+    pub generate: Option<Generate>,
+    /// Digest of the request's body, byte for byte; not salted.
+    pub request_digest: Digest,
+    /// Digest of model, payload and sampling, whatever the body's spelling: equal for streamed and not.
+    pub canonical: Digest,
+    /// Length of the request's body.
+    pub body_bytes: usize,
+    /// Time from now after which the client has no use for an answer.
+    pub deadline: Option<Micros>,
+    /// The most the task may be charged.
+    pub max_price: Option<MicroCredits>,
+}
+
+/// A task that was taken on. Dropping it closes the channel, which cancels the task.
+#[derive(Debug)]
+pub struct Running {
+    /// The task.
+    pub task: TaskId,
+    /// `Started`, any number of `Delta`s, then `Finished` or `Failed`. A closed channel without either is a failure.
+    pub events: mpsc::Receiver<Reply>,
+}
+
+/// One event of a running task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// A node works on it.
+    Started {
+        /// Tokens of the rendered prompt.
+        prompt_tokens: u32,
+        /// The node.
+        node: String,
+        /// Where it is.
+        region: String,
+    },
+    /// More text.
+    Delta {
+        /// Whole characters; may be empty while a stop string is being ruled out.
+        text: String,
+        /// Tokens behind it.
+        count: u32,
+        /// Of each token, if asked for.
+        logprobs: Vec<TokenLogProb>,
+    },
+    /// The answer is complete.
+    Finished(Box<Finished>),
+    /// There will be no more.
+    Failed(Refusal),
+}
+
+/// A token and how likely it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogProb {
+    /// Its text.
+    pub text: String,
+    /// In nats.
+    pub log_prob: f32,
+    /// The likeliest tokens of this step, likeliest first.
+    pub top: Vec<(String, f32)>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// By the model, by a stop string, or because all vectors are there.
+    Stop,
+    /// By a limit.
+    Length,
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: Reason,
+    /// Tokens of the rendered prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated.
+    pub output_tokens: u32,
+    /// What the tenant pays.
+    pub charge: MicroCredits,
+    /// At which price.
+    pub price: Price,
+    /// The node that finished it.
+    pub node: String,
+    /// Where that node is.
+    pub region: String,
+    /// How many nodes worked on it.
+    pub attempts: u32,
+    /// How far that node's answers are trusted, 0 to 1.
+    pub trust: f64,
+    /// What stands behind the answer: `seeded`, `greedy`, `redundant` or `none`.
+    pub assurance: &'static str,
+    /// One vector for each text of an embedding task; else empty.
+    pub vectors: Vec<Vec<f32>>,
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Conversations and text.
+    Generate,
+    /// Vectors.
+    Embed,
+}
+
+/// A model on offer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// As requests name it.
+    pub id: String,
+    /// Seconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// Who published it.
+    pub owned_by: String,
+    /// Longest prompt and output together.
+    pub context_tokens: u32,
+    /// How its weights are stored.
+    pub quantisation: String,
+    /// What stands behind its answers.
+    pub assurance: &'static str,
+    /// What it costs.
+    pub price: Price,
+    /// What it is for.
+    pub work: Work,
+}
+
+/// What is known of a receipt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReceiptState {
+    /// No such task of this tenant.
+    Unknown,
+    /// The task's batch is not signed and stored yet.
+    Pending,
+    /// The receipt with its proof.
+    Ready(Arc<serde_json::Value>),
+}
+
+/// How the network behind is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The process does its work; if not, it is to be restarted.
+    pub live: bool,
+    /// Requests are welcome.
+    pub ready: bool,
+    /// Nodes connected.
+    pub nodes: u32,
+    /// Why it is not live or not ready.
+    pub reason: Option<String>,
+}
+
+/// What a client was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseDigest {
+    /// Digest over the body's bytes as far as they were handed to the socket; not salted.
+    pub digest: Digest,
+    /// How many they were.
+    pub body_bytes: usize,
+    /// The body was handed over to its end; if not, the client left early.
+    pub complete: bool,
+}
+
+/// The network behind the HTTP side.
+pub trait Backend: Send + Sync + 'static {
+    /// Takes on a task, or says why not. Dropping the future withdraws it.
+    fn submit(&self, submission: Submission) -> impl Future<Output = Result<Running, Refusal>> + Send;
+
+    /// The models on offer.
+    fn models(&self) -> Vec<ModelInfo>;
+
+    /// What is known of a tenant's receipt.
+    fn receipt(&self, tenant: TenantId, task: TaskId) -> impl Future<Output = ReceiptState> + Send;
+
+    /// Whose key this is. Must compare digests only: see [`crate::keys::ApiKeys`].
+    fn authenticate(&self, key: &str) -> Option<Tenant>;
+
+    /// How it is.
+    fn health(&self) -> Health;
+
+    /// Its metrics as Prometheus text.
+    fn metrics(&self) -> String;
+
+    /// Called once for every task taken on, when its response has ended or its client has left. Must not block.
+    fn closed(&self, task: TaskId, response: ResponseDigest);
+}

@@ -1,0 +1,299 @@
+//! The gateway as HTTP sees it.
+
+use super::document;
+use super::hands::{Message, New};
+use crate::backend::{Generate, Health, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work};
+use crate::keys::{ApiKeys, Tenant};
+use crate::refusal::{Kind, Refusal};
+use crate::Backend;
+use ol_net::frame;
+use ol_protocol::digest::{Domain, salted};
+use ol_protocol::unit::Price;
+use ol_protocol::variant::{self, Variant};
+use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, TokenCount, VariantId, seed};
+use ol_store::Read;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::mpsc;
+
+/// Output tokens of a request that names no limit.
+pub const DEFAULT_MAX_TOKENS: u32 = 1_024;
+
+/// Tokens that a chat template adds to a message at most, and to a conversation: role names, marks, a default system
+/// prompt. Only a bound for the reservation; what is charged is what the node counts.
+const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
+const TEMPLATE_TOKENS: usize = 64;
+
+/// Longest a request may wait for its answer if it doesn't say.
+const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
+
+/// Replies that may wait for a slow client beside one for each token.
+const REPLIES_EXTRA: usize = 16;
+
+/// What the loop shares with those who ask.
+pub(super) struct Shared {
+    pub(super) network: NetworkId,
+    pub(super) gateway: GatewayId,
+    pub(super) master: [u8; 32],
+    pub(super) price: Price,
+    pub(super) variants: RwLock<BTreeMap<VariantId, (Variant, u32)>>,
+    pub(super) keys: RwLock<ApiKeys>,
+    pub(super) reader: Mutex<Box<dyn Read>>,
+    pub(super) epoch: AtomicU64,
+    pub(super) counter: AtomicU64,
+    pub(super) metrics: Mutex<String>,
+    pub(super) workers: AtomicU64,
+    /// Why the log can't be written now, if it can't.
+    pub(super) fault: Mutex<Option<String>>,
+    pub(super) draining: AtomicBool,
+    pub(super) started_at: u64,
+}
+
+/// A cheap handle on a running gateway.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: mpsc::Sender<Message>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    /// The network.
+    pub fn network(&self) -> NetworkId {
+        self.shared.network
+    }
+
+    /// The open epoch.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.shared.epoch.load(Ordering::Relaxed))
+    }
+
+    /// Nodes that are connected and take tasks.
+    pub fn workers(&self) -> u64 {
+        self.shared.workers.load(Ordering::Relaxed)
+    }
+
+    /// Asks the store; for commands that print.
+    pub fn read<T>(&self, ask: impl FnOnce(&dyn Read) -> T) -> T {
+        ask(lock(&self.shared.reader).as_ref())
+    }
+
+    /// Sends something to the loop.
+    pub async fn tell(&self, message: Message) -> bool {
+        self.inbox.send(message).await.is_ok()
+    }
+
+    fn variant(&self, submission: &Submission) -> Result<(VariantId, Variant), Refusal> {
+        let wanted = match submission.payload {
+            Payload::Embed(_) => variant::Work::Embed,
+            Payload::Chat(_) | Payload::Text(_) => variant::Work::Generate,
+        };
+        let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
+        let of_model: Vec<_> = variants.iter().filter(|(_, (v, _))| v.model == submission.model).collect();
+        if of_model.is_empty() {
+            let names: std::collections::BTreeSet<&str> = variants.values().map(|(v, _)| v.model.as_str()).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            let message = match names.is_empty() {
+                true => "no node is connected yet: there is no model to ask".to_owned(),
+                false => format!("no node serves model {:?}; served are: {}", submission.model, names.join(", ")),
+            };
+            return Err(Refusal::new(Kind::NotFound, message));
+        }
+        let fits = |v: &Variant| submission.quantisation.as_ref().is_none_or(|q| *q == v.quantisation);
+        of_model
+            .iter()
+            .filter(|(_, (v, _))| v.work == wanted && fits(v))
+            .max_by_key(|(_, (_, nodes))| *nodes)
+            .map(|(id, (v, _))| (**id, v.clone()))
+            .ok_or_else(|| {
+                let param = if of_model.iter().any(|(_, (v, _))| v.work == wanted) { "quantisation" } else { "model" };
+                let message = format!("model {:?} is not served that way", submission.model);
+                Refusal::new(Kind::Invalid { param: Some(param.into()) }, message)
+            })
+    }
+
+    fn new_task(&self, submission: Submission) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
+        let (id, variant) = self.variant(&submission)?;
+        let Submission { tenant, task, payload, generate, request_digest, canonical, deadline, max_price, .. } = submission;
+        let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
+        let asked = generate.as_ref().and_then(|g| g.max_tokens);
+        let context = variant.context_tokens;
+        if asked.is_some_and(|n| n >= context) {
+            let message = format!("max_tokens leaves no room for a prompt in the model's context of {context} tokens");
+            return Err(Refusal::new(Kind::TooLong, message));
+        }
+        let output_max = if generate.is_some() { asked.unwrap_or(DEFAULT_MAX_TOKENS.min(context / 2)) } else { 0 };
+        let price = self.shared.price;
+        if let (Some(max), Some(worst)) = (max_price, price.charge(TokenCount(prompt_max), TokenCount(output_max))) {
+            if worst > max {
+                let message = format!("this may cost up to {} micro-credits, more than max_price", worst.0);
+                return Err(Refusal::new(Kind::Invalid { param: Some("max_price".into()) }, message));
+            }
+        }
+        let salt = seed::salt(&self.shared.master, &task);
+        let client_seed = generate.as_ref().and_then(|g| g.client_seed);
+        let nonce_secret = seed::nonce_secret(&self.shared.master, self.epoch());
+        let nonce = seed::nonce(&nonce_secret, self.shared.counter.fetch_add(1, Ordering::Relaxed));
+        let seed = seed::derive(&tenant, client_seed, &canonical, &nonce);
+        let (replies, events) = mpsc::channel(output_max as usize + REPLIES_EXTRA);
+        let new = New {
+            submission: ol_roles::gateway::event::Submission {
+                task,
+                tenant,
+                variant: id,
+                prompt_tokens_max: TokenCount(prompt_max),
+                output_tokens_max: TokenCount(output_max),
+                price,
+                deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
+                request: salted(Domain::Request, &salt, &request_digest.0),
+            },
+            model: variant.model.clone(),
+            assurance: variant.assurance,
+            payload: node_payload(payload, generate, output_max),
+            salt,
+            seed: seed.0,
+            replies,
+        };
+        Ok((new, events))
+    }
+}
+
+impl Backend for Handle {
+    async fn submit(&self, submission: Submission) -> Result<Running, Refusal> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::new(Kind::ShuttingDown, "the gateway is shutting down"));
+        }
+        if let Some(fault) = lock(&self.shared.fault).clone() {
+            let message = format!("the gateway's log can't be written: {fault}");
+            return Err(Refusal::new(Kind::Overloaded { retry_after: Micros::from_secs(5) }, message));
+        }
+        let task = submission.task;
+        let (new, events) = self.new_task(submission)?;
+        if self.inbox.send(Message::Submit(Box::new(new))).await.is_err() {
+            return Err(Refusal::new(Kind::ShuttingDown, "the gateway has stopped"));
+        }
+        Ok(Running { task, events })
+    }
+
+    fn models(&self) -> Vec<ModelInfo> {
+        let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
+        let info = |v: &Variant| ModelInfo {
+            id: v.model.clone(),
+            created: self.shared.started_at,
+            owned_by: "openledger".into(),
+            context_tokens: v.context_tokens,
+            quantisation: v.quantisation.clone(),
+            assurance: v.assurance.name(),
+            price: self.shared.price,
+            work: match v.work {
+                variant::Work::Generate => Work::Generate,
+                variant::Work::Embed => Work::Embed,
+            },
+        };
+        let mut models: Vec<ModelInfo> = variants.values().map(|(v, _)| info(v)).collect();
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        models.dedup_by(|a, b| a.id == b.id);
+        models
+    }
+
+    async fn receipt(&self, tenant: TenantId, task: TaskId) -> ReceiptState {
+        let shared = self.shared.clone();
+        let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(Some(document))) => ReceiptState::Ready(Arc::new(document)),
+            Ok(Ok(None)) => self.pending(tenant, task).await,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot read a receipt");
+                ReceiptState::Pending
+            }
+            Err(_) => ReceiptState::Pending,
+        }
+    }
+
+    fn authenticate(&self, key: &str) -> Option<Tenant> {
+        self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).authenticate(key)
+    }
+
+    fn health(&self) -> Health {
+        let nodes = u32::try_from(self.workers()).unwrap_or(u32::MAX);
+        let fault = lock(&self.shared.fault).clone();
+        let draining = self.shared.draining.load(Ordering::Relaxed).then(|| "shutting down".to_owned());
+        let nobody = (nodes == 0).then(|| "no node is connected".to_owned());
+        let reason = fault.or(draining).or(nobody);
+        Health { live: true, ready: reason.is_none(), nodes, reason }
+    }
+
+    fn metrics(&self) -> String {
+        lock(&self.shared.metrics).clone()
+    }
+
+    fn closed(&self, task: TaskId, response: ResponseDigest) {
+        let inbox = self.inbox.clone();
+        let message = Message::Responded { task, digest: response.digest, complete: response.complete };
+        if let Err(mpsc::error::TrySendError::Full(message)) = inbox.try_send(message) {
+            tokio::spawn(async move { inbox.send(message).await });
+        }
+    }
+}
+
+impl Handle {
+    async fn pending(&self, tenant: TenantId, task: TaskId) -> ReceiptState {
+        let (answer, known) = tokio::sync::oneshot::channel();
+        if !self.tell(Message::IsKnown { tenant, task, answer }).await {
+            return ReceiptState::Unknown;
+        }
+        match known.await {
+            Ok(true) => ReceiptState::Pending,
+            Ok(false) | Err(_) => ReceiptState::Unknown,
+        }
+    }
+}
+
+// No tokenizer of the served kinds makes more tokens than bytes.
+fn prompt_tokens_max(payload: &Payload, context: u32) -> u32 {
+    let bound = match payload {
+        Payload::Chat(messages) => {
+            let bytes: usize = messages.iter().map(|m| m.content.len() + TEMPLATE_TOKENS_PER_MESSAGE).sum();
+            (bytes + TEMPLATE_TOKENS).min(context as usize)
+        }
+        Payload::Text(prompt) => (prompt.len() + TEMPLATE_TOKENS).min(context as usize),
+        Payload::Embed(texts) => texts.iter().map(|t| (t.len() + 2).min(context as usize)).sum(),
+    };
+    u32::try_from(bound).unwrap_or(u32::MAX)
+}
+
+fn node_payload(payload: Payload, generate: Option<Generate>, max_tokens: u32) -> frame::Payload {
+    let generate = generate.map(|g| frame::Generate {
+        temperature: g.sampling.temperature,
+        top_p: g.sampling.top_p,
+        top_k: g.sampling.top_k,
+        min_p: g.sampling.min_p,
+        max_tokens,
+        stop: g.stop,
+        // Zero alternatives still want the chosen token's log-probability: one more than asked for, none if not asked.
+        top_logprobs: g.top_logprobs.map_or(0, |n| u32::from(n) + 1),
+    });
+    match (payload, generate) {
+        (Payload::Chat(messages), Some(generate)) => {
+            let messages = messages
+                .into_iter()
+                .map(|m| {
+                    let role = match m.role {
+                        Role::System => "system",
+                        Role::User => "user",
+                        Role::Assistant => "assistant",
+                    };
+                    frame::Message { role: role.into(), content: m.content }
+                })
+                .collect();
+            frame::Payload::Chat { messages, generate }
+        }
+        (Payload::Text(prompt), Some(generate)) => frame::Payload::Text { prompt, generate },
+        (Payload::Embed(texts), _) => frame::Payload::Embed { texts },
+        (Payload::Chat(_) | Payload::Text(_), None) => frame::Payload::Embed { texts: Vec::new() },
+    }
+}

@@ -1,0 +1,892 @@
+//! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
+
+use super::handle::{Shared, lock};
+use super::payload;
+use crate::backend::{Finished, Reason, Reply, TokenLogProb};
+use crate::refusal::{Kind, Refusal};
+use ol_drive::Hands;
+use ol_finality::Finality;
+use ol_net::frame::{self, Hello, Payload, Role, Welcome};
+use ol_net::{CloseCode, Down, Sender, Up};
+use ol_protocol::batch::{CountersignedBatch, SignedBatch};
+use ol_protocol::certificate::Certificate;
+use ol_protocol::checkpoint::Checkpoint;
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{Domain, output_root, salted, vectors_root};
+use ol_protocol::key::SecretKey;
+use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::variant::{Assurance, Variant};
+use ol_protocol::verdict::Verdict;
+use ol_protocol::{
+    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
+};
+use ol_roles::Gateway;
+use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
+use ol_roles::node::FailCode;
+use ol_store::{Appended, Facts, Handle as Committer, Job, Note, Snapshot};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How long payloads are kept for audits.
+const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
+
+/// Wait before a commit that failed is tried again.
+const COMMIT_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How often metrics are written anew.
+const METRICS_EVERY: Micros = Micros::from_millis(250);
+
+/// A request on its way to the machine.
+pub struct New {
+    pub(super) submission: Submission,
+    pub(super) model: String,
+    pub(super) assurance: Assurance,
+    pub(super) payload: Payload,
+    pub(super) salt: Salt,
+    pub(super) seed: [u8; 32],
+    pub(super) replies: mpsc::Sender<Reply>,
+}
+
+/// What others send the gateway's loop.
+pub enum Message {
+    /// A node's hello was accepted.
+    Joined {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+        /// Where frames to it go.
+        sender: Sender<Down>,
+        /// Its operator's word.
+        certificate: Box<Certificate>,
+        /// What it said.
+        hello: Box<Hello>,
+    },
+    /// A node's link is gone.
+    Left {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+    },
+    /// A frame of a node.
+    Frame {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+        /// The frame.
+        frame: Up,
+    },
+    /// A request.
+    Submit(Box<New>),
+    /// A response is out, or its client gone.
+    Responded {
+        /// Which task.
+        task: TaskId,
+        /// Over the bytes that were sent.
+        digest: Digest,
+        /// Whether the client took it all.
+        complete: bool,
+    },
+    /// The committer's answer.
+    Committed(Result<Appended, ol_store::Error>),
+    /// Try the failed commit again.
+    Retry,
+    /// Measure round trips.
+    Ping,
+    /// A top-up to take.
+    TopUp(Box<TopUp>),
+    /// Whether a task without a receipt is under way.
+    IsKnown {
+        /// Who asks.
+        tenant: TenantId,
+        /// What for.
+        task: TaskId,
+        /// The answer.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
+    Drain,
+}
+
+/// News for whoever watches: `up`, tests.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// A node joined.
+    Joined(NodeId),
+    /// An audit ended.
+    Audited {
+        /// Whose work it was.
+        node: NodeId,
+        /// The attempt.
+        subject: AttemptId,
+        /// Whether it passed; `None` if it could not be held.
+        passed: Option<bool>,
+        /// Tokens that were scored.
+        tokens: u32,
+    },
+    /// An epoch was settled and is final.
+    Closed {
+        /// The figures.
+        summary: ol_ledger::Summary,
+    },
+}
+
+struct Peer {
+    generation: u64,
+    sender: Sender<Down>,
+    variants: Vec<Variant>,
+    referee: bool,
+    certificate: Certificate,
+    region: String,
+}
+
+// A task from its submission until its receipts are on their way to the disk.
+struct Content {
+    tenant: TenantId,
+    assurance: Assurance,
+    model: String,
+    price: ol_protocol::Price,
+    payload: Payload,
+    salt: Salt,
+    seed: [u8; 32],
+    replies: mpsc::Sender<Reply>,
+    ids: Vec<u32>,
+    // By attempt.
+    log_probs: Vec<Vec<u8>>,
+    resumed: Vec<u32>,
+    orders: Vec<(VariantId, NodeId)>,
+    vectors: Vec<Vec<f32>>,
+    tail: String,
+    created: Timestamp,
+    ended: bool,
+}
+
+struct Commit {
+    append: u64,
+    job: Job,
+    batches: Vec<(NodeId, CountersignedBatch, u64)>,
+    close: Option<Close>,
+}
+
+struct Close {
+    epoch: Epoch,
+    state: Digest,
+    seals: (Digest, Digest),
+    snapshot: Vec<u8>,
+    summary: ol_ledger::Summary,
+}
+
+/// See the module.
+pub(super) struct GatewayHands {
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: SecretKey,
+    pub(super) committer: Committer,
+    pub(super) finality: Box<dyn Finality + Send>,
+    pub(super) answers: mpsc::UnboundedSender<Message>,
+    pub(super) news: broadcast::Sender<News>,
+    pub(super) event_log: Option<ol_drive::log::Writer>,
+    peers: BTreeMap<NodeId, Peer>,
+    contents: BTreeMap<TaskId, Content>,
+    frame: Option<frame::Tokens>,
+    audits: BTreeMap<AuditId, Vec<u8>>,
+    waiting: VecDeque<Commit>,
+    committing: Option<Commit>,
+    acks: BTreeMap<(NodeId, u64), (CountersignedBatch, u64)>,
+    pings: BTreeMap<u64, (NodeId, Timestamp)>,
+    next_ping: u64,
+    metrics_due: Timestamp,
+    draining: bool,
+    done: bool,
+}
+
+impl GatewayHands {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        key: SecretKey,
+        committer: Committer,
+        finality: Box<dyn Finality + Send>,
+        answers: mpsc::UnboundedSender<Message>,
+        news: broadcast::Sender<News>,
+        event_log: Option<ol_drive::log::Writer>,
+    ) -> Self {
+        Self {
+            shared,
+            key,
+            committer,
+            finality,
+            answers,
+            news,
+            event_log,
+            peers: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            frame: None,
+            audits: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            committing: None,
+            acks: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            next_ping: 0,
+            metrics_due: Timestamp(0),
+            draining: false,
+            done: false,
+        }
+    }
+
+    // A link that doesn't take a frame is broken, and its reader notices.
+    fn send(&self, node: NodeId, frame: Down) {
+        if let Some(peer) = self.peers.get(&node) {
+            if let Err(error) = peer.sender.try_send(frame) {
+                tracing::info!(node = %node.short(), %error, "a frame is lost with its link");
+            }
+        }
+    }
+
+    fn reply(&self, task: TaskId, reply: Reply) {
+        if let Some(content) = self.contents.get(&task) {
+            // The client is gone, and HTTP says so in a message of its own.
+            drop(content.replies.try_send(reply));
+        }
+    }
+
+    fn joined(&mut self, node: NodeId, peer: Peer, inputs: &mut Vec<Input>) {
+        if let Some(old) = self.peers.remove(&node) {
+            old.sender.close(ol_net::Reason::new(CloseCode::Ended, "the node connected anew"));
+            inputs.push(Input::NodeLeft { node });
+        }
+        inputs.push(Input::NodeJoined {
+            node,
+            operator: peer.certificate.operator,
+            referee: peer.referee,
+            variants: peer.variants.iter().map(Variant::id).collect(),
+        });
+        self.peers.insert(node, peer);
+        self.publish();
+        // Nobody has to listen.
+        drop(self.news.send(News::Joined(node)));
+    }
+
+    fn left(&mut self, node: NodeId, generation: u64, inputs: &mut Vec<Input>) {
+        if self.peers.get(&node).is_some_and(|peer| peer.generation == generation) {
+            self.peers.remove(&node);
+            inputs.push(Input::NodeLeft { node });
+            self.publish();
+        }
+    }
+
+    // Which variants are served, for the API.
+    fn publish(&self) {
+        let mut variants: BTreeMap<VariantId, (Variant, u32)> = BTreeMap::new();
+        for variant in self.peers.values().filter(|peer| !peer.referee).flat_map(|peer| &peer.variants) {
+            variants.entry(variant.id()).or_insert_with(|| (variant.clone(), 0)).1 += 1;
+        }
+        *self.shared.variants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = variants;
+        let workers = self.peers.values().filter(|peer| !peer.referee).count() as u64;
+        self.shared.workers.store(workers, Ordering::Relaxed);
+    }
+
+    fn frame(&mut self, now: Timestamp, node: NodeId, frame: Up, inputs: &mut Vec<Input>) {
+        match frame {
+            Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
+            Up::Started { task, attempt, prompt_tokens, .. } => {
+                let attempt = AttemptId { task, attempt };
+                let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
+                self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
+                inputs.push(Input::Started { node, attempt, prompt_tokens: TokenCount(prompt_tokens) });
+            }
+            Up::Tokens(tokens) => self.tokens(node, tokens, inputs),
+            Up::Done(done) => self.node_done(node, done, inputs),
+            Up::Failed { task, attempt, code, message, grant_total } => {
+                let attempt = AttemptId { task, attempt };
+                tracing::info!(node = %node.short(), %task, message, "a node gives an attempt up");
+                let variant = self.contents.get(&task).and_then(|c| c.orders.get(usize::from(attempt.attempt)));
+                if let Some((variant, _)) = variant {
+                    inputs.push(Input::Granted { node, variant: *variant, total: grant_total });
+                }
+                inputs.push(Input::Failed { node, attempt, code: fail_code(code) });
+            }
+            Up::Batch { bytes, orders } => self.batch(node, &bytes, orders, inputs),
+            Up::Verdict { audit, outcome, .. } => self.verdict(node, audit, outcome, inputs),
+            Up::Pong { nonce } => {
+                if let Some((from, sent)) = self.pings.remove(&nonce).filter(|(from, _)| *from == node) {
+                    inputs.push(Input::RoundTrip { node: from, took: now.since(sent) });
+                }
+            }
+            Up::Leaving => inputs.push(Input::NodeDraining { node }),
+            Up::Hello(_) => self.misbehaved(node, "a second hello", inputs),
+        }
+    }
+
+    fn misbehaved(&mut self, node: NodeId, why: &str, inputs: &mut Vec<Input>) {
+        tracing::warn!(node = %node.short(), why, "a node broke the protocol: its link is closed");
+        if let Some(peer) = self.peers.get(&node) {
+            peer.sender.close(ol_net::Reason::new(CloseCode::Malformed, why));
+        }
+        inputs.push(Input::Misbehaved { node });
+    }
+
+    fn tokens(&mut self, node: NodeId, tokens: frame::Tokens, inputs: &mut Vec<Input>) {
+        if tokens.log_probs.len() != tokens.ids.len() {
+            return self.misbehaved(node, "another number of log-probabilities than tokens", inputs);
+        }
+        let attempt = AttemptId { task: tokens.task, attempt: tokens.attempt };
+        let (count, added) = (TokenCount(tokens.count), TokenCount(length(&tokens.ids)));
+        self.frame = Some(tokens);
+        inputs.push(Input::Progress { node, attempt, count, added });
+    }
+
+    // The machine took the frame at hand: the client gets it.
+    fn relay(&mut self, attempt: AttemptId) {
+        let Some(frame) = self.frame.take() else { return };
+        let Some(content) = self.contents.get_mut(&attempt.task) else { return };
+        content.ids.extend_from_slice(&frame.ids);
+        if let Some(bytes) = content.log_probs.get_mut(usize::from(attempt.attempt)) {
+            bytes.extend_from_slice(&frame.log_probs);
+        }
+        let logprobs = frame
+            .top
+            .into_iter()
+            .map(|top| TokenLogProb {
+                text: top.text,
+                log_prob: top.log_prob,
+                top: top.alternatives.into_iter().map(|(_, text, log_prob)| (text, log_prob)).collect(),
+            })
+            .collect();
+        let delta = Reply::Delta { text: frame.text, count: length(&frame.ids), logprobs };
+        drop(content.replies.try_send(delta));
+    }
+
+    fn node_done(&mut self, node: NodeId, done: frame::Done, inputs: &mut Vec<Input>) {
+        let Ok(commitment) = Commitment::from_bytes(&done.commitment) else {
+            return self.misbehaved(node, "a commitment that can't be read", inputs);
+        };
+        if (commitment.task, commitment.attempt, commitment.node) != (done.task, done.attempt, node) {
+            return self.misbehaved(node, "a commitment for another task or node", inputs);
+        }
+        inputs.push(Input::Granted { node, variant: commitment.variant, total: done.grant_total });
+        let mut relayed = Digest([0; 32]);
+        if let Some(content) = self.contents.get_mut(&done.task) {
+            let current = content.orders.last().is_some_and(|(_, n)| *n == node)
+                && content.orders.len() == usize::from(done.attempt) + 1;
+            if current && !content.ended {
+                content.tail = done.text;
+                content.vectors = done.vectors;
+                relayed = content.root();
+            }
+        }
+        inputs.push(Input::Done { node, commitment, relayed });
+    }
+
+    fn batch(&mut self, node: NodeId, bytes: &[u8], orders: Vec<Vec<u8>>, inputs: &mut Vec<Input>) {
+        let Ok(batch) = SignedBatch::from_bytes(bytes) else {
+            return self.misbehaved(node, "a batch that can't be read", inputs);
+        };
+        if batch.header.node != node || batch.header.network != self.shared.network {
+            return self.misbehaved(node, "a batch of another node or network", inputs);
+        }
+        match batch.verify() {
+            Ok(batch) => inputs.push(Input::Batch { batch, orders }),
+            Err(error) => self.misbehaved(node, &error.to_string(), inputs),
+        }
+    }
+
+    fn verdict(
+        &mut self,
+        node: NodeId,
+        audit: AuditId,
+        outcome: Result<frame::Scored, String>,
+        inputs: &mut Vec<Input>,
+    ) {
+        let scored = match outcome {
+            Ok(scored) => scored,
+            Err(message) => {
+                tracing::info!(node = %node.short(), message, "an auditor gives an audit up");
+                return inputs.push(Input::AuditRefused { node, audit });
+            }
+        };
+        let verdict = Verdict::from_bytes(&scored.verdict).ok().filter(|v| v.verify().is_ok());
+        let Some(verdict) = verdict.filter(|v| v.auditor == node && v.audit == audit) else {
+            return self.misbehaved(node, "a verdict that is not the auditor's own", inputs);
+        };
+        let Some(said) = self.audits.get(&audit) else { return };
+        // Of an answer that an earlier node began, only the successor's part is compared.
+        let own = &scored.log_probs[scored.log_probs.len().saturating_sub(said.len())..];
+        let agrees = ol_trust::agree(said, own);
+        inputs.push(Input::Verdict { node, verdict, agrees });
+    }
+
+    fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
+        let content = Content {
+            tenant: new.submission.tenant,
+            assurance: new.assurance,
+            model: new.model,
+            price: new.submission.price,
+            payload: new.payload,
+            salt: new.salt,
+            seed: new.seed,
+            replies: new.replies,
+            ids: Vec::new(),
+            log_probs: Vec::new(),
+            resumed: Vec::new(),
+            orders: Vec::new(),
+            vectors: Vec::new(),
+            tail: String::new(),
+            created: now,
+            ended: false,
+        };
+        self.contents.insert(new.submission.task, content);
+        inputs.push(Input::Submitted(new.submission));
+    }
+
+    fn assign(&mut self, output: Output) {
+        let Output::Assign { node, attempt, variant, epoch, order, deadline, .. } = output else { return };
+        let Some(content) = self.contents.get_mut(&attempt.task) else { return };
+        content.orders.push((variant, node));
+        content.log_probs.push(Vec::new());
+        content.resumed.push(length(&content.ids));
+        let assign = frame::Assign {
+            task: attempt.task,
+            attempt: attempt.attempt,
+            variant,
+            epoch,
+            salt: content.salt,
+            seed: content.seed,
+            payload: content.payload.clone(),
+            resume: content.ids.clone(),
+            deadline_ms: deadline.0 / 1_000,
+            order,
+        };
+        self.send(node, Down::Assign(Box::new(assign)));
+    }
+
+    fn finish(&mut self, task: TaskId, finished: &event::Finished) {
+        let region = self.peers.get(&finished.node).map(|p| p.region.clone()).unwrap_or_default();
+        let Some(content) = self.contents.get_mut(&task) else { return };
+        content.ended = true;
+        if !content.tail.is_empty() {
+            let text = std::mem::take(&mut content.tail);
+            drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
+        }
+        let standing = ol_trust::Standing {
+            clean: finished.clean_audits,
+            failed: finished.failed_audits,
+            ..ol_trust::Standing::default()
+        };
+        let reply = Finished {
+            reason: match finished.finish {
+                Finish::Length => Reason::Length,
+                Finish::EndOfText | Finish::StopString | Finish::Cancelled | Finish::Embedded => Reason::Stop,
+            },
+            prompt_tokens: finished.prompt_tokens.0,
+            output_tokens: finished.output_tokens.0,
+            charge: finished.charge,
+            price: content.price,
+            node: finished.node.to_string(),
+            region,
+            attempts: u32::from(finished.attempts),
+            trust: ol_trust::value(&standing, ol_trust::Evidence::Pending, content.assurance),
+            assurance: content.assurance.name(),
+            vectors: content.vectors.clone(),
+        };
+        drop(content.replies.try_send(Reply::Finished(Box::new(reply))));
+    }
+
+    fn refuse(&mut self, task: TaskId, refusal: &event::Refusal) {
+        self.reply(task, Reply::Failed(explain(refusal)));
+        if let Some(content) = self.contents.get_mut(&task) {
+            content.ended = true;
+            if content.orders.is_empty() {
+                self.contents.remove(&task);
+            }
+        }
+    }
+
+    fn append(&mut self, now: Timestamp, append: u64, entries: Vec<Entry>) {
+        let mut commit = Commit { append, job: Job::default(), batches: Vec::new(), close: None };
+        for entry in entries {
+            match entry {
+                Entry::Record(record) => commit.job.records.push(record),
+                Entry::Batch { header, signature, receipts, receipts_root } => {
+                    let node = header.node;
+                    for receipt in &receipts {
+                        self.keep(now, &receipt.commitment, &mut commit.job);
+                    }
+                    commit.job.records.extend(receipts.into_iter().map(Record::Receipt));
+                    let batch = CountersignedBatch::sign(&self.key, header, signature, receipts_root);
+                    commit.batches.push((node, batch.clone(), commit.job.records.len() as u64));
+                    commit.job.records.push(Record::Batch(batch));
+                }
+            }
+        }
+        self.waiting.push_back(commit);
+    }
+
+    // Payload for an audit, facts for the tenant; both sealed at rest. The content leaves memory with its last attempt.
+    fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
+        let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let Some(content) = self.contents.get(&attempt.task) else { return };
+        let certificate = self.peers.get(&commitment.node).map(|p| &p.certificate);
+        job.facts.push(Facts { task: attempt.task, bytes: content.facts(now, certificate) });
+        if let Some(payload) = content.payload_of(attempt, now, commitment) {
+            job.payloads.push(payload);
+        }
+        let last = content.orders.len() == usize::from(attempt.attempt) + 1;
+        if last && content.ended {
+            self.contents.remove(&attempt.task);
+        }
+    }
+
+    fn closed(&mut self, output: Output) {
+        let Output::Closed { summary, state, seals, snapshot } = output else { return };
+        let epoch = summary.epoch;
+        if let Some(commit) = self.waiting.back_mut() {
+            commit.close = Some(Close { epoch, state, seals, snapshot, summary });
+        }
+        self.shared.epoch.store(epoch.next().0, Ordering::Relaxed);
+        self.shared.counter.store(0, Ordering::Relaxed);
+        let frame = Down::EpochBegan { epoch: epoch.next() };
+        for peer in self.peers.values() {
+            drop(peer.sender.try_send(frame.clone()));
+        }
+    }
+
+    // One commit at a time, in order; what waits goes together, up to and including a close.
+    fn pump(&mut self) {
+        if self.committing.is_some() {
+            return;
+        }
+        let Some(mut group) = self.waiting.pop_front() else { return };
+        while group.close.is_none() {
+            let Some(next) = self.waiting.pop_front() else { break };
+            let shift = group.job.records.len() as u64;
+            group.append = next.append;
+            group.batches.extend(next.batches.into_iter().map(|(node, batch, at)| (node, batch, at + shift)));
+            group.job.records.extend(next.job.records);
+            group.job.payloads.extend(next.job.payloads);
+            group.job.facts.extend(next.job.facts);
+            group.job.snapshot = next.job.snapshot.or(group.job.snapshot);
+            group.job.checkpoint = next.job.checkpoint.or(group.job.checkpoint);
+            group.job.expire_before = next.job.expire_before.or(group.job.expire_before);
+            group.close = next.close;
+        }
+        self.submit_job(group.job.clone());
+        self.committing = Some(group);
+    }
+
+    fn submit_job(&self, job: Job) {
+        let answers = self.answers.clone();
+        self.committer.submit(job, move |result| drop(answers.send(Message::Committed(result))));
+    }
+
+    fn committed(&mut self, now: Timestamp, result: Result<Appended, ol_store::Error>, inputs: &mut Vec<Input>) {
+        let appended = match result {
+            Ok(appended) => appended,
+            Err(error) => return self.commit_failed(&error),
+        };
+        if lock(&self.shared.fault).take().is_some() {
+            tracing::info!("the log can be written again");
+        }
+        let Some(group) = self.committing.take() else { return };
+        for (node, batch, at) in group.batches {
+            self.acks.insert((node, batch.header.sequence), (batch, appended.first_index + at));
+        }
+        if let Some(close) = group.close {
+            self.checkpoint(now, &appended, close);
+        }
+        if group.append != u64::MAX {
+            inputs.push(Input::Durable { append: group.append });
+        }
+    }
+
+    fn commit_failed(&mut self, error: &ol_store::Error) {
+        tracing::error!(%error, "the log can't be written; trying again, new requests are refused until then");
+        *lock(&self.shared.fault) = Some(error.to_string());
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(COMMIT_RETRY).await;
+            drop(answers.send(Message::Retry));
+        });
+    }
+
+    fn checkpoint(&mut self, now: Timestamp, appended: &Appended, close: Close) {
+        let checkpoint = Checkpoint {
+            network: self.shared.network,
+            gateway: self.key.public(),
+            size: appended.size,
+            root: appended.root,
+            epoch: close.epoch,
+            state: close.state,
+            draw_seal: close.seals.0,
+            nonce_seal: close.seals.1,
+        };
+        match self.finality.finalise(&checkpoint) {
+            Ok(text) => {
+                let note = Note { epoch: close.epoch, size: appended.size, text };
+                let snapshot = Snapshot { epoch: close.epoch, size: appended.size, bytes: close.snapshot };
+                let job = Job {
+                    checkpoint: Some(note),
+                    snapshot: Some(snapshot),
+                    expire_before: Some(Timestamp(now.0.saturating_sub(AUDIT_WINDOW.0))),
+                    ..Job::default()
+                };
+                self.waiting.push_front(Commit { append: u64::MAX, job, batches: Vec::new(), close: None });
+            }
+            Err(error) => tracing::error!(%error, epoch = %close.epoch, "the epoch can't be made final"),
+        }
+        drop(self.news.send(News::Closed { summary: close.summary }));
+    }
+
+    fn ack(&mut self, node: NodeId, sequence: u64) {
+        let known = self.acks.remove(&(node, sequence)).or_else(|| {
+            let found = lock(&self.shared.reader).batch(node, sequence).ok().flatten()?;
+            let first = found.index.saturating_sub(u64::from(found.batch.header.count));
+            Some((found.batch, first))
+        });
+        if let Some((batch, first_record)) = known {
+            let countersigned = batch.to_bytes();
+            self.send(node, Down::BatchAck { sequence, countersigned, first_record });
+        }
+    }
+
+    fn audit(&mut self, auditor: NodeId, audit: AuditId, subject: AttemptId, inputs: &mut Vec<Input>) {
+        let row = lock(&self.shared.reader).payload(subject).ok().flatten();
+        let Some((mut frame, log_probs)) = row.as_ref().and_then(payload::open) else {
+            return inputs.push(Input::PayloadLost { audit });
+        };
+        frame.audit = audit;
+        frame.deadline_ms = 120_000;
+        self.audits.insert(audit, log_probs);
+        self.send(auditor, Down::Audit(Box::new(frame)));
+    }
+
+    fn audited(&mut self, output: &Output) {
+        let Output::Audited { subject, node, outcome, passed } = output else { return };
+        let (audit, tokens, worst) = match outcome {
+            AuditOutcome::Verdict(verdict) => (verdict.audit, verdict.scored_tokens.0, verdict.worst_margin_micro),
+            AuditOutcome::Unauditable { audit } => (*audit, 0, 0),
+        };
+        self.audits.remove(&audit);
+        match passed {
+            Some(false) => tracing::warn!(node = %node.short(), task = %subject.task, worst, "an audit failed"),
+            Some(true) => tracing::debug!(node = %node.short(), task = %subject.task, worst, "an audit passed"),
+            None => tracing::warn!(node = %node.short(), task = %subject.task, "an audit could not be held"),
+        }
+        drop(self.news.send(News::Audited { node: *node, subject: *subject, passed: *passed, tokens }));
+    }
+
+    fn ping(&mut self, now: Timestamp) {
+        self.pings.retain(|_, (_, sent)| now.since(*sent) < Micros::from_secs(60));
+        for node in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.next_ping += 1;
+            self.pings.insert(self.next_ping, (node, now));
+            self.send(node, Down::Ping { nonce: self.next_ping });
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Hands for GatewayHands {
+    type Machine = Gateway;
+    type Message = Message;
+
+    fn take(&mut self, now: Timestamp, message: Message, inputs: &mut Vec<Input>) {
+        match message {
+            Message::Joined { node, generation, sender, certificate, hello } => {
+                let peer = Peer {
+                    generation,
+                    sender,
+                    variants: hello.variants,
+                    referee: hello.role == Role::Referee,
+                    certificate: *certificate,
+                    region: hello.region,
+                };
+                self.joined(node, peer, inputs);
+            }
+            Message::Left { node, generation } => self.left(node, generation, inputs),
+            Message::Frame { node, generation, frame } => {
+                if self.peers.get(&node).is_some_and(|peer| peer.generation == generation) {
+                    self.frame(now, node, frame, inputs);
+                }
+            }
+            Message::Submit(new) => self.submit(now, *new, inputs),
+            Message::Responded { task, digest, complete } => {
+                if let Some(content) = self.contents.get(&task) {
+                    let response = salted(Domain::Response, &content.salt, &digest.0);
+                    inputs.push(Input::Responded { task, response });
+                }
+                if !complete {
+                    inputs.push(Input::ClientGone { task });
+                }
+            }
+            Message::Committed(result) => self.committed(now, result, inputs),
+            Message::Retry => {
+                if let Some(job) = self.committing.as_ref().map(|group| group.job.clone()) {
+                    self.submit_job(job);
+                }
+            }
+            Message::Ping => self.ping(now),
+            Message::TopUp(top_up) => inputs.push(Input::TopUp(*top_up)),
+            Message::IsKnown { tenant, task, answer } => {
+                let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant);
+                drop(answer.send(known));
+            }
+            Message::Drain => self.drain(),
+        }
+    }
+
+    fn carry_out(&mut self, now: Timestamp, output: Output, inputs: &mut Vec<Input>) {
+        match output {
+            Output::Welcome { node, next_batch, epoch } => {
+                let (gateway, network) = (self.shared.gateway, self.shared.network);
+                let welcome =
+                    Welcome { protocol: frame::PROTOCOL, gateway, network, epoch, acked_batches: next_batch, ping_every_ms: 10_000 };
+                self.send(node, Down::Welcome(welcome));
+            }
+            output @ Output::Assign { .. } => self.assign(output),
+            Output::Cancel { node, attempt } => {
+                self.send(node, Down::Cancel { task: attempt.task, attempt: attempt.attempt });
+            }
+            Output::Relay { attempt, .. } => self.relay(attempt),
+            Output::Finish { task, finished } => self.finish(task, &finished),
+            Output::Refuse { task, refusal } => self.refuse(task, &refusal),
+            Output::Forget { task } => {
+                if self.contents.get(&task).is_some_and(|content| content.ended) {
+                    self.contents.remove(&task);
+                }
+            }
+            Output::Append { append, entries } => self.append(now, append, entries),
+            Output::Ack { node, sequence } => self.ack(node, sequence),
+            Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
+            output @ Output::Audited { .. } => self.audited(&output),
+            output @ Output::Closed { .. } => self.closed(output),
+            Output::TopUpRefused { error } => tracing::warn!(%error, "a top-up is refused"),
+            Output::Close { node, why } => self.misbehaved(node, why, inputs),
+        }
+    }
+
+    fn rest(&mut self, now: Timestamp, machine: &Gateway) {
+        self.frame = None;
+        self.pump();
+        if now >= self.metrics_due {
+            self.metrics_due = now.after(METRICS_EVERY);
+            *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
+        }
+        let idle = machine.active() == 0 && self.waiting.is_empty() && self.committing.is_none();
+        if self.draining && idle && machine.is_settled_down() {
+            self.done = true;
+        }
+    }
+
+    fn tick(&self) -> Input {
+        Input::Tick
+    }
+
+    fn record_input(&mut self, now: Timestamp, input: &Input) {
+        if let Some(log) = &mut self.event_log {
+            if let Err(error) = log.input(now, &[]) {
+                tracing::error!(%error, "the event log ends here");
+                self.event_log = None;
+            }
+        }
+    }
+
+    fn record_output(&mut self, output: &Output) {
+        if let Some(log) = &mut self.event_log {
+            log.output(output);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
+impl Content {
+    fn root(&self) -> Digest {
+        match self.payload {
+            Payload::Embed { .. } => vectors_root(&self.salt, &self.vectors),
+            Payload::Chat { .. } | Payload::Text { .. } | Payload::Tokens { .. } => output_root(&self.salt, &self.ids),
+        }
+    }
+
+    fn payload_of(&self, attempt: AttemptId, now: Timestamp, commitment: &Commitment) -> Option<ol_store::Payload> {
+        let number = usize::from(attempt.attempt);
+        let output = self.ids.get(..commitment.output_tokens.0 as usize)?;
+        let content = payload::Content {
+            variant: commitment.variant,
+            salt: self.salt,
+            seed: self.seed,
+            payload: &self.payload,
+            output,
+            resumed_from: *self.resumed.get(number)?,
+            vectors: &self.vectors,
+            finish: commitment.finish.to_byte(),
+        };
+        Some(payload::seal(attempt, now, &content, self.log_probs.get(number)?))
+    }
+
+    fn facts(&self, now: Timestamp, certificate: Option<&Certificate>) -> Vec<u8> {
+        let facts = serde_json::json!({
+            "tenant": self.tenant.to_string(),
+            "model": self.model,
+            "assurance": self.assurance.name(),
+            "salt": self.salt.to_string(),
+            "created_unix_us": self.created.0,
+            "logged_unix_us": now.0,
+            "certificate": certificate.map(|c| ol_protocol::id::hex(&c.to_bytes())),
+        });
+        facts.to_string().into_bytes()
+    }
+}
+
+const fn fail_code(code: frame::FailCode) -> FailCode {
+    match code {
+        frame::FailCode::Invalid => FailCode::Invalid,
+        frame::FailCode::Overloaded => FailCode::Overloaded,
+        frame::FailCode::Draining => FailCode::Draining,
+        frame::FailCode::Internal => FailCode::Internal,
+        frame::FailCode::UnknownVariant => FailCode::UnknownVariant,
+    }
+}
+
+fn length(ids: &[u32]) -> u32 {
+    u32::try_from(ids.len()).unwrap_or(u32::MAX)
+}
+
+fn explain(refusal: &event::Refusal) -> Refusal {
+    use event::Refusal as R;
+    let why = |gates: &[ol_sched::Gate]| gates.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
+    match refusal {
+        R::Busy(gates) => {
+            let kind = Kind::Overloaded { retry_after: Micros::from_secs(1) };
+            Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
+        }
+        R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
+        R::Budget(gate) => {
+            Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) }
+        }
+        R::Deadline => Refusal::new(Kind::Deadline, "the deadline passed before the answer was complete"),
+        R::Attempts { attempts, delivered } => {
+            let message = format!("{attempts} nodes failed on this request after {} tokens", delivered.0);
+            Refusal::new(Kind::NodeFailed, message)
+        }
+        R::Invalid => {
+            let message = "prompt and output don't fit the model's context, or its template refuses the messages";
+            Refusal::new(Kind::TooLong, message)
+        }
+    }
+}
+
+/// The amount of a reservation that a whole budget of a new tenant covers, for messages.
+pub(super) fn credits(amount: MicroCredits) -> String {
+    format!("{}.{:06}", amount.0 / 1_000_000, amount.0 % 1_000_000)
+}

@@ -1,0 +1,11 @@
+//! Drives the gateway machine: links to nodes, the log on disk, replies to HTTP.
+
+pub mod document;
+mod handle;
+mod hands;
+mod links;
+mod payload;
+pub mod start;
+
+pub use handle::Handle;
+pub use start::{Config, Error, Gateway, start};

@@ -1,0 +1,357 @@
+//! Starting a gateway: opens its log, goes on where it ended, listens for nodes and for HTTP.
+
+use super::Handle;
+use super::handle::Shared;
+use super::hands::{GatewayHands, Message, News};
+use super::links::{Door, accept};
+use crate::keys::{ApiKeys, Tenant, key_digest};
+use ol_drive::clock;
+use ol_finality::Solo;
+use ol_net::Limits;
+use ol_protocol::checkpoint::Checkpoint;
+use ol_protocol::genesis::Genesis;
+use ol_protocol::key::SecretKey;
+use ol_protocol::prf::Seed;
+use ol_protocol::record::Record;
+use ol_protocol::ticket::Ticket;
+use ol_protocol::top_up::TopUp;
+use ol_protocol::{Epoch, GatewayId, MicroCredits, NodeId, Price, TenantId};
+use ol_roles::gateway::{Counters, Setup};
+use ol_roles::{Gateway as Machine, Settler};
+use ol_store::{Committer, Identity, Job, Options, Read, SqliteStore, Store};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+
+/// How long a draining gateway waits for answers and for its nodes' last batches.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Requests and tokens a minute of a tenant that has no limits of its own: none that a person meets by hand.
+const REQUESTS_PER_MINUTE: u32 = 60_000;
+const TOKENS_PER_MINUTE: u32 = 100_000_000;
+
+/// What a gateway is started with.
+pub struct Config {
+    /// Folder of its database.
+    pub data_dir: PathBuf,
+    /// Its key.
+    pub key: SecretKey,
+    /// Its secret for draws, nonces, salts and orders.
+    pub master: [u8; 32],
+    /// Parameters of a new network; an existing one keeps its own.
+    pub genesis: Genesis,
+    /// Where nodes connect.
+    pub node_listen: SocketAddr,
+    /// What newcomers must say, if anything.
+    pub join_token: Option<String>,
+    /// The posted price.
+    pub price: Price,
+    /// Where to record events, if anywhere.
+    pub event_log: Option<PathBuf>,
+    /// Limit of the database in pages of 4 KiB, for tests of a full disk.
+    pub page_count_max: Option<u32>,
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its database.
+    #[error("the gateway's log")]
+    Store(#[from] ol_store::Error),
+    /// The log doesn't settle.
+    #[error("the log can't be followed")]
+    Log(#[source] ol_roles::settler::Fault),
+    /// The port for nodes.
+    #[error("cannot listen for nodes")]
+    Net(#[from] ol_net::Error),
+    /// A thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// The event log.
+    #[error("cannot record events")]
+    EventLog(#[from] ol_drive::log::Error),
+    /// The system's randomness.
+    #[error("the system gives no randomness")]
+    Random,
+    /// The last checkpoint doesn't hold.
+    #[error("the last checkpoint in {path} is not this gateway's")]
+    Checkpoint {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        cause: ol_protocol::checkpoint::Error,
+    },
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// For HTTP and commands.
+    pub handle: Handle,
+    /// What nodes join with.
+    pub ticket: Ticket,
+    /// Whether this start made the network.
+    pub is_new: bool,
+    committer: Committer,
+    news: broadcast::Sender<News>,
+    tasks: JoinSet<()>,
+    machine: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Starts a gateway on the current runtime.
+pub async fn start(config: Config) -> Result<Gateway, Error> {
+    let path = config.data_dir.join("gateway.db");
+    let gateway = GatewayId(config.key.public());
+    let identity = Identity { network: None, gateway };
+    let mut store = SqliteStore::open(&path, identity, Options { page_count_max: config.page_count_max })?;
+    let is_new = store.read().size()? == 0;
+    if is_new {
+        store.append(&[Record::Genesis(config.genesis.clone())])?;
+    }
+    let settler = settle(store.read())?;
+    let genesis = settler.genesis().clone();
+    let network = genesis.network();
+    let last = match store.read().latest_checkpoint()? {
+        Some(note) => Some(
+            Checkpoint::open(&note.text, network, gateway.0)
+                .map_err(|cause| Error::Checkpoint { path: path.clone(), cause })?,
+        ),
+        None => None,
+    };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
+    let setup = Setup {
+        gateway,
+        master: config.master,
+        seed: Seed(seed),
+        next_batch: next_batches(store.read())?,
+        limits: ol_sched::Limits::default(),
+        settler,
+    };
+    let event_log = None;
+    let keys = tenants(store.read())?;
+    let reader = store.reader()?;
+    let epoch = setup.settler.epoch();
+    let machine = Machine::new(clock::now(), setup);
+    let committer = Committer::start(store).map_err(Error::Thread)?;
+    let server = ol_net::Server::bind(config.node_listen, &config.key, Limits::default()).await?;
+    let ticket = Ticket { address: server.address().to_string(), gateway, network };
+    let shared = Arc::new(Shared {
+        network,
+        gateway,
+        master: config.master,
+        price: config.price,
+        variants: RwLock::new(BTreeMap::new()),
+        keys: RwLock::new(keys),
+        reader: Mutex::new(reader),
+        epoch: AtomicU64::new(epoch.0),
+        counter: AtomicU64::new(clock::now().0),
+        metrics: Mutex::new(String::new()),
+        workers: AtomicU64::new(0),
+        fault: Mutex::new(None),
+        draining: AtomicBool::new(false),
+        started_at: clock::now().0 / 1_000_000,
+    });
+    let (inbox, messages) = mpsc::channel(ol_drive::INBOX_MAX);
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let (news, _) = broadcast::channel(1_024);
+    let finality = Box::new(Solo::new(config.key.clone(), last));
+    let hands =
+        GatewayHands::new(shared.clone(), config.key, committer.handle(), finality, answers, news.clone(), event_log);
+    let mut tasks = JoinSet::new();
+    let door = Door { network, referee: genesis.referee, join_token: config.join_token };
+    tasks.spawn(accept(server, Arc::new(door), inbox.clone()));
+    let forward = inbox.clone();
+    tasks.spawn(async move {
+        while let Some(message) = answered.recv().await {
+            if forward.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    let ping = inbox.clone();
+    tasks.spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            every.tick().await;
+            if ping.send(Message::Ping).await.is_err() {
+                break;
+            }
+        }
+    });
+    let machine = Some(tokio::spawn(async move {
+        ol_drive::run(machine, hands, messages).await;
+    }));
+    let handle = Handle { shared, inbox };
+    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine })
+}
+
+impl Gateway {
+    /// News from now on.
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// Adds a tenant with its key's digest, or gives it another key.
+    pub async fn add_tenant(&self, tenant: TenantId, name: &str, key: &str) -> Result<(), Error> {
+        let row = ol_store::Tenant {
+            tenant,
+            name: name.to_owned(),
+            key_hash: key_digest(key).0,
+            created: clock::now(),
+            requests_per_minute: None,
+            tokens_per_minute: None,
+        };
+        let job = Job { tenants: vec![row.clone()], ..Job::default() };
+        let committer = self.committer.handle();
+        let committed = tokio::task::spawn_blocking(move || committer.commit(job)).await;
+        committed.map_err(|_| Error::Store(ol_store::Error::Closed))??;
+        let mut keys = self.handle.shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keys.insert(key_digest(key), known(&row));
+        Ok(())
+    }
+
+    /// Hands the issuer's order to the ledger.
+    pub async fn top_up(&self, top_up: TopUp) {
+        self.handle.tell(Message::TopUp(Box::new(top_up))).await;
+    }
+
+    /// What the ledger says a tenant has, as of the last close, in micro-credits.
+    pub fn settler(&self) -> Result<Settler, Error> {
+        self.handle.read(settle)
+    }
+
+    /// Takes nothing new, answers what runs, puts everything on disk, and ends; at most 30 s.
+    pub async fn drain(mut self) {
+        self.handle.tell(Message::Drain).await;
+        if let Some(machine) = self.machine.take() {
+            let abort = machine.abort_handle();
+            if tokio::time::timeout(DRAIN_LIMIT, machine).await.is_err() {
+                tracing::warn!("not everything was answered in time");
+                abort.abort();
+            }
+        }
+        self.tasks.shutdown().await;
+        let committer = self.committer;
+        // It has already written what it was given: its end is waited for so that the file is closed.
+        drop(tokio::task::spawn_blocking(move || committer.stop()).await);
+    }
+}
+
+/// Follows a log from its last snapshot, or from its beginning.
+pub fn settle(read: &dyn Read) -> Result<Settler, Error> {
+    let (snapshot, records) = log_for_replay(read)?;
+    Settler::from_log(snapshot.as_deref(), records).map_err(Error::Log)
+}
+
+fn log_for_replay(read: &dyn Read) -> Result<(Option<Vec<u8>>, Vec<Record>), Error> {
+    let snapshot = read.latest_snapshot()?;
+    let from = snapshot.as_ref().map_or(0, |snapshot| snapshot.size);
+    let records = ol_store::records(read, from..read.size()?)
+        .map(|record| record.map(|(_, record)| record))
+        .collect::<Result<_, _>>()?;
+    Ok((snapshot.map(|snapshot| snapshot.bytes), records))
+}
+
+fn next_batches(read: &dyn Read) -> Result<BTreeMap<NodeId, u64>, Error> {
+    Ok(read.next_sequences()?.into_iter().collect())
+}
+
+fn tenants(read: &dyn Read) -> Result<ApiKeys, Error> {
+    let mut keys = ApiKeys::new();
+    for row in read.tenants()? {
+        keys.insert(ol_protocol::Digest(row.key_hash), known(&row));
+    }
+    Ok(keys)
+}
+
+fn known(row: &ol_store::Tenant) -> Tenant {
+    Tenant {
+        id: row.tenant,
+        name: row.name.clone(),
+        requests_per_minute: row.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
+        tokens_per_minute: row.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
+    }
+}
+
+/// What the machine counted, as Prometheus text.
+pub(super) fn metrics(machine: &Machine, links: usize) -> String {
+    let Counters {
+        assigned,
+        finished,
+        refused,
+        failed_over,
+        client_gone,
+        late,
+        wrong_counts,
+        misbehaved,
+        receipts,
+        unsigned,
+        audits_drawn,
+        audits_passed,
+        audits_failed,
+        escalated,
+        void_verdicts,
+        unauditable,
+    } = *machine.counters();
+    let counters = [
+        ("attempts_assigned", "Attempts sent to nodes.", assigned),
+        ("tasks_finished", "Tasks that ended well.", finished),
+        ("tasks_refused", "Tasks refused or given up.", refused),
+        ("attempts_failed_over", "Attempts taken from a node and given to another.", failed_over),
+        ("tasks_client_gone", "Tasks whose client went away.", client_gone),
+        ("frames_late", "Answers and verdicts that came too late.", late),
+        ("frames_wrong", "Counts or commitments that are not what was relayed.", wrong_counts),
+        ("links_misbehaved", "Links closed because a node broke the protocol.", misbehaved),
+        ("receipts_logged", "Receipts put in the log.", receipts),
+        ("tasks_unsigned", "Tasks whose node never signed.", unsigned),
+        ("audits_drawn", "Audits drawn.", audits_drawn),
+        ("audits_passed", "Audits passed.", audits_passed),
+        ("audits_failed", "Audits failed, confirmed by the referee.", audits_failed),
+        ("audits_escalated", "Failures that went to the referee.", escalated),
+        ("verdicts_void", "Verdicts over other content than was sent.", void_verdicts),
+        ("audits_unauditable", "Audits whose payload was lost here.", unauditable),
+    ];
+    let gauges = [
+        ("nodes_connected", "Links to nodes, the referee's included.", links),
+        ("tasks_active", "Tasks that wait or run.", machine.active()),
+        ("tasks_queued", "Tasks that wait for a node.", machine.queued()),
+        ("audits_open", "Audits that are not final.", machine.auditing()),
+    ];
+    let epoch = machine.settler().epoch();
+    let mut text = String::with_capacity(4_096);
+    for (name, help, value) in counters {
+        text.push_str(&format!(
+            "# HELP openledger_{name}_total {help}\n# TYPE openledger_{name}_total counter\nopenledger_{name}_total {value}\n"
+        ));
+    }
+    for (name, help, value) in gauges {
+        text.push_str(&format!(
+            "# HELP openledger_{name} {help}\n# TYPE openledger_{name} gauge\nopenledger_{name} {value}\n"
+        ));
+    }
+    text.push_str(&format!(
+        "# HELP openledger_epoch The open epoch.\n# TYPE openledger_epoch gauge\nopenledger_epoch {epoch}\n"
+    ));
+    text
+}
+
+/// The part of a price list that people read: micro-credits for one token.
+pub fn describe(price: &Price) -> String {
+    let per_token = |amount: MicroCredits| format!("{}.{:02}", amount.0 / 1_000_000, amount.0 % 1_000_000 / 10_000);
+    format!(
+        "{} micro-credits a prompt token, {} an output token",
+        per_token(price.prompt_per_million),
+        per_token(price.output_per_million)
+    )
+}
+
+/// The epoch that is open in a log.
+pub fn open_epoch(settler: &Settler) -> Epoch {
+    settler.epoch()
+}

@@ -1,0 +1,384 @@
+//! The resources of the API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use ol_protocol::TaskId;
+use ol_protocol::digest::{Domain, digest};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::answer::{self, Head, ModelObject};
+use crate::backend::{Backend, Payload, ReceiptState, Submission};
+use crate::body::{self, BodyLimits};
+use crate::deliver::{self, Vectors, Whole};
+use crate::idempotency::{Answers, Claim, KEY_CHARS_MAX, Kept, Slot};
+use crate::keys::Tenant;
+use crate::limits::{Limits, Reservation};
+use crate::metrics::Metrics;
+use crate::refusal::{Kind, Refusal};
+use crate::request::{Api, Delivery, Request as Parsed};
+use crate::task::{Sent, Task};
+
+/// Output tokens set aside for a request that names no maximum.
+const OUTPUT_ESTIMATE: u64 = 256;
+/// Bytes of body for each prompt token set aside.
+const BYTES_PER_TOKEN: u64 = 4;
+/// Longest request id taken over from a client.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+
+/// What all requests share.
+pub(crate) struct App<B> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) answers: Arc<Answers>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) body: BodyLimits,
+    /// Longest silence of a task.
+    pub(crate) stall: Duration,
+}
+
+type Shared<B> = State<Arc<App<B>>>;
+
+/// Every resource.
+pub(crate) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
+    Router::new()
+        .route("/v1/models", get(models::<B>))
+        .route("/v1/models/{*id}", get(model::<B>))
+        .route("/v1/chat/completions", post(|State(app), request| work::<B>(app, Api::Chat, request)))
+        .route("/v1/completions", post(|State(app), request| work::<B>(app, Api::Text, request)))
+        .route("/v1/embeddings", post(|State(app), request| work::<B>(app, Api::Embeddings, request)))
+        .route("/v1/receipts/{id}", get(receipt::<B>))
+        .route("/health", get(health::<B>))
+        .route("/metrics", get(metrics::<B>))
+        .fallback(async |request: Request| refuse(request, no_such_path()).await)
+        .method_not_allowed_fallback(async |request: Request| {
+            let refusal = wrong_method(request.uri().path(), request.method());
+            refuse(request, refusal).await
+        })
+        .layer(from_fn_with_state(Arc::clone(&app), observe::<B>))
+        .with_state(app)
+}
+
+fn no_such_path() -> Refusal {
+    Refusal::new(Kind::NoSuchPath, "there is nothing at this path")
+}
+
+fn wrong_method(path: &str, method: &Method) -> Refusal {
+    let allow = match route_of(path) {
+        "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => "POST",
+        _ => "GET, HEAD",
+    };
+    Refusal::new(Kind::WrongMethod { allow }, format!("this path is not for {method} but for {allow}"))
+}
+
+async fn refuse(request: Request, refusal: Refusal) -> Response {
+    body::discard(request.into_body()).await;
+    refusal.into_response()
+}
+
+/// The route's name in metrics and logs; never a path that a client made up.
+fn route_of(path: &str) -> &'static str {
+    match path {
+        "/v1/models" => "/v1/models",
+        "/v1/chat/completions" => "/v1/chat/completions",
+        "/v1/completions" => "/v1/completions",
+        "/v1/embeddings" => "/v1/embeddings",
+        "/health" => "/health",
+        "/metrics" => "/metrics",
+        _ if path.starts_with("/v1/models/") => "/v1/models/{id}",
+        _ if path.starts_with("/v1/receipts/") => "/v1/receipts/{id}",
+        _ => "other",
+    }
+}
+
+/// Names, counts and logs every request.
+async fn observe<B: Backend>(State(app): Shared<B>, request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let route = route_of(request.uri().path());
+    let method = request.method().clone();
+    let request_id = request_id(request.headers());
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    app.metrics.answered(route, status);
+    let receipt = response.headers().get("x-openledger-receipt").and_then(|id| id.to_str().ok()).unwrap_or("");
+    let header_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let request_id_text = request_id.to_str().unwrap_or("");
+    tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
+    response.headers_mut().insert("x-request-id", request_id);
+    response
+}
+
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_CHARS_MAX).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+    };
+    headers.get("x-request-id").filter(sane).cloned().unwrap_or_else(|| {
+        let text = format!("req-{}", fresh_task().unwrap_or(TaskId([0; 16])));
+        HeaderValue::from_str(&text).expect("hexadecimal digits")
+    })
+}
+
+fn fresh_task() -> Result<TaskId, Refusal> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::new(Kind::Internal, "the system has no randomness"))?;
+    Ok(TaskId(bytes))
+}
+
+/// Whose request this is.
+fn authenticate<B: Backend>(backend: &B, headers: &HeaderMap) -> Result<Tenant, Refusal> {
+    let unauthorized = |message: &str| Refusal::new(Kind::Unauthorized, message);
+    let value = headers
+        .get(AUTHORIZATION)
+        .ok_or_else(|| unauthorized("no API key: send it as `Authorization: Bearer ol-...`"))?;
+    let key = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim())
+        .ok_or_else(|| unauthorized("the header `Authorization` must be `Bearer` and an API key"))?;
+    backend.authenticate(key).ok_or_else(|| unauthorized("this API key is not known here"))
+}
+
+fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn models<B: Backend>(State(app): Shared<B>, headers: HeaderMap) -> Result<Response, Refusal> {
+    #[derive(Serialize)]
+    struct List<'a> {
+        object: &'static str,
+        data: Vec<ModelObject<'a>>,
+    }
+    authenticate(&*app.backend, &headers)?;
+    let models = app.backend.models();
+    let list = List { object: "list", data: models.iter().map(ModelObject::of).collect() };
+    Ok(json_response(StatusCode::OK, answer::json(&list)))
+}
+
+async fn model<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    authenticate(&*app.backend, &headers)?;
+    let models = app.backend.models();
+    let model = models.iter().find(|model| model.id == id);
+    let model = model.ok_or_else(|| Refusal::new(Kind::NotFound, "there is no model of this name"))?;
+    Ok(json_response(StatusCode::OK, answer::json(&ModelObject::of(model))))
+}
+
+async fn receipt<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let tenant = authenticate(&*app.backend, &headers)?;
+    let unknown = || Refusal::new(Kind::NoSuchPath, "you have no receipt of this id");
+    let task: TaskId = id.parse().map_err(|_| unknown())?;
+    let state = match app.backend.receipt(tenant.id, task).await {
+        ReceiptState::Unknown => return Err(unknown()),
+        ReceiptState::Pending => json!({"id": task.to_string(), "object": "receipt", "status": "pending"}),
+        ReceiptState::Ready(receipt) => {
+            let receipt: &Value = &receipt;
+            json!({"id": task.to_string(), "object": "receipt", "status": "ready", "receipt": receipt})
+        }
+    };
+    Ok(json_response(StatusCode::OK, answer::json(&state)))
+}
+
+async fn health<B: Backend>(State(app): Shared<B>) -> Response {
+    let health = app.backend.health();
+    let status = match (health.live, health.ready) {
+        (true, true) => "ok",
+        (true, false) => "not ready",
+        (false, _) => "not live",
+    };
+    let code = if health.live && health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "status": status, "live": health.live, "ready": health.ready, "nodes": health.nodes, "reason": health.reason,
+    });
+    json_response(code, answer::json(&body))
+}
+
+async fn metrics<B: Backend>(State(app): Shared<B>) -> Response {
+    let mut text = app.metrics.render();
+    text.push_str(&app.backend.metrics());
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}
+
+/// A request for work, by a known tenant.
+async fn work<B: Backend>(app: Arc<App<B>>, api: Api, request: Request) -> Response {
+    let arrived = Instant::now();
+    let (parts, incoming) = request.into_parts();
+    let tenant = match authenticate(&*app.backend, &parts.headers) {
+        Ok(tenant) => tenant,
+        Err(refusal) => {
+            body::discard(incoming).await;
+            return refusal.into_response();
+        }
+    };
+    let mut response = match admit(&app, &tenant, api, &parts.headers, incoming).await {
+        Ok(Admitted::Repeated(kept)) => repeat(kept),
+        Ok(Admitted::Fresh(fresh)) => perform(&app, *fresh, arrived).await.unwrap_or_else(IntoResponse::into_response),
+        Err(refusal) => refusal.into_response(),
+    };
+    app.limits.write_headers(&tenant, Instant::now(), response.headers_mut());
+    response
+}
+
+/// What to do with a request.
+enum Admitted {
+    Repeated(Kept),
+    Fresh(Box<Fresh>),
+}
+
+/// A checked request within its tenant's limits.
+struct Fresh {
+    request: Parsed,
+    submission: Submission,
+    reservation: Reservation,
+    slot: Option<Slot>,
+}
+
+async fn admit<B: Backend>(
+    app: &App<B>,
+    tenant: &Tenant,
+    api: Api,
+    headers: &HeaderMap,
+    incoming: Body,
+) -> Result<Admitted, Refusal> {
+    if let Err(refusal) = app.limits.take_request(tenant, Instant::now()).and_then(|()| check_media_type(headers)) {
+        body::discard(incoming).await;
+        return Err(refusal);
+    }
+    let body = body::read(incoming, app.body).await?;
+    let mut request = Parsed::parse(api, &body)?;
+    for (name, value) in headers {
+        if let Some(name) = name.as_str().strip_prefix("x-openledger-") {
+            let value = value.to_str().map_err(|_| {
+                Refusal::invalid(format!("x-openledger-{name}"), format!("`x-openledger-{name}` must be plain text"))
+            })?;
+            request.policy.add_header(name, value)?;
+        }
+    }
+    let request_digest = digest(Domain::Request, &[&body]);
+    let slot = match idempotency_key(headers)? {
+        None => None,
+        Some(key) => {
+            let claimed = digest(Domain::Request, &[b"idempotent", &[api as u8], &request_digest.0]);
+            match app.answers.claim(tenant.id, key, claimed, Instant::now())? {
+                Claim::Answered(kept) => return Ok(Admitted::Repeated(kept)),
+                Claim::New(slot) => Some(slot),
+            }
+        }
+    };
+    let reservation = app.limits.reserve(tenant, estimate(&request, body.len()), Instant::now())?;
+    let submission = Submission {
+        tenant: tenant.id,
+        task: fresh_task()?,
+        model: request.model.clone(),
+        quantisation: request.policy.quantisation.clone(),
+        canonical: request.canonical(),
+        payload: std::mem::replace(&mut request.payload, Payload::Text(String::new())),
+        generate: request.generate.clone(),
+        request_digest,
+        body_bytes: body.len(),
+        deadline: request.policy.deadline,
+        max_price: request.policy.max_price,
+    };
+    Ok(Admitted::Fresh(Box::new(Fresh { request, submission, reservation, slot })))
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_json = |value: &HeaderValue| {
+        let kind = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
+        kind.eq_ignore_ascii_case("application/json")
+    };
+    match headers.get(CONTENT_TYPE) {
+        Some(value) if !is_json(value) => {
+            Err(Refusal::new(Kind::WrongMediaType, "the header `Content-Type` must be `application/json`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=KEY_CHARS_MAX).contains(&key.len()));
+    key.map(Some).ok_or_else(|| {
+        let message = format!("the header `Idempotency-Key` must have 1 to {KEY_CHARS_MAX} plain characters");
+        Refusal::invalid("Idempotency-Key", message)
+    })
+}
+
+fn estimate(request: &Parsed, body_bytes: usize) -> u64 {
+    let output = request.generate.as_ref().map_or(0, |generate| generate.max_tokens.map_or(OUTPUT_ESTIMATE, u64::from));
+    (body_bytes as u64).div_ceil(BYTES_PER_TOKEN) + output
+}
+
+fn repeat(kept: Kept) -> Response {
+    let mut response = Response::new(Body::from(kept.body));
+    *response.headers_mut() = kept.headers;
+    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response
+}
+
+async fn perform<B: Backend>(app: &App<B>, fresh: Fresh, arrived: Instant) -> Result<Response, Refusal> {
+    let Fresh { request, submission, reservation, slot } = fresh;
+    let task_id = submission.task;
+    let logprobs = request.generate.as_ref().is_some_and(|generate| generate.top_logprobs.is_some());
+    let running = app.backend.submit(submission).await?;
+    let sent = Sent::new(Arc::clone(&app.backend), task_id);
+    let mut task = Task::new(running, reservation, Arc::clone(&app.metrics), app.stall, arrived);
+    let head = Head::new(request.api, task_id, request.model, logprobs);
+    match request.delivery {
+        Delivery::Stream { usage } => match deliver::stream(head, task, sent, usage, slot).await {
+            Ok(response) => Ok(response),
+            Err((refusal, sent)) => Ok(refuse_task(&refusal, task_id, sent)),
+        },
+        Delivery::Whole => {
+            let vectors = Vectors { encoding: request.encoding, dimensions: request.dimensions };
+            match deliver::whole(&head, &mut task, vectors).await {
+                Ok((headers, body)) => Ok(success(headers, body, slot, sent)),
+                Err(refusal) => Ok(refuse_task(&refusal, task_id, sent)),
+            }
+        }
+    }
+}
+
+fn success<B: Backend>(headers: HeaderMap, body: Bytes, slot: Option<Slot>, sent: Sent<B>) -> Response {
+    if let Some(slot) = slot {
+        slot.answer(Kept { headers: headers.clone(), body: body.clone() }, Instant::now());
+    }
+    let mut response = Response::new(Whole::body(body, sent));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The refusal of a task that was taken on: its receipt is named and its body reported like any other.
+fn refuse_task<B: Backend>(refusal: &Refusal, task: TaskId, sent: Sent<B>) -> Response {
+    let body = Bytes::from(refusal.to_json());
+    let mut response = refusal.clone().into_response().map(|_| Whole::body(body, sent));
+    let receipt = HeaderValue::from_str(&task.to_string()).expect("hexadecimal digits");
+    response.headers_mut().insert("x-openledger-receipt", receipt);
+    response
+}

@@ -1,0 +1,258 @@
+//! Sockets: accepted within limits, without delay, and closed in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower::Service as _;
+
+use crate::backend::Backend;
+use crate::body::BodyLimits;
+use crate::metrics::Metrics;
+use crate::routes::{self, App};
+use crate::timed::Timed;
+
+/// Longest body: several times the context of any model served here.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Connections at a time: within the descriptors that a process usually gets.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Time for a request's head, and for a quiet connection.
+pub const HEAD_TIME: Duration = Duration::from_secs(75);
+/// Time for a request's body.
+pub const BODY_TIME: Duration = Duration::from_secs(30);
+/// Time for which a client may take nothing of what it asked for.
+pub const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Longest silence of a task: beyond any deadline that the network sets itself.
+pub const STALL_TIME: Duration = Duration::from_secs(300);
+/// Time that answers under way get when the gateway ends.
+pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// Pause after a failed accept: the process is out of descriptors, and others must end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Serve without encryption on addresses that other machines reach.
+    pub plain_http: PlainHttp,
+    /// Longest body.
+    pub body_bytes_max: usize,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Time for a request's head.
+    pub head_time: Duration,
+    /// Time for a request's body.
+    pub body_time: Duration,
+    /// Time for which a client may take nothing.
+    pub write_time: Duration,
+    /// Longest silence of a task.
+    pub stall_time: Duration,
+    /// Time that answers under way get at the end.
+    pub drain_time: Duration,
+}
+
+/// Where requests and keys may travel in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// On this machine only.
+    Loopback,
+    /// Everywhere: something in front encrypts, or nobody else is on the network.
+    Everywhere,
+}
+
+impl Config {
+    /// The defaults at an address.
+    pub const fn at(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            plain_http: PlainHttp::Loopback,
+            body_bytes_max: BODY_BYTES_MAX,
+            connections_max: CONNECTIONS_MAX,
+            head_time: HEAD_TIME,
+            body_time: BODY_TIME,
+            write_time: WRITE_TIME,
+            stall_time: STALL_TIME,
+            drain_time: DRAIN_TIME,
+        }
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Other machines would see keys and prompts.
+    #[error("{listen} is reachable from other machines and plain HTTP hides nothing; allow it explicitly")]
+    NotLoopback {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The address can't be had.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    metrics: Arc<Metrics>,
+    config: Config,
+}
+
+impl Server {
+    /// Listens; connections wait until [`Server::run`].
+    ///
+    /// # Errors
+    /// The address is taken, or is open to other machines without leave.
+    pub async fn bind<B: Backend>(config: Config, backend: Arc<B>) -> Result<Self, Error> {
+        let listen = config.listen;
+        if config.plain_http == PlainHttp::Loopback && !listen.ip().is_loopback() {
+            return Err(Error::NotLoopback { listen });
+        }
+        let failed = |cause| Error::Listen { listen, cause };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Arc::new(Metrics::default());
+        let app = App {
+            backend,
+            limits: Arc::default(),
+            answers: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            body: BodyLimits { bytes_max: config.body_bytes_max, time: config.body_time },
+            stall: config.stall_time,
+        };
+        Ok(Self { listener, address, router: routes::router(Arc::new(app)), metrics, config })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then lets answers under way end.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let slots = Arc::new(Semaphore::new(self.config.connections_max));
+        let (ending, ended) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+                (accept(&self.listener).await, slot)
+            };
+            tokio::select! {
+                (socket, slot) = next => {
+                    let serving = self.serve(socket, ended.clone());
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(slot);
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+                () = &mut shutdown => break,
+            }
+        }
+        drop(self.listener);
+        ending.send_replace(true);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(self.config.drain_time, drained).await.is_err() {
+            tracing::warn!(connections = connections.len(), "ended with answers under way");
+        }
+    }
+
+    /// Serves one connection until it or the server ends.
+    fn serve(&self, socket: TcpStream, mut ended: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+        let io = TokioIo::new(Timed::new(socket, self.config.write_time));
+        let router = self.router.clone();
+        let head_time = self.config.head_time;
+        let open = Open::new(Arc::clone(&self.metrics));
+        async move {
+            let _open = open;
+            let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                router.clone().call(request.map(Body::new))
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(head_time);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            let ending = async {
+                // A sender that is gone means the same.
+                let _ = ended.wait_for(|ended| *ended).await;
+            };
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = ending => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(cause) = result {
+                tracing::debug!(%cause, "connection ended");
+            }
+        }
+    }
+}
+
+/// The next connection, ready to use.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            // Without it a stream of small events waits 40 ms for each acknowledgement.
+            Ok((socket, _)) if socket.set_nodelay(true).is_ok() => return socket,
+            // The client has left already.
+            Ok(_) => {}
+            Err(cause) => {
+                tracing::warn!(%cause, "cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Counts a connection while it is open.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_send_small_events_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(accept(&listener).await.nodelay().unwrap());
+        drop(client);
+    }
+}

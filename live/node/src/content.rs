@@ -1,0 +1,192 @@
+//! Digests of content, as prover, gateway and auditor must agree on them. `docs/protocol/log.md` is the specification.
+
+use ol_engine::{FinishReason, GenerateTask, Prompt, ScoreTask, Seed, Variant};
+use ol_net::frame::{Generate, Payload};
+use ol_protocol::commitment::Finish;
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::sampler::Sampling;
+use ol_protocol::variant::{Assurance, Work};
+use ol_protocol::{Digest, Salt};
+
+/// A payload that no engine can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Sampling settings out of range.
+    #[error("sampling settings out of range")]
+    Sampling,
+    /// A role that chat templates don't know.
+    #[error("a message of an unknown role")]
+    Role,
+    /// Text to embed where text to continue was expected, or the other way round.
+    #[error("the payload does not fit the variant's kind of work")]
+    Work,
+}
+
+/// The variant that goes into receipts, of what an engine says of itself.
+pub fn variant(of: &Variant) -> ol_protocol::variant::Variant {
+    ol_protocol::variant::Variant {
+        model: of.name.clone(),
+        weights: Digest(of.weights),
+        quantisation: of.quantisation.clone(),
+        numerics: of.numerics.clone(),
+        work: match of.kind {
+            ol_engine::Kind::Generate => Work::Generate,
+            ol_engine::Kind::Embed => Work::Embed,
+        },
+        assurance: match of.kind {
+            ol_engine::Kind::Generate => Assurance::Seeded,
+            // Vectors have no sampling: recomputing them is the whole check.
+            ol_engine::Kind::Embed => Assurance::Greedy,
+        },
+        context_tokens: of.context_tokens,
+    }
+}
+
+/// The parameters that decide an output beside prompt and seed, in canonical bytes.
+pub fn parameters(payload: &Payload) -> Result<Vec<u8>, Error> {
+    let Some(generate) = generate(payload) else { return Ok(Vec::new()) };
+    let mut bytes = sampling(generate)?.to_bytes().to_vec();
+    bytes.extend_from_slice(&generate.max_tokens.to_le_bytes());
+    for stop in &generate.stop {
+        bytes.extend_from_slice(&u32::try_from(stop.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(stop.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// How a prompt was rendered: with the model's own chat template, or not at all.
+pub const fn template(payload: &Payload) -> &'static [u8] {
+    match payload {
+        Payload::Chat { .. } => b"chat",
+        Payload::Text { .. } => b"text",
+        Payload::Tokens { .. } => b"tokens",
+        Payload::Embed { .. } => b"embed",
+    }
+}
+
+/// What a commitment says of the prompt.
+pub fn prompt_digest(salt: &Salt, ids: &[u32], payload: &Payload) -> Result<Digest, Error> {
+    Ok(ol_protocol::digest::prompt_digest(salt, ids, template(payload), &parameters(payload)?))
+}
+
+/// What a commitment says of log-probability bytes.
+pub fn log_probs_digest(salt: &Salt, bytes: &[u8]) -> Digest {
+    digest(Domain::LogProbs, &[&salt.0, bytes])
+}
+
+/// The part of a payload that says how to sample.
+pub const fn generate(payload: &Payload) -> Option<&Generate> {
+    match payload {
+        Payload::Chat { generate, .. } | Payload::Text { generate, .. } | Payload::Tokens { generate, .. } => {
+            Some(generate)
+        }
+        Payload::Embed { .. } => None,
+    }
+}
+
+fn sampling(generate: &Generate) -> Result<Sampling, Error> {
+    let &Generate { temperature, top_p, top_k, min_p, .. } = generate;
+    let sampling = Sampling { temperature, top_p, top_k, min_p };
+    sampling.validated().map_err(|_| Error::Sampling)
+}
+
+fn prompt(payload: &Payload) -> Result<Prompt, Error> {
+    match payload {
+        Payload::Chat { messages, .. } => messages
+            .iter()
+            .map(|m| {
+                let role = match m.role.as_str() {
+                    "system" => ol_engine::Role::System,
+                    "user" => ol_engine::Role::User,
+                    "assistant" => ol_engine::Role::Assistant,
+                    _ => return Err(Error::Role),
+                };
+                Ok(ol_engine::Message { role, content: m.content.clone() })
+            })
+            .collect::<Result<_, _>>()
+            .map(Prompt::Chat),
+        Payload::Text { prompt, .. } => Ok(Prompt::Text(prompt.clone())),
+        Payload::Tokens { ids, .. } => Ok(Prompt::Tokens(ids.clone())),
+        Payload::Embed { .. } => Err(Error::Work),
+    }
+}
+
+/// The engine's task for an assignment.
+pub fn task(payload: &Payload, seed: [u8; 32], resume: Vec<u32>) -> Result<GenerateTask, Error> {
+    let generate = generate(payload).ok_or(Error::Work)?;
+    Ok(GenerateTask {
+        prompt: prompt(payload)?,
+        sampling: sampling(generate)?,
+        seed: Seed(seed),
+        max_tokens: generate.max_tokens,
+        stop: generate.stop.clone(),
+        // The field counts the chosen token too: 1 asks for it alone.
+        top_logprobs: u8::try_from(generate.top_logprobs.saturating_sub(1)).unwrap_or(u8::MAX),
+        resume,
+    })
+}
+
+/// The engine's task for an audit.
+pub fn score(payload: &Payload, seed: [u8; 32], output: Vec<u32>, finish: Finish, tolerance: f32) -> Result<ScoreTask, Error> {
+    let generate = generate(payload).ok_or(Error::Work)?;
+    Ok(ScoreTask {
+        prompt: prompt(payload)?,
+        output,
+        sampling: sampling(generate)?,
+        seed: Seed(seed),
+        stop: generate.stop.clone(),
+        max_tokens: generate.max_tokens,
+        tolerance,
+        finish: match finish {
+            Finish::EndOfText => FinishReason::Stop,
+            Finish::StopString => FinishReason::StopString,
+            Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
+        },
+    })
+}
+
+/// The commitment's word for an engine's reason.
+pub const fn finish(reason: FinishReason) -> Finish {
+    match reason {
+        FinishReason::Stop => Finish::EndOfText,
+        FinishReason::StopString => Finish::StopString,
+        FinishReason::Length => Finish::Length,
+    }
+}
+
+/// Largest distance of a cosine from 1 over pairs of vectors, in millionths, rounded up; the largest number where they
+/// can't be compared.
+pub fn deviation_micro(said: &[Vec<f32>], own: &[Vec<f32>]) -> u32 {
+    if said.len() != own.len() {
+        return u32::MAX;
+    }
+    said.iter().zip(own).map(|(a, b)| deviation(a, b)).max().unwrap_or(0)
+}
+
+fn deviation(a: &[f32], b: &[f32]) -> u32 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    let cosine = dot(a, b) / norms;
+    // The served vectors have unit length: another length is another result, though the angle is the same.
+    let length = (dot(a, a) - dot(b, b)).abs();
+    if a.len() != b.len() || !cosine.is_finite() {
+        return u32::MAX;
+    }
+    let micro = ((1.0 - cosine).max(length) * 1e6).ceil();
+    if micro < f64::from(u32::MAX) { micro.max(0.0) as u32 } else { u32::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_vectors_do_not_deviate_and_others_do() {
+        let a = vec![vec![0.6, 0.8]];
+        assert_eq!(deviation_micro(&a, &a), 0);
+        assert!(deviation_micro(&a, &[vec![0.8, 0.6]]) > 30_000);
+        assert!(deviation_micro(&a, &[vec![1.2, 1.6]]) > 1_000_000, "another length");
+        assert_eq!(deviation_micro(&a, &[vec![f32::NAN, 0.0]]), u32::MAX);
+        assert_eq!(deviation_micro(&a, &[]), u32::MAX);
+    }
+}

@@ -1,0 +1,572 @@
+//! The hands of a node: frames in and out, engines, outbox. What to do is the machine's to say.
+
+use crate::content;
+use crate::outbox::{self, Handle, Job};
+use ol_drive::Hands;
+use ol_engine::{Engine, Event, Flow, Scores, Token};
+use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
+use ol_protocol::batch::{BatchHeader, SignedBatch};
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{output_root, vectors_root};
+use ol_protocol::key::{SecretKey, Signature};
+use ol_protocol::prf::Seed;
+use ol_protocol::seed::seed_digest;
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{
+    AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId,
+};
+use ol_roles::Node;
+use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{mpsc, watch};
+
+/// What others send a node's loop.
+pub enum Message {
+    /// The link is up.
+    Up {
+        /// Where frames to the gateway go.
+        down: ol_net::Sender<Up>,
+        /// The gateway's welcome.
+        welcome: frame::Welcome,
+    },
+    /// The link is gone.
+    Lost,
+    /// A frame of the gateway.
+    Frame(Down),
+    /// An engine's news of an attempt.
+    Engine(Attempt, Event),
+    /// An engine stopped an attempt as it was asked to.
+    Stopped(Attempt),
+    /// Vectors of an attempt.
+    Embedded(Attempt, Result<ol_engine::Embeddings, ol_engine::Error>),
+    /// Scores of an audit.
+    Scored(AuditId, Result<Scores, ol_engine::Error>),
+    /// Vectors of an audit.
+    Recomputed(AuditId, Result<ol_engine::Embeddings, ol_engine::Error>),
+    /// A batch is on disk.
+    Stored {
+        /// Its number.
+        sequence: u64,
+        /// The batch with its orders.
+        bytes: Vec<u8>,
+    },
+    /// Finish what runs, take nothing new, then end.
+    Drain,
+}
+
+/// Who the node is.
+pub(crate) struct Identity {
+    pub(crate) key: SecretKey,
+    pub(crate) network: NetworkId,
+    pub(crate) gateway: GatewayId,
+    pub(crate) operator: OperatorId,
+    pub(crate) level: Level,
+}
+
+// An attempt from its assignment until its batch is stored.
+struct Content {
+    assign: Box<Assign>,
+    stop: Arc<AtomicBool>,
+    prompt_ids: Vec<u32>,
+    ids: Vec<u32>,
+    log_probs: Vec<u8>,
+    tail: String,
+    vectors: Vec<Vec<f32>>,
+}
+
+/// See the module.
+pub(crate) struct NodeHands {
+    pub(crate) identity: Identity,
+    pub(crate) engines: BTreeMap<VariantId, Arc<dyn Engine>>,
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) outbox: Handle,
+    /// Stored batches that wait for an acknowledgement, to be sent again after a new link.
+    pub(crate) stored: BTreeMap<u64, Vec<u8>>,
+    pub(crate) drained: watch::Sender<bool>,
+    pub(crate) link: Option<ol_net::Sender<Up>>,
+    contents: BTreeMap<Attempt, Content>,
+    audits: BTreeMap<AuditId, Box<Audit>>,
+    acks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl NodeHands {
+    pub(crate) fn new(
+        identity: Identity,
+        engines: BTreeMap<VariantId, Arc<dyn Engine>>,
+        inbox: mpsc::Sender<Message>,
+        outbox: Handle,
+        stored: BTreeMap<u64, Vec<u8>>,
+        drained: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            identity,
+            engines,
+            inbox,
+            outbox,
+            stored,
+            drained,
+            link: None,
+            contents: BTreeMap::new(),
+            audits: BTreeMap::new(),
+            acks: BTreeMap::new(),
+        }
+    }
+
+    // A link that doesn't take a frame is broken: its end is noticed where frames are read.
+    fn send(&self, frame: Up) {
+        if let Some(link) = &self.link {
+            if let Err(error) = link.try_send(frame) {
+                tracing::warn!(%error, "a frame to the gateway is lost with its link");
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Down, inputs: &mut Vec<Input>) {
+        match frame {
+            Down::Assign(assign) => {
+                let attempt = Attempt { task: assign.task, attempt: assign.attempt };
+                let resumed_from = TokenCount(u32::try_from(assign.resume.len()).unwrap_or(u32::MAX));
+                inputs.push(Input::Assigned { attempt, variant: assign.variant, epoch: assign.epoch, resumed_from });
+                self.contents.entry(attempt).or_insert_with(|| Content::new(assign));
+            }
+            Down::Cancel { task, attempt } => inputs.push(Input::Cancelled { attempt: Attempt { task, attempt } }),
+            Down::Audit(audit) => {
+                inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
+                self.audits.insert(audit.audit, audit);
+            }
+            Down::BatchAck { sequence, countersigned, .. } => {
+                self.acks.insert(sequence, countersigned);
+                inputs.push(Input::Acked { sequence });
+            }
+            Down::EpochBegan { epoch } => inputs.push(Input::EpochBegan { epoch }),
+            Down::Ping { nonce } => self.send(Up::Pong { nonce }),
+            Down::Drain { message } => tracing::info!(message, "the gateway asks to drain"),
+            Down::Welcome(_) | Down::Refused { .. } => tracing::warn!("a second welcome on one link"),
+        }
+    }
+
+    fn start(&mut self, attempt: Attempt, inputs: &mut Vec<Input>) {
+        let Some(content) = self.contents.get(&attempt) else { return };
+        let assign = &content.assign;
+        let Some(engine) = self.engines.get(&assign.variant).cloned() else {
+            return inputs.push(Input::EngineFailed { attempt, code: FailCode::UnknownVariant });
+        };
+        let inbox = self.inbox.clone();
+        if let Payload::Embed { texts } = &assign.payload {
+            let texts = texts.clone();
+            return engine.embed(
+                texts,
+                Box::new(move |result| {
+                    // The loop has ended: nobody waits for it.
+                    drop(inbox.blocking_send(Message::Embedded(attempt, result)));
+                }),
+            );
+        }
+        match content::task(&assign.payload, assign.seed, assign.resume.clone()) {
+            Ok(task) => engine.generate(task, sink(attempt, content.stop.clone(), inbox)),
+            Err(_) => inputs.push(Input::EngineFailed { attempt, code: FailCode::Invalid }),
+        }
+    }
+
+    fn news(&mut self, attempt: Attempt, event: Event, inputs: &mut Vec<Input>) {
+        let Some(content) = self.contents.get_mut(&attempt) else { return };
+        match event {
+            Event::Started { prompt_ids } => {
+                content.prompt_ids = prompt_ids.to_vec();
+                let prompt = content.prompt().unwrap_or(Digest([0; 32]));
+                let prompt_tokens = count(prompt_ids.len()).0;
+                let (task, attempt) = (attempt.task, attempt.attempt);
+                self.send(Up::Started { task, attempt, prompt_tokens, prompt });
+            }
+            Event::Tokens(tokens) => {
+                if content.ids.len() == content.assign.resume.len() {
+                    inputs.push(Input::FirstToken { attempt });
+                }
+                let frame = content.tokens(attempt, tokens);
+                self.send(frame);
+            }
+            Event::Finished(finish) => {
+                content.tail = finish.text;
+                let work = content.work(content::finish(finish.reason));
+                inputs.push(ended(attempt, work));
+            }
+            Event::Failed(error) => {
+                tracing::warn!(task = %attempt.task, %error, "the engine gave an attempt up");
+                inputs.push(Input::EngineFailed { attempt, code: code(&error) });
+            }
+        }
+    }
+
+    fn embedded(
+        &mut self,
+        attempt: Attempt,
+        result: Result<ol_engine::Embeddings, ol_engine::Error>,
+        inputs: &mut Vec<Input>,
+    ) {
+        let Some(content) = self.contents.get_mut(&attempt) else { return };
+        match result {
+            Ok(embeddings) => {
+                content.prompt_ids = embeddings.tokens.into_iter().flatten().collect();
+                content.vectors = embeddings.vectors;
+                inputs.push(Input::FirstToken { attempt });
+                inputs.push(ended(attempt, content.work(Finish::Embedded)));
+            }
+            Err(error) => inputs.push(Input::EngineFailed { attempt, code: code(&error) }),
+        }
+    }
+
+    fn done(&mut self, commitment: &Commitment, grant: u64) {
+        let attempt = Attempt { task: commitment.task, attempt: commitment.attempt };
+        let Some(content) = self.contents.get_mut(&attempt) else { return };
+        let text = std::mem::take(&mut content.tail);
+        let vectors = content.vectors.clone();
+        self.send(Up::Done(frame::Done {
+            task: attempt.task,
+            attempt: attempt.attempt,
+            text,
+            commitment: commitment.to_bytes(),
+            grant_total: grant,
+            vectors,
+        }));
+    }
+
+    fn store(&mut self, now: Timestamp, sequence: u64, epoch: Epoch, commitments: Vec<Commitment>) {
+        let Identity { key, network, gateway, operator, .. } = &self.identity;
+        let header = BatchHeader {
+            network: *network,
+            gateway: *gateway,
+            node: NodeId(key.public()),
+            operator: *operator,
+            sequence,
+            epoch,
+            count: 0,
+            root: Digest([0; 32]),
+        };
+        let contents: Vec<(Attempt, Option<Content>)> = commitments
+            .iter()
+            .map(|c| Attempt { task: c.task, attempt: c.attempt })
+            .map(|attempt| (attempt, self.contents.remove(&attempt)))
+            .collect();
+        let payloads = contents.iter().filter_map(|(a, c)| c.as_ref()?.payload(*a, now)).collect();
+        let orders: Vec<Vec<u8>> =
+            contents.into_iter().map(|(_, c)| c.map(|c| c.assign.order).unwrap_or_default()).collect();
+        let batch = SignedBatch::sign(key, header, commitments);
+        let row = outbox::join(&batch.to_bytes(), &orders);
+        if !self.outbox.ask(Job::Put { sequence, bytes: row, payloads }) {
+            tracing::error!(sequence, "the disk is too slow: a batch is lost, and its tasks are not paid");
+        }
+    }
+
+    fn audit(&mut self, id: AuditId) {
+        let Some(audit) = self.audits.get(&id) else { return };
+        let Some(engine) = self.engines.get(&audit.variant).cloned() else { return };
+        let inbox = self.inbox.clone();
+        if let Payload::Embed { texts } = &audit.payload {
+            return engine.embed(
+                texts.clone(),
+                Box::new(move |result| drop(inbox.blocking_send(Message::Recomputed(id, result)))),
+            );
+        }
+        let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Cancelled);
+        let tolerance = audit.tolerance_micro as f32 / 1e6;
+        match content::score(&audit.payload, audit.seed, audit.output.clone(), finish, tolerance) {
+            Ok(task) => engine
+                .score(task, Box::new(move |result| drop(inbox.blocking_send(Message::Scored(id, result))))),
+            Err(error) => self.refuse_audit(id, error.to_string()),
+        }
+    }
+
+    fn refuse_audit(&mut self, audit: AuditId, message: String) {
+        self.audits.remove(&audit);
+        self.send(Up::Verdict { audit, outcome: Err(message), grant_total: 0 });
+    }
+
+    fn scored(&mut self, id: AuditId, result: Result<Scores, ol_engine::Error>, inputs: &mut Vec<Input>) {
+        inputs.push(Input::AuditDone { audit: id });
+        let Some(audit) = self.audits.remove(&id) else { return };
+        match result {
+            Ok(scores) => self.send_verdict(&audit, measured(&audit, &scores), scores.log_prob_bytes),
+            Err(error) => self.refuse_audit(id, error.to_string()),
+        }
+    }
+
+    fn recomputed(
+        &mut self,
+        id: AuditId,
+        result: Result<ol_engine::Embeddings, ol_engine::Error>,
+        inputs: &mut Vec<Input>,
+    ) {
+        inputs.push(Input::AuditDone { audit: id });
+        let Some(audit) = self.audits.remove(&id) else { return };
+        match result {
+            Ok(own) => {
+                let ids: Vec<u32> = own.tokens.into_iter().flatten().collect();
+                let measured = Measured {
+                    prompt_ids: ids,
+                    output: vectors_root(&audit.salt, &audit.vectors),
+                    worst_micro: content::deviation_micro(&audit.vectors, &own.vectors),
+                    sum_micro: 0,
+                    finish_fits: true,
+                    scored: 0,
+                };
+                self.send_verdict(&audit, measured, Vec::new());
+            }
+            Err(error) => self.refuse_audit(id, error.to_string()),
+        }
+    }
+
+    fn send_verdict(&mut self, audit: &Audit, measured: Measured, log_probs: Vec<u8>) {
+        let Identity { key, network, operator, level, .. } = &self.identity;
+        let prompt = content::prompt_digest(&audit.salt, &measured.prompt_ids, &audit.payload);
+        let verdict = Verdict {
+            network: *network,
+            audit: audit.audit,
+            auditor: NodeId(key.public()),
+            operator: *operator,
+            level: *level,
+            variant: audit.variant,
+            prompt: prompt.unwrap_or(Digest([0; 32])),
+            seed: seed_digest(&audit.salt, &Seed(audit.seed)),
+            output: measured.output,
+            log_probs: content::log_probs_digest(&audit.salt, &log_probs),
+            prompt_tokens: count(measured.prompt_ids.len()),
+            scored_tokens: TokenCount(measured.scored),
+            worst_margin_micro: measured.worst_micro,
+            margin_sum_micro: measured.sum_micro,
+            finish_fits: measured.finish_fits,
+            signature: Signature([0; 64]),
+        }
+        .sign(key);
+        let scored = frame::Scored { verdict: verdict.to_bytes(), log_probs };
+        self.send(Up::Verdict { audit: audit.audit, outcome: Ok(scored), grant_total: 0 });
+    }
+
+    fn refuse(&mut self, attempt: Attempt, code: FailCode, grant: u64) {
+        self.contents.remove(&attempt);
+        let (code, message) = match code {
+            FailCode::Invalid => (frame::FailCode::Invalid, "the request does not fit the model"),
+            FailCode::Overloaded => (frame::FailCode::Overloaded, "more was sent than was granted"),
+            FailCode::Draining => (frame::FailCode::Draining, "the node is leaving"),
+            FailCode::UnknownVariant => (frame::FailCode::UnknownVariant, "the variant is not served here"),
+            FailCode::Internal => (frame::FailCode::Internal, "the engine failed"),
+        };
+        let (task, attempt) = (attempt.task, attempt.attempt);
+        self.send(Up::Failed { task, attempt, code, message: message.into(), grant_total: grant });
+    }
+}
+
+impl Hands for NodeHands {
+    type Machine = Node;
+    type Message = Message;
+
+    fn take(&mut self, _now: Timestamp, message: Message, inputs: &mut Vec<Input>) {
+        match message {
+            Message::Up { down, welcome } => {
+                self.link = Some(down);
+                inputs.push(Input::Connected { acked: welcome.acked_batches, epoch: welcome.epoch });
+            }
+            Message::Lost => {
+                self.link = None;
+                self.audits.clear();
+                inputs.push(Input::Disconnected);
+            }
+            Message::Frame(frame) => self.frame(frame, inputs),
+            Message::Engine(attempt, event) => self.news(attempt, event, inputs),
+            Message::Stopped(attempt) => {
+                if let Some(content) = self.contents.get(&attempt) {
+                    inputs.push(ended(attempt, content.work(Finish::Cancelled)));
+                }
+            }
+            Message::Embedded(attempt, result) => self.embedded(attempt, result, inputs),
+            Message::Scored(audit, result) => self.scored(audit, result, inputs),
+            Message::Recomputed(audit, result) => self.recomputed(audit, result, inputs),
+            Message::Stored { sequence, bytes } => {
+                self.stored.insert(sequence, bytes);
+                inputs.push(Input::Stored { sequence });
+            }
+            Message::Drain => {
+                self.send(Up::Leaving);
+                inputs.push(Input::Drain);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, now: Timestamp, output: Output, inputs: &mut Vec<Input>) {
+        match output {
+            Output::Grant { variant, total } => self.send(Up::Grant { variant, total }),
+            Output::Start { attempt } => self.start(attempt, inputs),
+            Output::Stop { attempt } => {
+                if let Some(content) = self.contents.get(&attempt) {
+                    content.stop.store(true, Ordering::Relaxed);
+                }
+            }
+            Output::Refuse { attempt, code, grant } => self.refuse(attempt, code, grant),
+            Output::Done { commitment, grant } => self.done(&commitment, grant),
+            Output::Store { sequence, epoch, commitments } => self.store(now, sequence, epoch, commitments),
+            Output::Send { sequence } => {
+                if let Some((bytes, orders)) = self.stored.get(&sequence).and_then(|row| outbox::split(row)) {
+                    self.send(Up::Batch { bytes, orders });
+                }
+            }
+            Output::Forget { sequence } => {
+                self.stored.remove(&sequence);
+                let countersigned = self.acks.remove(&sequence).unwrap_or_default();
+                if !self.outbox.ask(Job::Ack { sequence, countersigned }) {
+                    tracing::warn!(sequence, "the disk is slow: an acknowledged batch will be sent again");
+                }
+            }
+            Output::Audit { audit } => self.audit(audit),
+            Output::RefuseAudit { audit } => self.refuse_audit(audit, "the variant is not served here".into()),
+            Output::Drained => drop(self.drained.send(true)),
+        }
+    }
+
+    fn rest(&mut self, _now: Timestamp, _machine: &Node) {}
+
+    fn tick(&self) -> Input {
+        Input::Tick
+    }
+
+    fn record_input(&mut self, _now: Timestamp, _input: &Input) {}
+
+    fn record_output(&mut self, _output: &Output) {}
+
+    fn is_done(&self) -> bool {
+        *self.drained.borrow()
+    }
+}
+
+impl Content {
+    fn new(assign: Box<Assign>) -> Self {
+        Self {
+            ids: assign.resume.clone(),
+            assign,
+            stop: Arc::new(AtomicBool::new(false)),
+            prompt_ids: Vec::new(),
+            log_probs: Vec::new(),
+            tail: String::new(),
+            vectors: Vec::new(),
+        }
+    }
+
+    fn prompt(&self) -> Result<Digest, content::Error> {
+        content::prompt_digest(&self.assign.salt, &self.prompt_ids, &self.assign.payload)
+    }
+
+    fn tokens(&mut self, attempt: Attempt, tokens: Vec<Token>) -> Up {
+        let wanted = content::generate(&self.assign.payload).is_some_and(|g| g.top_logprobs > 0);
+        let mut frame = frame::Tokens {
+            task: attempt.task,
+            attempt: attempt.attempt,
+            count: 0,
+            ids: Vec::with_capacity(tokens.len()),
+            text: String::new(),
+            log_probs: Vec::with_capacity(tokens.len()),
+            top: Vec::new(),
+        };
+        for token in tokens {
+            frame.ids.push(token.id);
+            frame.log_probs.push(token.log_prob_byte);
+            frame.text.push_str(&token.text);
+            if wanted {
+                let top = frame::TopLogProbs { log_prob: token.log_prob, text: token.text, alternatives: token.top };
+                frame.top.push(top);
+            }
+        }
+        self.ids.extend_from_slice(&frame.ids);
+        self.log_probs.extend_from_slice(&frame.log_probs);
+        frame.count = count(self.ids.len()).0;
+        Up::Tokens(frame)
+    }
+
+    fn work(&self, finish: Finish) -> Work {
+        let salt = &self.assign.salt;
+        let embeds = matches!(self.assign.payload, Payload::Embed { .. });
+        let output = if embeds { vectors_root(salt, &self.vectors) } else { output_root(salt, &self.ids) };
+        Work {
+            prompt: self.prompt().unwrap_or(Digest([0; 32])),
+            seed: seed_digest(salt, &Seed(self.assign.seed)),
+            output,
+            log_probs: content::log_probs_digest(salt, &self.log_probs),
+            finish,
+            prompt_tokens: count(self.prompt_ids.len()),
+            output_tokens: count(self.ids.len()),
+        }
+    }
+
+    // What the node itself would need to answer for this attempt later.
+    fn payload(&self, attempt: Attempt, now: Timestamp) -> Option<ol_store::Payload> {
+        let mut prompt = self.assign.salt.0.to_vec();
+        prompt.extend(self.prompt_ids.iter().flat_map(|id| id.to_le_bytes()));
+        let output = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let size = prompt.len() + self.ids.len() * 4;
+        (size <= ol_store::PAYLOAD_BYTES_MAX).then_some(ol_store::Payload { attempt, created: now, prompt, output })
+    }
+}
+
+struct Measured {
+    prompt_ids: Vec<u32>,
+    output: Digest,
+    worst_micro: u32,
+    sum_micro: u64,
+    finish_fits: bool,
+    scored: u32,
+}
+
+fn measured(audit: &Audit, scores: &Scores) -> Measured {
+    let micro = |margin: f32| {
+        let micro = (f64::from(margin) * 1e6).ceil();
+        if micro < f64::from(u32::MAX) { micro.max(0.0) as u32 } else { u32::MAX }
+    };
+    let cancelled = Finish::from_byte(audit.finish) == Ok(Finish::Cancelled);
+    // What an earlier attempt is answerable for is not this one's.
+    let own = scores.margins.get(audit.resumed_from as usize..).unwrap_or_default();
+    Measured {
+        prompt_ids: scores.prompt_ids.clone(),
+        output: output_root(&audit.salt, &audit.output),
+        worst_micro: own.iter().map(|m| micro(*m)).max().unwrap_or(0),
+        sum_micro: own.iter().map(|m| u64::from(micro(*m))).sum(),
+        finish_fits: cancelled || scores.finish_fits,
+        scored: count(own.len()).0,
+    }
+}
+
+fn ended(attempt: Attempt, work: Work) -> Input {
+    Input::Finished { attempt, work }
+}
+
+fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: mpsc::Sender<Message>) -> ol_engine::Sink {
+    Box::new(move |event| {
+        let last = matches!(event, Event::Finished(_) | Event::Failed(_));
+        let message = match stop.load(Ordering::Relaxed) && !last {
+            true => Message::Stopped(attempt),
+            false => Message::Engine(attempt, event),
+        };
+        let stopped = matches!(message, Message::Stopped(_));
+        // A full inbox holds the engine up: better than memory without bound.
+        match inbox.blocking_send(message) {
+            Ok(()) if !stopped => Flow::Continue,
+            Ok(()) | Err(_) => Flow::Stop,
+        }
+    })
+}
+
+const fn code(error: &ol_engine::Error) -> FailCode {
+    match error {
+        ol_engine::Error::TooLong { .. }
+        | ol_engine::Error::Empty
+        | ol_engine::Error::UnknownToken { .. }
+        | ol_engine::Error::WrongKind { .. }
+        | ol_engine::Error::Sampling(_)
+        | ol_engine::Error::Template { .. }
+        | ol_engine::Error::Tokenise => FailCode::Invalid,
+        ol_engine::Error::Busy { .. } => FailCode::Overloaded,
+        ol_engine::Error::Ended => FailCode::Internal,
+    }
+}
+
+fn count(length: usize) -> TokenCount {
+    TokenCount(u32::try_from(length).unwrap_or(u32::MAX))
+}

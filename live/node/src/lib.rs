@@ -1,0 +1,54 @@
+//! The node: the node machine on a link to its gateway, with engines under it.
+
+pub mod content;
+pub mod dial;
+pub mod hands;
+mod outbox;
+
+use ol_engine::Engine;
+use ol_net::frame::Role;
+use ol_protocol::certificate::Certificate;
+use ol_protocol::key::SecretKey;
+use ol_protocol::ticket::Ticket;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a node is started with.
+pub struct Config {
+    /// Where its gateway is, and who.
+    pub ticket: Ticket,
+    /// Its key.
+    pub key: SecretKey,
+    /// Its operator's word for it.
+    pub certificate: Certificate,
+    /// Ordinary node, or the network's own scorer.
+    pub role: Role,
+    /// What the gateway asks newcomers for, if it does.
+    pub join_token: Option<String>,
+    /// Where it stands, for people and policies.
+    pub region: String,
+    /// Engines, one a variant.
+    pub engines: Vec<Arc<dyn Engine>>,
+    /// Its folder: batches that wait for an acknowledgement are kept there.
+    pub data_dir: PathBuf,
+}
+
+/// Why a node ended or can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its store.
+    #[error("the node's outbox")]
+    Outbox(#[from] ol_store::Error),
+    /// The gateway doesn't want it.
+    #[error("the gateway refuses this node: {message}")]
+    Refused {
+        /// In the gateway's words.
+        message: String,
+    },
+    /// The link's own limits.
+    #[error("cannot reach the gateway")]
+    Link(#[from] ol_net::Error),
+    /// A thread of its own could not be started.
+    #[error("cannot start the outbox's thread")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,103 @@
+//! A thread round the outbox, so that a slow disk holds up batches and nothing else.
+
+use crate::hands::Message;
+use ol_protocol::NodeId;
+use ol_protocol::bytes::{Reader, Writer};
+use ol_store::{Outbox, Payload, Peer};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use tokio::sync::mpsc;
+
+/// Jobs that may wait for the disk. A node makes at most a batch a second and 256 results.
+const JOBS_MAX: usize = 64;
+
+/// What the outbox is asked for.
+pub(crate) enum Job {
+    /// Keep a batch; answered by [`Message::Stored`].
+    Put { sequence: u64, bytes: Vec<u8>, payloads: Vec<Payload> },
+    /// The gateway holds a batch.
+    Ack { sequence: u64, countersigned: Vec<u8> },
+}
+
+/// The sending end.
+#[derive(Clone)]
+pub(crate) struct Handle(SyncSender<Job>);
+
+impl Handle {
+    /// Starts the thread.
+    pub(crate) fn start(outbox: Outbox, peer: Peer, node: NodeId, inbox: mpsc::Sender<Message>) -> std::io::Result<Self> {
+        let (sender, jobs) = sync_channel(JOBS_MAX);
+        let name = format!("outbox-{}", node.short());
+        std::thread::Builder::new().name(name).spawn(move || work(outbox, peer, &jobs, &inbox))?;
+        Ok(Self(sender))
+    }
+
+    /// Asks for a job; false if too many wait.
+    pub(crate) fn ask(&self, job: Job) -> bool {
+        match self.0.try_send(job) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Sender<Message>) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Put { sequence, bytes, payloads } => {
+                put(&mut outbox, peer, sequence, &bytes, &payloads);
+                if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
+                    return;
+                }
+            }
+            Job::Ack { sequence, countersigned } => {
+                if let Err(error) = outbox.ack(peer, sequence, &countersigned) {
+                    tracing::error!(sequence, %error, "cannot mark a batch as acknowledged; it will be sent again");
+                }
+            }
+        }
+    }
+}
+
+// A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk.
+fn put(outbox: &mut Outbox, peer: Peer, sequence: u64, bytes: &[u8], payloads: &[Payload]) {
+    let mut wait = std::time::Duration::from_millis(100);
+    while let Err(error) = outbox.put(peer, sequence, bytes, payloads) {
+        tracing::error!(sequence, %error, "cannot store a batch; trying again");
+        std::thread::sleep(wait);
+        wait = (wait * 2).min(std::time::Duration::from_secs(10));
+    }
+}
+
+/// A batch and its orders as one row.
+pub(crate) fn join(batch: &[u8], orders: &[Vec<u8>]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.bytes(batch).u32(u32::try_from(orders.len()).unwrap_or(u32::MAX));
+    for order in orders {
+        w.bytes(order);
+    }
+    w.finish()
+}
+
+/// What [`join`] made one row of.
+pub(crate) fn split(row: &[u8]) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut r = Reader::new(row);
+    let batch = r.bytes("batch", row.len()).ok()?.to_vec();
+    let count = r.u32().ok()?;
+    let orders = (0..count).map(|_| r.bytes("order", row.len()).ok().map(<[u8]>::to_vec)).collect::<Option<_>>()?;
+    r.finish().ok()?;
+    Some((batch, orders))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_splits_into_what_was_joined_and_garbage_does_not() {
+        let orders = vec![vec![1, 2], vec![]];
+        let row = join(b"batch", &orders);
+        assert_eq!(split(&row), Some((b"batch".to_vec(), orders)));
+        assert_eq!(split(&row[..row.len() - 1]), None);
+        assert_eq!(split(&[255; 8]), None);
+    }
+}

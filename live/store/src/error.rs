@@ -1,0 +1,211 @@
+//! Why the store refuses or fails.
+
+use crate::keyfile;
+use ol_protocol::{GatewayId, NetworkId, NodeId, TaskId};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why the store refused or failed. It can be copied, as one failure answers every job of a group.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Another process has the database open.
+    #[error("{path} is in use by another process")]
+    Locked {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file holds something else.
+    #[error("{path} is not {expected}")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A later version of this program wrote it.
+    #[error("{path} has schema {found}, this version knows schemas up to {known}")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// It holds another network's log.
+    #[error("{path} belongs to network {found}, not to {expected}")]
+    OtherNetwork {
+        /// The database.
+        path: PathBuf,
+        /// Whose it is.
+        found: NetworkId,
+        /// Whose it should be.
+        expected: NetworkId,
+    },
+    /// It holds another gateway's log.
+    #[error("{path} belongs to gateway {found}, not to {expected}")]
+    OtherGateway {
+        /// The database.
+        path: PathBuf,
+        /// Whose it is.
+        found: GatewayId,
+        /// Whose it should be.
+        expected: GatewayId,
+    },
+    /// It holds another node's outbox.
+    #[error("{path} belongs to node {found}, not to {expected}")]
+    OtherNode {
+        /// The database.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose it should be.
+        expected: NodeId,
+    },
+    /// The key file is not the one that the database was made with.
+    #[error("{key} is not the key that {path} was made with")]
+    OtherKey {
+        /// The key file.
+        key: PathBuf,
+        /// The database.
+        path: PathBuf,
+    },
+    /// The disk, or the limit set for the database, is full. Nothing was written.
+    #[error("no space left for {path}")]
+    Full {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The key file is missing or unfit.
+    #[error(transparent)]
+    Key(#[from] keyfile::Error),
+    /// This job was refused; others of its group were not touched by that.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A record that the log must have is not there.
+    #[error("record {index} is missing")]
+    Missing {
+        /// Its index.
+        index: u64,
+    },
+    /// A stored hash of the log's tree is not there.
+    #[error("the hash at level {level}, position {position} of the log's tree is missing")]
+    MissingHash {
+        /// Its level, 0 for leaves.
+        level: u32,
+        /// Its position on the level.
+        position: u64,
+    },
+    /// A record's bytes are not a record.
+    #[error("record {index} can't be read")]
+    Unreadable {
+        /// Its index.
+        index: u64,
+        /// What is wrong with the bytes.
+        #[source]
+        cause: ol_protocol::bytes::Error,
+    },
+    /// Encrypted data was changed, or belongs to another task.
+    #[error("the sealed {what} of task {task} can't be opened")]
+    Sealed {
+        /// Payload or facts.
+        what: &'static str,
+        /// The task.
+        task: TaskId,
+    },
+    /// The committer has stopped; the job was not committed.
+    #[error("the store is closed")]
+    Closed,
+    /// The committer's queue is full; the job was not taken.
+    #[error("the store's queue is full")]
+    Busy,
+    /// The system's randomness failed.
+    #[error("no randomness from the system")]
+    Random,
+    /// A file operation failed.
+    #[error("cannot open {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// A database operation failed.
+    #[error("database operation on {path} failed")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: Arc<rusqlite::Error>,
+    },
+}
+
+/// What is wrong with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The first record of a log must be its genesis, and no other may be one.
+    #[error("record {index} {}", if *.index == 0 { "must be the genesis" } else { "can't be a genesis" })]
+    Genesis {
+        /// The index that the record would have.
+        index: u64,
+    },
+    /// The genesis is of another network or gateway than the database.
+    #[error("the genesis is that of network {network} and gateway {gateway}")]
+    ForeignGenesis {
+        /// Its network.
+        network: NetworkId,
+        /// Its gateway.
+        gateway: GatewayId,
+    },
+    /// A batch record must follow its receipts in the same job, and every receipt needs one.
+    #[error("a batch of {expected} receipts follows {found} receipts")]
+    Receipts {
+        /// How many the batch says; 0 if no batch follows.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// The node's batch of this number is in the log.
+    #[error("batch {sequence} of node {node} is in the log already, next is {next}")]
+    Repeated {
+        /// Who signed it.
+        node: NodeId,
+        /// Its number.
+        sequence: u64,
+        /// The number after the last one in the log.
+        next: u64,
+    },
+    /// Something passes its limit.
+    #[error("{what} of {bytes} bytes passes the limit of {max}")]
+    TooLong {
+        /// What.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A number can't be stored.
+    #[error("{what} {value} is out of range")]
+    Range {
+        /// What it counts.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// Another checkpoint is stored for that epoch.
+    #[error("epoch {epoch} has another checkpoint")]
+    Fork {
+        /// The epoch.
+        epoch: ol_protocol::Epoch,
+    },
+    /// The key of a tenant is another tenant's.
+    #[error("tenant {tenant} has the same API key")]
+    KeyTaken {
+        /// The other tenant.
+        tenant: ol_protocol::TenantId,
+    },
+}

@@ -1,0 +1,243 @@
+//! Balances from the log, computed a second time by other code than the ledger's, in the simplest way: everything is
+//! kept, nothing is cached.
+
+use crate::config::Broken;
+use ol_ledger::{Account, Ledger};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::receipt::Receipt;
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{Digest, NodeId, OperatorId, Timestamp, VariantId};
+use ol_trust::draw::{self, Chance};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone)]
+struct Item {
+    receipt: Receipt,
+    root: Digest,
+    leaf: u16,
+    always: bool,
+    // Whether an audit ended, and against the node.
+    found: Option<bool>,
+    cleared: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    receipts: u64,
+    clean: u32,
+    failed: u32,
+    suspect: bool,
+}
+
+#[derive(Debug)]
+struct Lot {
+    node: NodeId,
+    operator: OperatorId,
+    amount: i128,
+    at: Timestamp,
+    receipts_then: u64,
+}
+
+/// The other books.
+#[derive(Debug)]
+pub(crate) struct Books {
+    genesis: Genesis,
+    balances: BTreeMap<Account, i128>,
+    nodes: BTreeMap<(NodeId, VariantId), Known>,
+    paid_receipts: BTreeMap<NodeId, u64>,
+    arriving: Vec<Receipt>,
+    // Of the open epoch, in order; then those that are charged and wait for their audit.
+    fresh: Vec<Item>,
+    held: Vec<Item>,
+    ever: BTreeSet<AttemptId>,
+    lots: Vec<Lot>,
+}
+
+fn id(receipt: &Receipt) -> AttemptId {
+    AttemptId { task: receipt.commitment.task, attempt: receipt.commitment.attempt }
+}
+
+impl Books {
+    pub(crate) fn new(genesis: &Genesis) -> Self {
+        Self {
+            genesis: genesis.clone(),
+            balances: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            paid_receipts: BTreeMap::new(),
+            arriving: Vec::new(),
+            fresh: Vec::new(),
+            held: Vec::new(),
+            ever: BTreeSet::new(),
+            lots: Vec::new(),
+        }
+    }
+
+    pub(crate) fn take(&mut self, record: &Record) {
+        match record {
+            Record::Genesis(_) => {}
+            Record::TopUp(top_up) => {
+                self.shift(Account::Issuer, Account::Tenant(top_up.tenant), i128::from(top_up.amount.0));
+            }
+            Record::Receipt(receipt) => self.arriving.push(receipt.clone()),
+            Record::Batch(batch) => {
+                for (leaf, receipt) in (0u16..).zip(std::mem::take(&mut self.arriving)) {
+                    self.arrive(receipt, batch.header.root, leaf);
+                }
+            }
+            Record::Audit { subject, outcome } => self.found(*subject, outcome),
+            Record::Close(close) => self.close(close),
+        }
+    }
+
+    fn shift(&mut self, from: Account, to: Account, amount: i128) {
+        *self.balances.entry(from).or_default() -= amount;
+        *self.balances.entry(to).or_default() += amount;
+    }
+
+    fn balance(&self, account: &Account) -> i128 {
+        self.balances.get(account).copied().unwrap_or(0)
+    }
+
+    fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
+        let commitment = &receipt.commitment;
+        let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
+        let always = known.suspect || known.receipts < u64::from(self.genesis.audit.newcomer_tasks);
+        known.receipts += 1;
+        if !self.fresh.iter().chain(&self.held).any(|item| id(&item.receipt) == id(&receipt)) {
+            self.fresh.push(Item { receipt, root, leaf, always, found: None, cleared: false });
+        }
+    }
+
+    fn found(&mut self, subject: AttemptId, outcome: &AuditOutcome) {
+        let against = match outcome {
+            AuditOutcome::Verdict(verdict) => Some(verdict),
+            AuditOutcome::Unauditable { .. } => None,
+        };
+        let rule = self.genesis.audit;
+        let item = self.fresh.iter_mut().chain(&mut self.held).find(|item| id(&item.receipt) == subject);
+        let Some(item) = item.filter(|item| !item.cleared) else { return };
+        match against {
+            None => item.cleared = true,
+            Some(verdict) => {
+                let bad = is_bad(&item.receipt, verdict, rule.margin_micro_max);
+                // Only the referee's word is against anyone.
+                if !bad || verdict.level == Level::Referee {
+                    item.cleared = true;
+                    item.found = Some(bad);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, close: &Close) {
+        let usual = Chance::per_million(self.genesis.audit.rate_ppm);
+        for item in std::mem::take(&mut self.fresh) {
+            let chance = if item.always { Chance::ALWAYS } else { usual };
+            let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, chance);
+            let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
+            let tenant = Account::Tenant(charge.tenant);
+            let amount = i128::from(charge.amount.0);
+            let price = charge.price.charge(charge.prompt_tokens, charge.output_tokens);
+            let sound = price == Some(charge.amount)
+                && charge.prompt_tokens <= commitment.prompt_tokens
+                && charge.output_tokens <= commitment.added_tokens()
+                && commitment.epoch <= close.epoch;
+            let paid = sound && self.balance(&tenant) >= amount && self.ever.insert(id(&item.receipt));
+            if paid {
+                self.shift(tenant, Account::Pending, amount);
+                let cleared = item.cleared || !drawn;
+                let found = item.found.filter(|_| drawn);
+                self.held.push(Item { cleared, found, ..item });
+            }
+        }
+        let (done, held) = std::mem::take(&mut self.held).into_iter().partition(|item| item.cleared);
+        self.held = held;
+        self.settle(done, close.at);
+        self.release(close.at);
+    }
+
+    fn settle(&mut self, done: Vec<Item>, at: Timestamp) {
+        let mut earned: BTreeMap<(NodeId, OperatorId), (i128, u64)> = BTreeMap::new();
+        for item in done {
+            let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
+            let amount = i128::from(charge.amount.0);
+            if let Some(failed) = item.found {
+                self.judge((commitment.node, commitment.variant), failed);
+            }
+            if item.found == Some(true) {
+                self.shift(Account::Pending, Account::Tenant(charge.tenant), amount);
+                continue;
+            }
+            let split = self.genesis.split;
+            let share = |bp: u16| amount * i128::from(bp) / 10_000;
+            let (node, audits, gateway) = (share(split.node_bp), share(split.verification_bp), share(split.gateway_bp));
+            self.shift(Account::Pending, Account::Escrow(commitment.node), node);
+            self.shift(Account::Pending, Account::Verification, audits);
+            self.shift(Account::Pending, Account::Gateway(self.genesis.gateway), gateway);
+            self.shift(Account::Pending, Account::Reserve, amount - node - audits - gateway);
+            let of = earned.entry((commitment.node, commitment.operator)).or_default();
+            of.0 += node;
+            of.1 += u64::from(amount > 0);
+        }
+        for ((node, _), (_, receipts)) in &earned {
+            *self.paid_receipts.entry(*node).or_default() += receipts;
+        }
+        for ((node, operator), (amount, _)) in earned {
+            let receipts_then = self.paid_receipts.get(&node).copied().unwrap_or(0);
+            self.lots.push(Lot { node, operator, amount, at, receipts_then });
+        }
+    }
+
+    fn judge(&mut self, of: (NodeId, VariantId), failed: bool) {
+        let known = self.nodes.entry(of).or_default();
+        if failed {
+            known.failed += 1;
+            known.clean = 0;
+            known.suspect = true;
+            return;
+        }
+        known.clean += 1;
+        if known.failed > 0 && known.clean >= 32 << (known.failed - 1).min(16) {
+            known.suspect = false;
+        }
+    }
+
+    fn release(&mut self, at: Timestamp) {
+        let rule = self.genesis.escrow;
+        let paid = &self.paid_receipts;
+        let ripe = |lot: &Lot| {
+            let later = paid.get(&lot.node).copied().unwrap_or(0) - lot.receipts_then;
+            at.since(lot.at) >= rule.hold && later >= u64::from(rule.tasks)
+        };
+        let (ripe, lots) = std::mem::take(&mut self.lots).into_iter().partition(ripe);
+        self.lots = lots;
+        for lot in ripe {
+            self.shift(Account::Escrow(lot.node), Account::Operator(lot.operator), lot.amount);
+        }
+    }
+
+    /// Holds these books against the ledger's, account by account.
+    pub(crate) fn compare(&self, ledger: &Ledger) -> Result<(), Broken> {
+        let theirs: BTreeMap<Account, i128> = ledger.balances().collect();
+        let accounts: BTreeSet<&Account> = theirs.keys().chain(self.balances.keys()).collect();
+        for account in accounts {
+            let (ledger, books) = (theirs.get(account).copied().unwrap_or(0), self.balance(account));
+            if ledger != books {
+                return Err(Broken::Balance { account: account.name(), ledger, books });
+            }
+        }
+        Ok(())
+    }
+}
+
+// What a verdict over the committed output says, for generated text.
+fn is_bad(receipt: &Receipt, verdict: &Verdict, margin_max: u32) -> bool {
+    let commitment = &receipt.commitment;
+    let same = commitment.prompt == verdict.prompt
+        && commitment.seed == verdict.seed
+        && commitment.prompt_tokens == verdict.prompt_tokens
+        && commitment.added_tokens() == verdict.scored_tokens;
+    let ended = commitment.finish == ol_protocol::commitment::Finish::Cancelled || verdict.finish_fits;
+    !same || !ended || verdict.worst_margin_micro > margin_max
+}

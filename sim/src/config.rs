@@ -1,0 +1,203 @@
+//! What is simulated, and what came of it.
+
+use ol_protocol::{Micros, Timestamp};
+use serde::Serialize;
+
+/// What is simulated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Nodes, the cheating and the hostile ones among them; the referee comes on top.
+    pub nodes: u32,
+    /// Virtual seconds during which requests come. Afterwards everything is brought to an end.
+    pub seconds: u32,
+    /// Requests a second.
+    pub rate: f64,
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// Nodes that leave, crash or lose their link, in a minute.
+    pub churn_per_minute: f64,
+    /// Nodes that compute something else than they are paid for.
+    pub cheaters: u32,
+    /// Chance that an audit sees a large margin at a token of a cheater.
+    pub cheat_visible: f64,
+    /// Nodes that send what breaks the protocol.
+    pub hostile: u32,
+    /// Operators, who own the nodes in turn.
+    pub operators: u32,
+    /// Regions of the nodes; the gateway is in the first.
+    pub regions: u32,
+    /// Tenants, who ask in turn. The last has next to no money.
+    pub tenants: u32,
+    /// Length of an epoch.
+    pub epoch: Micros,
+    /// When the gateway is killed, if it is: it comes back from its log after five seconds.
+    pub restart_at: Option<Timestamp>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            nodes: 20,
+            seconds: 30,
+            rate: 5.0,
+            seed: 0,
+            churn_per_minute: 0.0,
+            cheaters: 0,
+            cheat_visible: 0.1,
+            hostile: 0,
+            operators: 7,
+            regions: 3,
+            tenants: 8,
+            epoch: Micros::from_secs(10),
+            restart_at: None,
+        }
+    }
+}
+
+/// What came of a simulation. The same configuration gives the same report everywhere.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Report {
+    /// Nodes without the referee.
+    pub nodes: u32,
+    /// Seconds during which requests came.
+    pub seconds: u32,
+    /// Requests a second that were asked for.
+    pub rate: f64,
+    /// The seed.
+    pub seed: u64,
+    /// Virtual seconds until everything had come to an end.
+    pub ended_after_seconds: f64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub tasks: u64,
+    /// Answered.
+    pub finished: u64,
+    /// Refused or given up.
+    pub refused: u64,
+    /// Whose client went away.
+    pub client_gone: u64,
+    /// In flight when the gateway was killed.
+    pub interrupted: u64,
+    /// Attempts that were taken from one node and given to another.
+    pub failed_over: u64,
+    /// Receipts in the log.
+    pub receipts: u64,
+    /// Audits that ended.
+    pub audits: u64,
+    /// Of those, against the node.
+    pub audits_failed: u64,
+    /// Failures and doubts that went to the referee.
+    pub escalated: u64,
+    /// Audits whose content was not at the gateway.
+    pub unauditable: u64,
+    /// Cheating nodes with a failed audit.
+    pub cheaters_caught: u64,
+    /// Honest nodes with a failed audit.
+    pub honest_sanctioned: u64,
+    /// Median time from request to the end of the answer, in milliseconds.
+    pub latency_p50_ms: u64,
+    /// The 99th percentile of the same.
+    pub latency_p99_ms: u64,
+    /// Output tokens that were relayed.
+    pub tokens: u64,
+    /// Epochs that were settled.
+    pub epochs: u64,
+    /// Digest over all outputs of all machines, in order.
+    pub digest: String,
+}
+
+/// A check that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}, event {event}, after {} ms: {what}", .at.0 / 1_000)]
+pub struct Violation {
+    /// The run's seed.
+    pub seed: u64,
+    /// How many events had happened.
+    pub event: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What does not hold.
+    pub what: Broken,
+}
+
+/// What does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// More runs or was sent than was granted.
+    #[error("node {node} holds {held} attempts, granted are {granted}")]
+    OverGrant {
+        /// The node's place.
+        node: usize,
+        /// What it holds.
+        held: u64,
+        /// What it granted.
+        granted: u64,
+    },
+    /// A task ended twice, or never.
+    #[error("task {task} ended {times} times")]
+    Ends {
+        /// Its id.
+        task: String,
+        /// How often it ended.
+        times: u32,
+    },
+    /// Tokens were relayed twice, or are missing.
+    #[error("task {task}: {what}")]
+    Tokens {
+        /// Its id.
+        task: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A signed result is in the log another number of times than once.
+    #[error("the signed attempt {attempt} at task {task} is {times} times in the log")]
+    Receipt {
+        /// Its task.
+        task: String,
+        /// Its number.
+        attempt: u8,
+        /// How often.
+        times: u64,
+    },
+    /// The books are wrong by the ledger's own checks.
+    #[error(transparent)]
+    Ledger(#[from] ol_ledger::Fault),
+    /// The log does not give what the gateway says, or can't be replayed.
+    #[error("the log replayed: {0}")]
+    Replay(#[from] ol_roles::settler::Fault),
+    /// Another computation from the log gives another balance.
+    #[error("{account} has {ledger} by the ledger, {books} by the books")]
+    Balance {
+        /// Whose.
+        account: String,
+        /// By the ledger.
+        ledger: i128,
+        /// By the other computation.
+        books: i128,
+    },
+    /// A tenant may spend more than is there.
+    #[error("tenant {tenant} may spend {available}, {balance} are there")]
+    Budget {
+        /// Whose.
+        tenant: String,
+        /// By the gateway.
+        available: u64,
+        /// By the ledger.
+        balance: i128,
+    },
+    /// A node that did nothing wrong was punished.
+    #[error("honest node {node}: {why}")]
+    Honest {
+        /// Its place.
+        node: usize,
+        /// How.
+        why: &'static str,
+    },
+    /// Something that can't happen here did.
+    #[error("{0}")]
+    Unexpected(&'static str),
+    /// Something is still open long after the last request.
+    #[error("no end: {0}")]
+    NoEnd(String),
+}

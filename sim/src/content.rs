@@ -1,0 +1,87 @@
+//! Modelled content: which node family made which part of an answer. Honest nodes of one variant give the same tokens,
+//! so their parts are one.
+
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::{Digest, TaskId};
+
+/// Who made tokens: 0 is every honest node.
+pub(crate) type Maker = u64;
+
+/// The honest maker.
+pub(crate) const HONEST: Maker = 0;
+
+/// An answer so far, as ends of parts with their makers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Content(Vec<(u32, Maker)>);
+
+impl Content {
+    pub(crate) fn count(&self) -> u32 {
+        self.0.last().map_or(0, |(end, _)| *end)
+    }
+
+    pub(crate) fn extend(&mut self, added: u32, maker: Maker) {
+        let end = self.count() + added;
+        match self.0.last_mut() {
+            _ if added == 0 => {}
+            Some(last) if last.1 == maker => last.0 = end,
+            Some(_) | None => self.0.push((end, maker)),
+        }
+    }
+
+    /// The first `count` tokens; `None` if there are fewer.
+    pub(crate) fn first(&self, count: u32) -> Option<Self> {
+        if count > self.count() {
+            return None;
+        }
+        let mut first = Self::default();
+        for &(end, maker) in &self.0 {
+            let added = end.min(count).saturating_sub(first.count());
+            first.extend(added, maker);
+        }
+        Some(first)
+    }
+
+    /// How many tokens from `from` on are not honest.
+    pub(crate) fn foreign_after(&self, from: u32) -> u32 {
+        let mut begin = 0;
+        let mut foreign = 0;
+        for &(end, maker) in &self.0 {
+            if maker != HONEST {
+                foreign += end.saturating_sub(begin.max(from));
+            }
+            begin = end;
+        }
+        foreign
+    }
+
+    pub(crate) fn root(&self, task: &TaskId) -> Digest {
+        let parts: Vec<u8> = self.0.iter().flat_map(|(end, maker)| [u64::from(*end), *maker]).flat_map(u64::to_le_bytes).collect();
+        digest(Domain::Output, &[&task.0, &parts])
+    }
+}
+
+pub(crate) fn prompt(task: &TaskId) -> Digest {
+    digest(Domain::Prompt, &[&task.0])
+}
+
+pub(crate) fn seed(task: &TaskId) -> Digest {
+    digest(Domain::Seed, &[&task.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn honest_parts_are_one_whoever_made_them() {
+        let (mut whole, mut parts) = (Content::default(), Content::default());
+        whole.extend(9, HONEST);
+        parts.extend(4, HONEST);
+        parts.extend(5, HONEST);
+        assert_eq!(whole, parts);
+        parts.extend(3, 7);
+        assert_eq!((parts.foreign_after(0), parts.foreign_after(10)), (3, 2));
+        assert_eq!(parts.first(9), Some(whole));
+        assert_eq!(parts.first(13), None);
+    }
+}
