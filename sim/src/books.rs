@@ -151,8 +151,11 @@ impl Books {
                 self.held.push(Item { cleared, found, ..item });
             }
         }
-        let (done, held) = std::mem::take(&mut self.held).into_iter().partition(|item| item.cleared);
+        let (mut done, held): (Vec<Item>, _) =
+            std::mem::take(&mut self.held).into_iter().partition(|item| item.cleared);
         self.held = held;
+        // Findings count in the order of ids, as a faulty one between good ones begins a node's redemption anew.
+        done.sort_by_key(|item| id(&item.receipt));
         self.settle(done, close.at);
         self.release(close.at);
     }

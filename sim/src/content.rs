@@ -55,7 +55,8 @@ impl Content {
     }
 
     pub(crate) fn root(&self, task: &TaskId) -> Digest {
-        let parts: Vec<u8> = self.0.iter().flat_map(|(end, maker)| [u64::from(*end), *maker]).flat_map(u64::to_le_bytes).collect();
+        let parts: Vec<u8> =
+            self.0.iter().flat_map(|(end, maker)| [u64::from(*end), *maker]).flat_map(u64::to_le_bytes).collect();
         digest(Domain::Output, &[&task.0, &parts])
     }
 }

@@ -24,5 +24,5 @@ pub use config::{Broken, Config, Report, Violation};
 /// # Errors
 /// The first check that failed.
 pub fn run(config: &Config) -> Result<Report, Violation> {
-    world::World::new(config.clone()).run()
+    world::World::new(config.clone())?.run()
 }

@@ -2,11 +2,11 @@
 
 use crate::books::Books;
 use crate::config::Broken;
+use ol_protocol::NodeId;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::NodeId;
 use ol_roles::Settler;
 use ol_roles::gateway::event::Entry;
 use std::collections::{BTreeMap, VecDeque};

@@ -1,2 +1,58 @@
-//! Placeholder.
-fn main() {}
+//! One binary: a whole network in one process, its parts as separate processes, and the tools to look at it.
+
+mod client;
+mod config;
+mod cpu;
+mod fetch;
+mod flags;
+mod gateway;
+mod home;
+mod inspect;
+mod logging;
+mod models;
+mod node;
+mod up;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A network of many uneven, untrusted machines as one AI service that developers can rely on.
+#[derive(Debug, Parser)]
+#[command(name = "openledger", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a whole network in this process: a gateway, three nodes, a ledger, a funded tenant. Begin here.
+    Up(up::Args),
+    /// Start a gateway; it prints the ticket that nodes join with.
+    Gateway(gateway::Args),
+    /// Start a node and join a gateway.
+    Node(node::Args),
+    /// Check a receipt offline, and request and response bytes against it.
+    Verify(verify::Args),
+    /// Look into a gateway's ledger.
+    Ledger(inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Up(args) => up::run(args),
+        Command::Gateway(args) => gateway::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Ledger(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            logging::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

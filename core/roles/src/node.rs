@@ -284,6 +284,8 @@ impl Node {
     fn connect(&mut self, acked: u64, epoch: Epoch, out: &mut Vec<Output>) {
         self.connected = true;
         self.epoch = self.epoch.max(epoch);
+        // A number that the gateway has would be taken for a repetition.
+        self.next_batch = self.next_batch.max(acked);
         for sequence in self.outbox.keys().copied().take_while(|&s| s < acked).collect::<Vec<_>>() {
             self.ack(sequence, out);
         }

@@ -94,6 +94,8 @@ pub struct Settler {
     seal: Option<Digest>,
     // Receipts from a log whose batch comes next.
     arriving: Vec<Receipt>,
+    // Receipts that the last close did not charge.
+    refused: Vec<AttemptId>,
 }
 
 impl Settler {
@@ -168,6 +170,7 @@ impl Settler {
             earned: Vec::new(),
             seal: None,
             arriving: Vec::new(),
+            refused: Vec::new(),
         })
     }
 
@@ -257,6 +260,7 @@ impl Settler {
         if self.seal.is_some_and(|seal| seal != draw::seal(draw_secret)) {
             return Err(Fault::Seal(epoch));
         }
+        self.refused.clear();
         for id in core::mem::take(&mut self.earned) {
             self.earn(id, draw_secret);
         }
@@ -269,8 +273,12 @@ impl Settler {
     fn earn(&mut self, id: AttemptId, secret: &[u8; 32]) {
         let Some(open) = self.open.get_mut(&id) else { return };
         open.held = open.is_drawn(secret);
-        if self.ledger.earn(&open.receipt, open.held).is_err() || !open.held {
+        let refused = self.ledger.earn(&open.receipt, open.held).is_err();
+        if refused || !open.held {
             self.open.remove(&id);
+        }
+        if refused {
+            self.refused.push(id);
         }
     }
 
@@ -284,6 +292,11 @@ impl Settler {
             self.policy.find(commitment.node, commitment.variant, trusted(finding), epoch);
         }
         Ok(())
+    }
+
+    /// Receipts that the last close did not charge: a second one for an attempt, or of a tenant who can't pay.
+    pub fn refused(&self) -> &[AttemptId] {
+        &self.refused
     }
 
     /// Takes a close as it stands in a log, and checks the state that it claims.
@@ -368,7 +381,8 @@ impl Settler {
         }
         held.finish().ok()?;
         r.finish().ok()?;
-        Some(Self { genesis, ledger, policy, open, earned: Vec::new(), seal, arriving: Vec::new() })
+        let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Self { genesis, ledger, policy, open, earned, seal, arriving, refused })
     }
 
     fn held_bytes(&self) -> Vec<u8> {

@@ -115,17 +115,27 @@ impl Gateway {
         audit.running = None;
         let subject = audit.subject;
         let outcome = AuditOutcome::Verdict(verdict);
-        // An auditor whose log-probabilities are not the prover's did not compute, or the prover did not.
+        let by_referee = node == self.settler.genesis().referee;
+        // An auditor whose log-probabilities are not the prover's did not compute, or the prover did not. The referee's
+        // word is the last.
         let meaning = match self.settler.meaning(subject, &outcome) {
-            Meaning::Final(Finding::Passed) if !agrees => Meaning::Escalate,
+            Meaning::Final(Finding::Passed) if !agrees && !by_referee => Meaning::Escalate,
             meaning => meaning,
         };
         match meaning {
             Meaning::Final(finding) => self.conclude(now, id, outcome, finding, out),
             Meaning::Escalate => self.escalate(id),
-            Meaning::Void => self.counters.void_verdicts += 1,
+            Meaning::Void => self.void(now, id, by_referee, out),
         }
         self.dispatch_audits(now, out);
+    }
+
+    // What even the referee does not recognise was not relayed as it was committed to: nobody can audit it.
+    fn void(&mut self, now: Timestamp, id: AuditId, by_referee: bool, out: &mut Vec<Output>) {
+        self.counters.void_verdicts += 1;
+        if by_referee {
+            self.payload_lost(now, id, out);
+        }
     }
 
     fn escalate(&mut self, id: AuditId) {
@@ -158,6 +168,10 @@ impl Gateway {
     ) {
         let Some(audit) = self.audits.remove(&id) else { return };
         let (subject, node) = (audit.subject, audit.node);
+        // Settlement refused the receipt in the meantime: there is nothing to find about it.
+        if self.settler.commitment(&subject).is_none() {
+            return out.push(Output::Forget { task: subject.task });
+        }
         self.settler.audit(subject, &outcome);
         let passed = match finding {
             Finding::Passed => Some(true),

@@ -11,7 +11,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, MicroCredits, NodeId, Timestamp, TokenCount, merkle};
+use ol_protocol::{Digest, MicroCredits, NodeId, TaskId, Timestamp, TokenCount, merkle};
 
 /// A batch that waits until the responses of its tasks are out, so that its receipts can name them.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ impl Gateway {
             }
             return;
         }
-        let opened = self.open_orders(batch.batch(), orders);
+        let opened = self.open_orders(batch.batch(), orders).filter(|_| self.answered_so(batch.batch()));
         let (Some(orders), true) = (opened, sequence == expected && header.network == self.network) else {
             self.counters.misbehaved += 1;
-            return out.push(Output::Close { node, why: "a batch out of sequence, or with orders that are not ours" });
+            return out.push(Output::Close { node, why: "a batch out of sequence, of other answers, or with orders that are not ours" });
         };
         self.next_batch.insert(node, sequence + 1);
         let until = now.after(limits::RESPONSE_WAIT);
@@ -56,6 +56,19 @@ impl Gateway {
         let same = (order.task, order.attempt, order.node, order.variant)
             == (commitment.task, commitment.attempt, commitment.node, commitment.variant);
         same.then_some(order)
+    }
+
+    // A node signs what it answered: a commitment to something else could never be audited.
+    fn answered_so(&self, batch: &SignedBatch) -> bool {
+        batch.commitments.iter().all(|commitment| {
+            let Some(task) = self.tasks.get(&commitment.task) else { return true };
+            match task.state {
+                State::Ended { answer: Some(answer), .. } => {
+                    task.ends.len() != usize::from(commitment.attempt) + 1 || answer == commitment.leaf()
+                }
+                State::Ended { answer: None, .. } | State::Queued | State::Running(..) => true,
+            }
+        })
     }
 
     /// Puts the batches in the log whose responses are all out, in the order in which they came.
@@ -82,14 +95,15 @@ impl Gateway {
     fn log_batch(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
         let SignedBatch { header, commitments, signature } = waiting.batch;
         let receipts: Vec<Receipt> =
-            commitments.into_iter().zip(waiting.orders).map(|(c, order)| self.receipt(c, &order)).collect();
+            commitments.into_iter().zip(&waiting.orders).map(|(c, order)| self.receipt(c, order)).collect();
         let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
         let receipts_root = merkle::root(&leaves);
         self.settler.batch(header.root, &receipts);
         self.counters.receipts += receipts.len() as u64;
-        receipts.iter().for_each(|receipt| self.forget_settled(&receipt.commitment));
         let drawn = self.settler.drawn(&self.draw_secret(), &receipts);
-        let appended = Appended::Batch { node: header.node, sequence: header.sequence, drawn };
+        let mut settled = self.forget_settled(&receipts);
+        settled.retain(|task| drawn.iter().all(|subject| subject.task != *task));
+        let appended = Appended::Batch { node: header.node, sequence: header.sequence, drawn, settled };
         self.append(vec![Entry::Batch { header, signature, receipts, receipts_root }], appended, out);
     }
 
@@ -113,28 +127,43 @@ impl Gateway {
         Receipt { commitment, charge }
     }
 
-    // A task whose only attempt is in the log is done with. One that was continued elsewhere is remembered: the node of an
+    // Tasks whose only attempt is in the log are done with. One that was continued elsewhere is remembered: the node of an
     // earlier attempt may come back, and is paid for what was delivered, not for what it claims.
-    fn forget_settled(&mut self, commitment: &Commitment) {
+    fn forget_settled(&mut self, receipts: &[Receipt]) -> Vec<TaskId> {
         let only = |task: &Task| matches!(task.state, State::Ended { .. }) && task.ends.len() == 1;
-        if self.tasks.get(&commitment.task).is_some_and(only) {
-            self.tasks.remove(&commitment.task);
+        let mut settled: Vec<TaskId> = receipts.iter().map(|receipt| receipt.commitment.task).collect();
+        settled.retain(|id| self.tasks.get(id).is_some_and(only));
+        for id in &settled {
+            self.drop_task(*id);
         }
+        settled
     }
 
-    // What the receipt charges is spent for good; a receipt of a task that this gateway forgot is spent now.
+    // What the receipt charges beyond what its task has spent is spent now: all of it if this gateway forgot the task. An
+    // attempt that is in the log twice is charged once; if settlement refuses a receipt, the next close gives this back.
     fn settle_reservation(&mut self, id: AttemptId, amount: MicroCredits, order: &Order) {
-        match self.tasks.get_mut(&id.task).map(|task| &mut task.state) {
-            Some(State::Ended { reserved, .. }) => *reserved = MicroCredits(reserved.0.saturating_sub(amount.0)),
-            Some(State::Queued | State::Running(..)) => {}
-            None => self.spend(id.task, order.tenant, amount),
+        if self.settler.commitment(&id).is_some() || self.charged.contains_key(&id) {
+            return;
         }
+        let more = match self.tasks.get_mut(&id.task) {
+            Some(task) => {
+                let before = task.settled;
+                task.settled = MicroCredits(before.0.saturating_add(amount.0));
+                match task.state {
+                    State::Ended { charge, .. } => charge.max(task.settled).0 - charge.max(before).0,
+                    State::Queued | State::Running(..) => 0,
+                }
+            }
+            None => amount.0,
+        };
+        let spent = self.spend(id.task, order.tenant, MicroCredits(more));
+        self.charged.insert(id, (order.tenant, spent));
     }
 
     pub(super) fn responded(
         &mut self,
         now: Timestamp,
-        task: ol_protocol::TaskId,
+        task: TaskId,
         response: Digest,
         out: &mut Vec<Output>,
     ) {
@@ -154,8 +183,10 @@ fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order) -> (Toke
     };
     let end = commitment.output_tokens.0.min(delivered_to.0).min(order.output_tokens_max.0);
     let output = end.saturating_sub(order.resumed_from.0.max(commitment.resumed_from.0));
-    let whole = commitment.finish != Finish::Cancelled;
-    let left = task.is_some_and(|t| t.client_gone && t.ends.len() == usize::from(commitment.attempt) + 1);
-    let prompt = if whole || left { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0) } else { 0 };
+    let ended = match task {
+        Some(task) => task.ended_with(commitment.attempt),
+        None => commitment.finish != Finish::Cancelled,
+    };
+    let prompt = if ended { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0) } else { 0 };
     (TokenCount(prompt), TokenCount(output))
 }

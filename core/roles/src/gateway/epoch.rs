@@ -5,7 +5,7 @@ use super::{Appended, Gateway};
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_ledger::Account;
-use ol_protocol::record::{Close, Record};
+use ol_protocol::record::{AttemptId, Close, Record};
 use ol_protocol::top_up::TopUp;
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TaskId, TenantId, Timestamp, seed};
 use ol_trust::draw;
@@ -34,9 +34,10 @@ impl Gateway {
         for (_, what) in core::mem::replace(&mut self.appended, later) {
             match what {
                 Appended::Nothing => {}
-                Appended::Batch { node, sequence, drawn } => {
+                Appended::Batch { node, sequence, drawn, settled } => {
                     out.push(Output::Ack { node, sequence });
                     drawn.into_iter().for_each(|subject| self.draw(subject));
+                    out.extend(settled.into_iter().map(|task| Output::Forget { task }));
                 }
             }
         }
@@ -72,9 +73,11 @@ impl Gateway {
             Ok(summary) => summary,
             Err(fault) => unreachable!("the gateway's own log settles: {fault}"),
         };
-        for (tenant, amount) in refunds {
+        let unpaid = self.settler.refused().iter().filter_map(|id| self.charged.get(id)).copied();
+        for (tenant, amount) in unpaid.chain(refunds).collect::<Vec<_>>() {
             self.budget.credit(tenant, amount);
         }
+        self.charged.clear();
         let state = self.settler.digest();
         let close = Close {
             epoch,
@@ -104,18 +107,23 @@ impl Gateway {
         for (tenant, balance) in funded {
             self.budget.credit(tenant, MicroCredits(balance));
         }
-        let charged: Vec<_> =
-            self.settler.unsettled_charges().map(|r| (r.commitment.task, r.charge.tenant, r.charge.amount)).collect();
-        for (task, tenant, amount) in charged {
-            self.spend(task, tenant, amount);
+        let unsettled: Vec<_> = self
+            .settler
+            .unsettled_charges()
+            .map(|r| (r.commitment.task, r.commitment.attempt, r.charge.tenant, r.charge.amount))
+            .collect();
+        for (task, attempt, tenant, amount) in unsettled {
+            let spent = self.spend(task, tenant, amount);
+            self.charged.insert(AttemptId { task, attempt }, (tenant, spent));
         }
     }
 
-    /// Takes a charge from the live budget that was not reserved here, as far as there is any.
-    pub(super) fn spend(&mut self, task: TaskId, tenant: TenantId, amount: MicroCredits) {
+    /// Takes a charge from the live budget that was not reserved here, as far as there is any; says how much.
+    pub(super) fn spend(&mut self, task: TaskId, tenant: TenantId, amount: MicroCredits) -> MicroCredits {
         let amount = amount.min(self.budget.available(&tenant));
-        if self.budget.reserve(task, tenant, amount).is_ok() {
-            self.budget.settle(&task, amount);
+        match amount != MicroCredits::ZERO && self.budget.reserve(task, tenant, amount).is_ok() {
+            true => self.budget.settle(&task, amount),
+            false => MicroCredits::ZERO,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+pub mod codec;
 mod epoch;
 pub mod event;
 mod limits;
@@ -51,7 +52,7 @@ struct Fixed {
 #[derive(Debug)]
 enum Appended {
     Nothing,
-    Batch { node: NodeId, sequence: u64, drawn: Vec<AttemptId> },
+    Batch { node: NodeId, sequence: u64, drawn: Vec<AttemptId>, settled: Vec<TaskId> },
 }
 
 /// What happened so far, for metrics.
@@ -108,6 +109,8 @@ pub struct Gateway {
     next_batch: BTreeMap<NodeId, u64>,
     waiting: VecDeque<batch::Waiting>,
     audits: BTreeMap<AuditId, audit::Audit>,
+    // What receipts of the open epoch took from the budget beyond their reservations.
+    charged: BTreeMap<AttemptId, (TenantId, MicroCredits)>,
     next_append: u64,
     appended: BTreeMap<u64, Appended>,
     epoch_ends: Timestamp,
@@ -135,6 +138,7 @@ impl Gateway {
             next_batch,
             waiting: VecDeque::new(),
             audits: BTreeMap::new(),
+            charged: BTreeMap::new(),
             next_append: 0,
             appended: BTreeMap::new(),
             epoch_ends,
@@ -245,6 +249,10 @@ impl Gateway {
     }
 
     fn grant(&mut self, now: Timestamp, node: NodeId, variant: VariantId, total: u64, out: &mut Vec<Output>) {
+        // The referee gets audits only, whatever it offers.
+        if !self.workers.contains_key(&node) {
+            return;
+        }
         if self.offers.grant(node, variant, total).is_err() {
             self.counters.misbehaved += 1;
             return out.push(Output::Close { node, why: "a grant that went down, or past the limit" });
@@ -284,6 +292,10 @@ impl Machine for Gateway {
     fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::NodeJoined { node, operator, referee, variants } => {
+                // A link that broke without notice is replaced by its successor.
+                if self.workers.contains_key(&node) {
+                    self.leave(now, node, out);
+                }
                 self.join(node, operator, referee, variants, out);
                 self.dispatch_audits(now, out);
             }

@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) ends: Vec<TokenCount>,
     pub(super) response: Option<Digest>,
     pub(super) client_gone: bool,
+    // What its receipts in the log charge.
+    pub(super) settled: MicroCredits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +32,19 @@ pub(super) enum State {
     Queued,
     Running(NodeId, u8),
     // Kept until its receipts are in the log, at most until then.
-    Ended { forget_at: Timestamp, reserved: MicroCredits },
+    Ended { forget_at: Timestamp, charge: MicroCredits, answer: Option<Digest> },
 }
 
 impl Task {
     pub(super) fn running(&self, node: NodeId, attempt: AttemptId) -> bool {
         self.state == State::Running(node, attempt.attempt)
+    }
+
+    /// Whether an attempt is the one that ended the task, with a whole answer or because the client went away: the prompt
+    /// is charged with it, and with no other.
+    pub(super) fn ended_with(&self, attempt: u8) -> bool {
+        let answered = matches!(self.state, State::Ended { answer: Some(_), .. });
+        (answered || self.client_gone) && self.ends.len() == usize::from(attempt) + 1
     }
 
     fn waiting(&self, cost: TokenCount) -> Entry {
@@ -60,6 +69,7 @@ impl Gateway {
             ends: Vec::new(),
             response: None,
             client_gone: false,
+            settled: MicroCredits::ZERO,
             submission,
         };
         self.tasks.insert(task, entry);
@@ -100,7 +110,7 @@ impl Gateway {
             if !self.assign(now, entry.task, out) {
                 passed_over.push(entry.task);
             }
-            if passed_over.len() >= super::limits::PASSED_OVER_MAX {
+            if passed_over.len() >= limits::PASSED_OVER_MAX {
                 break;
             }
         }
@@ -211,8 +221,16 @@ impl Gateway {
         self.dispatch(now, variant, out);
     }
 
+    // Only of what the node was given: else it could fill the memory here with variants that don't exist.
     fn measure(&mut self, node: NodeId, commitment: &Commitment) {
         let variant = commitment.variant;
+        let given = |task: &Task| {
+            let attempt = task.attempts.all().get(usize::from(commitment.attempt));
+            task.submission.variant == variant && attempt.is_some_and(|attempt| attempt.node == node)
+        };
+        if !self.tasks.get(&commitment.task).is_some_and(given) {
+            return;
+        }
         let prefilled = commitment.prompt_tokens.0.saturating_add(commitment.resumed_from.0);
         self.rates.prefilled(node, variant, TokenCount(prefilled), commitment.first_token);
         let decoded = commitment.added_tokens().0.saturating_sub(1);
@@ -227,8 +245,7 @@ impl Gateway {
         let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
         let charge = task.submission.price.charge(prompt_tokens, output_tokens).unwrap_or_default();
         let attempts = commitment.attempt + 1;
-        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), reserved: charge };
-        self.budget.settle(&id, charge);
+        self.keep(now, id, charge, Some(commitment.leaf()));
         self.counters.finished += 1;
         let standing = self.settler.standing(node, commitment.variant);
         let finished = Finished {
@@ -325,8 +342,23 @@ impl Gateway {
         }
         let prompt = if task.client_gone { task.prompt_tokens.unwrap_or_default() } else { TokenCount(0) };
         let charge = submission.price.charge(prompt, delivered).unwrap_or_default();
-        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), reserved: charge };
-        self.budget.settle(&id, charge);
+        self.keep(now, id, charge, None);
+    }
+
+    // Receipts of earlier attempts may be in the log already, each rounded up by itself.
+    fn keep(&mut self, now: Timestamp, id: TaskId, charge: MicroCredits, answer: Option<Digest>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), charge, answer };
+        self.budget.settle(&id, charge.max(task.settled));
+    }
+
+    /// Drops a task that ended. What its receipts did not charge goes back to its tenant; says whether there was any.
+    pub(super) fn drop_task(&mut self, id: TaskId) -> bool {
+        let Some(task) = self.tasks.remove(&id) else { return false };
+        let State::Ended { charge, .. } = task.state else { return false };
+        let rest = MicroCredits(charge.0.saturating_sub(task.settled.0));
+        self.budget.credit(task.submission.tenant, rest);
+        rest != MicroCredits::ZERO
     }
 
     /// Gives up or moves what has waited too long.
@@ -358,19 +390,16 @@ impl Gateway {
 
     // A task whose last batch never came is neither charged nor paid: its tenant gets the reservation back.
     fn forget(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let old: Vec<(TaskId, MicroCredits)> = self
+        let old: Vec<TaskId> = self
             .tasks
             .iter()
             .filter_map(|(id, task)| match task.state {
-                State::Ended { forget_at, reserved } if forget_at <= now => Some((*id, reserved)),
+                State::Ended { forget_at, .. } if forget_at <= now => Some(*id),
                 State::Queued | State::Running(..) | State::Ended { .. } => None,
             })
             .collect();
-        for (id, reserved) in old {
-            if let Some(task) = self.tasks.remove(&id) {
-                self.budget.credit(task.submission.tenant, reserved);
-                self.counters.unsigned += u64::from(reserved != MicroCredits::ZERO);
-            }
+        for id in old {
+            self.counters.unsigned += u64::from(self.drop_task(id));
             out.push(Output::Forget { task: id });
         }
     }

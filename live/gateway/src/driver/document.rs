@@ -45,8 +45,6 @@ pub fn build(
         })
         .collect();
     Ok(Some(json!({
-        "object": "openledger.receipt",
-        "status": "ready",
         "version": VERSION,
         "task": task.to_string(),
         "network": network.to_string(),
@@ -291,10 +289,15 @@ fn read_batch(f: &Fields<'_>, c: &Commitment) -> Result<CountersignedBatch, Unre
 
 /// Checks a receipt document, and request and response bytes against it where they are given.
 pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>) -> Result<Vec<Check>, Unreadable> {
-    let top = Fields::of(document, "").map_err(|_| Unreadable::NotAReceipt("not a JSON object".into()))?;
-    if top.map.get("status").and_then(Value::as_str) == Some("pending") {
+    let outer = Fields::of(document, "").map_err(|_| Unreadable::NotAReceipt("not a JSON object".into()))?;
+    if document.get("status").and_then(Value::as_str) == Some("pending") {
         return Err(Unreadable::Pending);
     }
+    // As the API gives it, the document stands inside of an answer that says whether it is ready.
+    let top = match outer.map.get("receipt") {
+        Some(inner) => Fields::of(inner, "")?,
+        None => outer,
+    };
     match top.map.get("version").and_then(Value::as_str) {
         Some(VERSION) => {}
         Some(other) => return Err(Unreadable::NotAReceipt(format!("version {other:?} is unknown here"))),

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::mpsc;
 
 /// Output tokens of a request that names no limit.
-pub const DEFAULT_MAX_TOKENS: u32 = 1_024;
+const DEFAULT_MAX_TOKENS: u32 = 1_024;
 
 /// Tokens that a chat template adds to a message at most, and to a conversation: role names, marks, a default system
 /// prompt. Only a bound for the reservation; what is charged is what the node counts.
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) counter: AtomicU64,
     pub(super) metrics: Mutex<String>,
     pub(super) workers: AtomicU64,
+    pub(super) has_referee: AtomicBool,
     /// Why the log can't be written now, if it can't.
     pub(super) fault: Mutex<Option<String>>,
     pub(super) draining: AtomicBool,
@@ -75,6 +76,11 @@ impl Handle {
     /// Nodes that are connected and take tasks.
     pub fn workers(&self) -> u64 {
         self.shared.workers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the network's own scorer is connected.
+    pub fn has_referee(&self) -> bool {
+        self.shared.has_referee.load(Ordering::Relaxed)
     }
 
     /// Asks the store; for commands that print.
@@ -201,16 +207,16 @@ impl Backend for Handle {
     }
 
     async fn receipt(&self, tenant: TenantId, task: TaskId) -> ReceiptState {
-        let shared = self.shared.clone();
-        let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(Some(document))) => ReceiptState::Ready(Arc::new(document)),
-            Ok(Ok(None)) => self.pending(tenant, task).await,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "cannot read a receipt");
-                ReceiptState::Pending
-            }
-            Err(_) => ReceiptState::Pending,
+        if let Some(document) = self.document(tenant, task).await {
+            return ReceiptState::Ready(Arc::new(document));
+        }
+        if self.is_known(tenant, task).await {
+            return ReceiptState::Pending;
+        }
+        // It may have come to the log between the two questions.
+        match self.document(tenant, task).await {
+            Some(document) => ReceiptState::Ready(Arc::new(document)),
+            None => ReceiptState::Unknown,
         }
     }
 
@@ -241,15 +247,22 @@ impl Backend for Handle {
 }
 
 impl Handle {
-    async fn pending(&self, tenant: TenantId, task: TaskId) -> ReceiptState {
+    async fn document(&self, tenant: TenantId, task: TaskId) -> Option<serde_json::Value> {
+        let shared = self.shared.clone();
+        let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(document)) => document,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot read a receipt");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn is_known(&self, tenant: TenantId, task: TaskId) -> bool {
         let (answer, known) = tokio::sync::oneshot::channel();
-        if !self.tell(Message::IsKnown { tenant, task, answer }).await {
-            return ReceiptState::Unknown;
-        }
-        match known.await {
-            Ok(true) => ReceiptState::Pending,
-            Ok(false) | Err(_) => ReceiptState::Unknown,
-        }
+        self.tell(Message::IsKnown { tenant, task, answer }).await && known.await.unwrap_or(false)
     }
 }
 

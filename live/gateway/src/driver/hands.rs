@@ -19,7 +19,7 @@ use ol_protocol::top_up::TopUp;
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
-    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
+    AuditId, Digest, Epoch, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
@@ -287,6 +287,7 @@ impl GatewayHands {
         *self.shared.variants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = variants;
         let workers = self.peers.values().filter(|peer| !peer.referee).count() as u64;
         self.shared.workers.store(workers, Ordering::Relaxed);
+        self.shared.has_referee.store(self.peers.values().any(|peer| peer.referee), Ordering::Relaxed);
     }
 
     fn frame(&mut self, now: Timestamp, node: NodeId, frame: Up, inputs: &mut Vec<Input>) {
@@ -735,8 +736,10 @@ impl Hands for GatewayHands {
             Message::Ping => self.ping(now),
             Message::TopUp(top_up) => inputs.push(Input::TopUp(*top_up)),
             Message::IsKnown { tenant, task, answer } => {
-                let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant);
-                drop(answer.send(known));
+                let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
+                    || self.waiting.iter().chain(&self.committing).any(|commit| commit.is_about(task));
+                // Whoever asked may have gone.
+                let _ = answer.send(known);
             }
             Message::Drain => self.drain(),
         }
@@ -806,6 +809,12 @@ impl Hands for GatewayHands {
 
     fn is_done(&self) -> bool {
         self.done
+    }
+}
+
+impl Commit {
+    fn is_about(&self, task: TaskId) -> bool {
+        self.job.facts.iter().any(|facts| facts.task == task)
     }
 }
 
@@ -884,9 +893,4 @@ fn explain(refusal: &event::Refusal) -> Refusal {
             Refusal::new(Kind::TooLong, message)
         }
     }
-}
-
-/// The amount of a reservation that a whole budget of a new tenant covers, for messages.
-pub(super) fn credits(amount: MicroCredits) -> String {
-    format!("{}.{:06}", amount.0 / 1_000_000, amount.0 % 1_000_000)
 }

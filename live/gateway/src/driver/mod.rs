@@ -8,4 +8,5 @@ mod payload;
 pub mod start;
 
 pub use handle::Handle;
+pub use hands::News;
 pub use start::{Config, Error, Gateway, start};

@@ -153,6 +153,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         counter: AtomicU64::new(clock::now().0),
         metrics: Mutex::new(String::new()),
         workers: AtomicU64::new(0),
+        has_referee: AtomicBool::new(false),
         fault: Mutex::new(None),
         draining: AtomicBool::new(false),
         started_at: clock::now().0 / 1_000_000,

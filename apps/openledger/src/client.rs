@@ -1,0 +1,77 @@
+//! A small HTTP client for the gateway's own API: `up` asks itself one real request through it.
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longest wait for a response: what the gateway itself allows a request.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Asks one gateway with one key.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    base: String,
+    key: String,
+}
+
+/// A response.
+pub(crate) struct Response {
+    /// The status code.
+    pub(crate) status: u16,
+    /// The bytes.
+    pub(crate) body: Bytes,
+}
+
+impl Response {
+    /// The body of a success; the error's message otherwise.
+    pub(crate) fn json(&self) -> anyhow::Result<serde_json::Value> {
+        let value: serde_json::Value = serde_json::from_slice(&self.body).context("the answer is not JSON")?;
+        if self.status == 200 {
+            return Ok(value);
+        }
+        bail!("status {}: {}", self.status, value["error"]["message"].as_str().unwrap_or("no message"))
+    }
+}
+
+impl Client {
+    /// For the gateway at an address.
+    pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let pool = Pool::builder(TokioExecutor::new()).build(connector);
+        Self { pool, base: format!("http://{address}"), key: key.to_owned() }
+    }
+
+    /// Sends a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<Response> {
+        self.send("POST", path, body).await
+    }
+
+    /// Fetches.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        self.send("GET", path, Vec::new()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Response> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {}", self.key))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let exchange = async {
+            let response = self.pool.request(request).await?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await?.to_bytes();
+            anyhow::Ok(Response { status, body })
+        };
+        tokio::time::timeout(LIMIT, exchange).await.context("the gateway did not answer in time")?
+    }
+}

@@ -1,0 +1,104 @@
+//! A data folder: who lives in it, and their keys.
+
+use anyhow::{Context as _, bail};
+use ol_gateway::ApiKey;
+use ol_protocol::TenantId;
+use ol_protocol::certificate::Certificate;
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::key::SecretKey;
+use ol_protocol::{GatewayId, IssuerId, Micros, NetworkId, NodeId, OperatorId};
+use ol_store::keyfile;
+use std::path::{Path, PathBuf};
+
+/// A folder of keys and databases.
+#[derive(Debug, Clone)]
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    /// The folder, made if it isn't there.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
+        Ok(Self(path.to_path_buf()))
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A folder in it.
+    pub(crate) fn sub(&self, name: &str) -> anyhow::Result<Self> {
+        Self::open(&self.0.join(name))
+    }
+
+    /// A key of a name, made at first use.
+    pub(crate) fn key(&self, name: &str) -> anyhow::Result<SecretKey> {
+        let path = self.0.join(format!("{name}.key"));
+        keyfile::load_or_create(&path).with_context(|| format!("the key {}", path.display()))
+    }
+
+    /// A secret of a name, made at first use.
+    pub(crate) fn secret(&self, name: &str) -> anyhow::Result<[u8; 32]> {
+        let path = self.0.join(format!("{name}.secret"));
+        keyfile::secret_file(&path).with_context(|| format!("the secret {}", path.display()))
+    }
+
+    /// The key of a tenant that lives here: the same at every start.
+    pub(crate) fn api_key(&self, name: &str) -> anyhow::Result<ApiKey> {
+        Ok(ApiKey::from_secret(&self.secret(&format!("tenant-{name}"))?))
+    }
+
+    /// The parameters of a new network of the keys here.
+    pub(crate) fn genesis(&self, epoch: Micros, audit: AuditRule) -> anyhow::Result<Genesis> {
+        Ok(Genesis {
+            issuer: IssuerId(self.key("issuer")?.public()),
+            gateway: GatewayId(self.key("gateway")?.public()),
+            referee: NodeId(self.key("referee")?.public()),
+            referee_operator: OperatorId(self.key("referee-operator")?.public()),
+            born_at: ol_drive::clock::now(),
+            epoch,
+            split: Split::DEFAULT,
+            audit,
+            escrow: EscrowRule::DEFAULT,
+        })
+    }
+
+    /// A node's key and its operator's certificate for it.
+    pub(crate) fn identity(&self, node: &str, operator: &str, network: NetworkId) -> anyhow::Result<Identity> {
+        let (key, owner) = (self.key(node)?, self.key(operator)?);
+        let certificate = Certificate::issue(&owner, network, NodeId(key.public()), ol_drive::clock::now());
+        Ok(Identity { key, certificate })
+    }
+
+    /// Refuses a folder that another kind of process uses.
+    pub(crate) fn claim(&self, what: &str) -> anyhow::Result<()> {
+        let path = self.0.join("kind");
+        match std::fs::read_to_string(&path) {
+            Ok(found) if found.trim() == what => Ok(()),
+            Ok(found) => bail!(
+                "{} holds {} and can't be used for {what}: give another folder with --data-dir",
+                self.0.display(),
+                found.trim()
+            ),
+            Err(_) => std::fs::write(&path, format!("{what}\n"))
+                .with_context(|| format!("cannot write {}: is the disk full, or the folder read-only?", path.display())),
+        }
+    }
+}
+
+/// Who a node is.
+pub(crate) struct Identity {
+    /// Its key.
+    pub(crate) key: SecretKey,
+    /// Its operator's word.
+    pub(crate) certificate: Certificate,
+}
+
+/// The account of a tenant by the name that the gateway's owner gave it.
+pub(crate) fn tenant_id(network: NetworkId, name: &str) -> TenantId {
+    let full = digest(Domain::Task, &[b"tenant", &network.0, name.as_bytes()]).0;
+    let mut id = [0; 16];
+    id.copy_from_slice(&full[..16]);
+    TenantId(id)
+}

@@ -1,0 +1,139 @@
+//! `openledger ledger`: what a gateway's log says.
+
+use crate::logging::say;
+use crate::{config::Role, flags};
+use anyhow::Context as _;
+use ol_gateway::driver::start::settle;
+use ol_ledger::Account;
+use ol_protocol::record::Record;
+use ol_store::{Read, SqliteReader};
+use std::process::ExitCode;
+
+/// Look into a gateway's ledger.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Every account and what is on it, as of the last settled epoch.
+    Balances(flags::Common),
+    /// The settled epochs.
+    Epochs(flags::Common),
+    /// The receipts, newest last.
+    Receipts {
+        #[command(flatten)]
+        common: flags::Common,
+        /// Show at most this many of the newest.
+        #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+        last: usize,
+    },
+    /// Check every record, proof and signature of the log, and the books.
+    Fsck(flags::Common),
+}
+
+/// Runs `openledger ledger`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.what {
+        What::Balances(common) => balances(&open(common)?),
+        What::Epochs(common) => epochs(&open(common)?),
+        What::Receipts { common, last } => receipts(&open(common)?, *last),
+        What::Fsck(common) => fsck(&open(common)?),
+    }
+}
+
+fn open(common: &flags::Common) -> anyhow::Result<SqliteReader> {
+    let config = flags::load(Role::Gateway, common, None, None, None)?;
+    let path = config.data_dir.join("network").join("gateway.db");
+    anyhow::ensure!(
+        path.exists(),
+        "no ledger in {}: start a gateway there first, or name its folder with --data-dir",
+        config.data_dir.display()
+    );
+    SqliteReader::open(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// An amount as people read it.
+pub(crate) fn credits(micro: i128) -> String {
+    let sign = if micro < 0 { "-" } else { "" };
+    let micro = micro.unsigned_abs();
+    format!("{sign}{}.{:06}", micro / 1_000_000, micro % 1_000_000)
+}
+
+fn balances(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+    let settler = settle(reader)?;
+    say(format!("{:<14} {:<66} {:>20}", "account", "whose", "credits"));
+    for (account, balance) in settler.ledger().balances() {
+        let (kind, whose) = match account {
+            Account::Issuer => ("issuer", String::new()),
+            Account::Tenant(id) => ("tenant", id.to_string()),
+            Account::Pending => ("pending", String::new()),
+            Account::Escrow(id) => ("escrow", format!("node {id}")),
+            Account::Operator(id) => ("operator", id.to_string()),
+            Account::Verification => ("verification", String::new()),
+            Account::Reserve => ("reserve", String::new()),
+            Account::Gateway(id) => ("gateway", id.to_string()),
+        };
+        say(format!("{kind:<14} {whose:<66} {:>20}", credits(balance)));
+    }
+    say(format!("the open epoch is {}", settler.epoch()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn epochs(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+    say(format!("{:>8}  {:>10}  {:<16}  checkpoint", "epoch", "record", "state"));
+    for record in ol_store::records(reader, 0..reader.size()?) {
+        let (index, record) = record?;
+        if let Record::Close(close) = record {
+            let signed = reader.checkpoint(close.epoch)?.map_or("not signed yet", |_| "signed");
+            say(format!("{:>8}  {index:>10}  {:<16}  {signed}", close.epoch.0, &close.state.to_string()[..16]));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn receipts(reader: &SqliteReader, last: usize) -> anyhow::Result<ExitCode> {
+    let mut shown = std::collections::VecDeque::new();
+    for record in ol_store::records(reader, 0..reader.size()?) {
+        let (index, record) = record?;
+        if let Record::Receipt(receipt) = record {
+            if shown.len() == last {
+                shown.pop_front();
+            }
+            shown.push_back((index, receipt));
+        }
+    }
+    say(format!(
+        "{:>8}  {:<32}  {:>7}  {:<8}  {:>6}  {:>6}  {:>12}",
+        "record", "task", "attempt", "node", "prompt", "output", "credits"
+    ));
+    for (index, receipt) in shown {
+        let (c, charge) = (&receipt.commitment, &receipt.charge);
+        say(format!(
+            "{index:>8}  {:<32}  {:>7}  {:<8}  {:>6}  {:>6}  {:>12}",
+            c.task.to_string(),
+            c.attempt,
+            c.node.short(),
+            charge.prompt_tokens.0,
+            charge.output_tokens.0,
+            credits(i128::from(charge.amount.0))
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+    let findings = ol_store::fsck(reader);
+    for finding in &findings {
+        say(format!("WRONG   {finding}"));
+    }
+    let settler = settle(reader)?;
+    if let Err(fault) = settler.ledger().check() {
+        say(format!("WRONG   the books: {fault}"));
+        return Ok(ExitCode::FAILURE);
+    }
+    say(format!("{} records checked, {} faults", reader.size()?, findings.len()));
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,100 @@
+//! Which models a node serves, loaded once and shared by the nodes of a process.
+
+use crate::config::Config;
+use crate::fetch;
+use crate::home::Home;
+use anyhow::Context as _;
+use ol_engine::{Cheat, Engine, Model, Options};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Public names of the default models.
+const LLAMA: &str = "smollm2-135m-instruct";
+const MINILM: &str = "all-minilm-l6-v2";
+
+/// In place of a path: a seeded random model that babbles, for trying things out without a download.
+const TINY: &str = "tiny";
+
+/// Loaded models.
+#[derive(Clone)]
+pub(crate) struct Models {
+    text: Arc<Model>,
+    vectors: Arc<Model>,
+}
+
+/// How the engines of a node run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// Requests at the same time.
+    pub(crate) slots: u32,
+    /// Threads that compute, 0 for one a core.
+    pub(crate) threads: u32,
+    /// How the node cheats, if it does.
+    pub(crate) cheat: Option<Cheat>,
+}
+
+impl Models {
+    /// Loads what the configuration names, and fetches the default models where it names none.
+    pub(crate) fn load(config: &Config, home: &Home) -> anyhow::Result<Self> {
+        let (text, vectors) = match (&config.model, &config.embedding_model) {
+            (Some(text), Some(vectors)) => (named(text, None)?, bert(vectors, None)?),
+            (text, vectors) => {
+                let defaults = fetch::ensure(home.sub("models")?.path(), fetch::Progress::detect())?;
+                let open_text = || match text {
+                    Some(path) => named(path, None),
+                    None => named(&defaults.llama, Some(LLAMA)),
+                };
+                let open_vectors = || match vectors {
+                    Some(path) => bert(path, None),
+                    None => bert(&defaults.minilm, Some(MINILM)),
+                };
+                std::thread::scope(|scope| {
+                    let vectors = scope.spawn(open_vectors);
+                    let text = open_text();
+                    let vectors = vectors.join().map_err(|_| anyhow::anyhow!("loading the embedding model failed"))?;
+                    anyhow::Ok((text?, vectors?))
+                })?
+            }
+        };
+        Ok(Self { text: Arc::new(text), vectors: Arc::new(vectors) })
+    }
+
+    /// The model that continues text.
+    pub(crate) fn text(&self) -> Arc<Model> {
+        self.text.clone()
+    }
+
+    /// The name of the model that continues text.
+    pub(crate) fn text_name(&self) -> String {
+        self.text.variant().name.clone()
+    }
+
+    /// Engines of their own over the shared weights.
+    pub(crate) fn engines(&self, run: Run) -> Vec<Arc<dyn Engine>> {
+        let Run { slots, threads, cheat } = run;
+        let options = Options { slots, threads, cheat };
+        vec![ol_engine::start(self.text.clone(), options), ol_engine::start(self.vectors.clone(), options)]
+    }
+}
+
+fn named(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {
+    if path == Path::new(TINY) {
+        return Ok(Model::tiny(1)?.named(TINY));
+    }
+    let model = Model::open_gguf(path).with_context(|| format!("cannot load the model {}", path.display()))?;
+    Ok(match name {
+        Some(name) => model.named(name),
+        None => model,
+    })
+}
+
+fn bert(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {
+    if path == Path::new(TINY) {
+        return Ok(Model::tiny_bert(1).named("tiny-embeddings"));
+    }
+    let model = Model::open_bert(path).with_context(|| format!("cannot load the embedding model {}", path.display()))?;
+    Ok(match name {
+        Some(name) => model.named(name),
+        None => model,
+    })
+}

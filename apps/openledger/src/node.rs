@@ -1,0 +1,87 @@
+//! `openledger node`.
+
+use crate::config::Role;
+use crate::home::Home;
+use crate::logging::say;
+use crate::models::{Models, Run};
+use crate::{flags, gateway, logging};
+use anyhow::Context as _;
+use ol_engine::Instant;
+use ol_node::dial;
+use ol_protocol::id::hex;
+use ol_protocol::ticket::Ticket;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Start a node and join a gateway.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The ticket that the gateway printed: one line, ol1:HOST:PORT/GATEWAY/NETWORK.
+    #[arg(long, value_name = "TICKET")]
+    join: Ticket,
+    /// Answer at once with this many fixed tokens instead of running a model: to measure coordination alone.
+    #[arg(long, value_name = "TOKENS", hide = true)]
+    instant: Option<u32>,
+    #[command(flatten)]
+    common: flags::Common,
+    #[command(flatten)]
+    working: flags::Working,
+    #[command(flatten)]
+    token: flags::Token,
+}
+
+/// Threads of a node's runtime beside its engine's.
+const WORKERS: usize = 1;
+
+/// A runtime for nodes.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("ol-node")
+        .enable_all()
+        .build()
+        .context("cannot start the node's threads")
+}
+
+/// Runs `openledger node`.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = flags::load(Role::Node, &args.common, None, Some(&args.working), Some(&args.token))?;
+    logging::start(&config.log, config.log_format)?;
+    let data = Home::open(&config.data_dir)?;
+    let home = data.sub("node")?;
+    home.claim("a node")?;
+    let engines = match args.instant {
+        Some(tokens) => vec![Arc::new(Instant::new(config.slots.get(), tokens)) as Arc<dyn ol_engine::Engine>],
+        None => {
+            let threads = config.threads.map_or(0, std::num::NonZero::get);
+            Models::load(&config, &data)?.engines(Run { slots: config.slots.get(), threads, cheat: None })
+        }
+    };
+    let identity = home.identity("node", "operator", args.join.network)?;
+    say(format!("node     {}", hex(&identity.key.public())));
+    say(format!("operator {}", identity.certificate.operator));
+    runtime()?.block_on(async {
+        let mut running = dial::start(ol_node::Config {
+            ticket: args.join,
+            key: identity.key,
+            certificate: identity.certificate,
+            role: ol_net::frame::Role::Worker,
+            join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
+            region: config.region.clone(),
+            engines,
+            data_dir: home.path().to_path_buf(),
+        })?;
+        tokio::select! {
+            ended = running.ended() => {
+                ended?;
+                Ok(ExitCode::SUCCESS)
+            }
+            signal = gateway::wait_for_signal() => {
+                signal?;
+                say("leaving: finishing what runs, then handing in the last batch");
+                running.drain().await;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}

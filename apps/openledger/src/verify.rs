@@ -1,0 +1,61 @@
+//! `openledger verify`: a receipt, offline.
+
+use crate::logging::say;
+use anyhow::Context as _;
+use ol_gateway::driver::document::{Outcome, verify};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Longest file that is read: a response of a million tokens stays below.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Check a receipt offline, and request and response bytes against it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The receipt, as GET /v1/receipts/{id} gives it.
+    #[arg(value_name = "RECEIPT.json")]
+    receipt: PathBuf,
+    /// The request's body, byte for byte as it was sent.
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
+    /// The response's body, byte for byte as it came.
+    #[arg(long, value_name = "FILE")]
+    response: Option<PathBuf>,
+}
+
+/// Runs `openledger verify`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let text = read(&args.receipt)?;
+    let document = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not JSON: save the receipt as the API gave it", args.receipt.display()))?;
+    let request = args.request.as_deref().map(read).transpose()?;
+    let response = args.response.as_deref().map(read).transpose()?;
+    let checks = verify(&document, request.as_deref(), response.as_deref())
+        .with_context(|| format!("cannot check {}", args.receipt.display()))?;
+    let (mut failed, mut open) = (0, 0);
+    for check in &checks {
+        match &check.result {
+            Outcome::Holds => say(format!("ok      {}", check.what)),
+            Outcome::Fails(why) => {
+                failed += 1;
+                say(format!("WRONG   {}: {why}", check.what));
+            }
+            Outcome::Open(why) => {
+                open += 1;
+                say(format!("open    {}: {why}", check.what));
+            }
+        }
+    }
+    say(match (failed, open) {
+        (0, 0) => format!("the receipt holds: {} checks", checks.len()),
+        (0, open) => format!("the receipt holds so far: {} checks, {open} can't be made yet", checks.len()),
+        (failed, _) => format!("the receipt does NOT hold: {failed} of {} checks fail", checks.len()),
+    });
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+    anyhow::ensure!(size <= FILE_BYTES_MAX, "{} has {size} bytes, more than any receipt or answer", path.display());
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

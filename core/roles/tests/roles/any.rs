@@ -1,0 +1,289 @@
+//! Arbitrary inputs, from a seed: mostly about the same few nodes and tasks, so that they meet.
+
+use ol_protocol::batch::{BatchHeader, SignedBatch, VerifiedBatch};
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::key::Signature;
+use ol_protocol::prf::{Noise, Seed};
+use ol_protocol::record::AttemptId;
+use ol_protocol::top_up::TopUp;
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{
+    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Price, TaskId,
+    TenantId, TokenCount, VariantId,
+};
+use ol_roles::gateway::event::{Input, Submission};
+use ol_roles::node::{self, FailCode, Work};
+
+/// Draws values.
+#[derive(Debug)]
+pub(crate) struct Any {
+    noise: Noise,
+    drawn: u32,
+    network: NetworkId,
+    gateway: GatewayId,
+    // Orders and audits that a gateway gave out, to be sent back.
+    pub(crate) orders: Vec<(AttemptId, Vec<u8>)>,
+    pub(crate) audits: Vec<AuditId>,
+}
+
+impl Any {
+    pub(crate) fn new(seed: u64, network: NetworkId, gateway: GatewayId) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let noise = Noise::new(&Seed(bytes), 0);
+        Self { noise, drawn: 0, network, gateway, orders: Vec::new(), audits: Vec::new() }
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.drawn += 1;
+        ((u64::from(self.noise.word(self.drawn)) * u64::from(bound)) >> 32) as u32
+    }
+
+    // Mostly small, sometimes at the edge of its type.
+    fn number(&mut self) -> u32 {
+        match self.below(10) {
+            0 => u32::MAX - self.below(3),
+            1 => self.below(u32::MAX),
+            _ => self.below(40),
+        }
+    }
+
+    fn large(&mut self) -> u64 {
+        match self.below(8) {
+            0 => u64::MAX - u64::from(self.below(3)),
+            _ => u64::from(self.number()),
+        }
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        [self.below(4) as u8; N]
+    }
+
+    fn truth(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    fn tokens(&mut self) -> TokenCount {
+        TokenCount(self.number())
+    }
+
+    fn node(&mut self) -> NodeId {
+        NodeId(self.bytes())
+    }
+
+    fn variant(&mut self) -> VariantId {
+        VariantId([self.below(8) as u8 / 7; 32])
+    }
+
+    fn digest(&mut self) -> Digest {
+        Digest([self.below(5) as u8 / 4; 32])
+    }
+
+    fn attempt(&mut self) -> AttemptId {
+        let known = self.orders.len() as u32;
+        let index = self.below(known) as usize;
+        match known > 0 && self.below(4) > 0 {
+            true => self.orders[index].0,
+            false => AttemptId { task: TaskId([self.below(12) as u8; 16]), attempt: self.below(5) as u8 },
+        }
+    }
+
+    fn audit(&mut self) -> AuditId {
+        let known = self.audits.len() as u32;
+        let index = self.below(known) as usize;
+        if known > 0 { self.audits[index] } else { AuditId(self.bytes()) }
+    }
+
+    fn finish(&mut self) -> Finish {
+        Finish::from_byte(self.below(5) as u8).expect("five cases")
+    }
+
+    fn code(&mut self) -> FailCode {
+        let codes =
+            [FailCode::Invalid, FailCode::Overloaded, FailCode::Draining, FailCode::UnknownVariant, FailCode::Internal];
+        codes[self.below(5) as usize]
+    }
+
+    fn micros(&mut self) -> Micros {
+        Micros(self.large())
+    }
+
+    fn commitment(&mut self, node: NodeId, attempt: AttemptId) -> Commitment {
+        Commitment {
+            network: self.network,
+            gateway: self.gateway,
+            node,
+            operator: OperatorId(self.bytes()),
+            task: attempt.task,
+            attempt: attempt.attempt,
+            epoch: Epoch(u64::from(self.below(4))),
+            variant: self.variant(),
+            sampler_version: 1,
+            prompt: self.digest(),
+            seed: self.digest(),
+            output: self.digest(),
+            log_probs: self.digest(),
+            finish: self.finish(),
+            prompt_tokens: self.tokens(),
+            output_tokens: self.tokens(),
+            resumed_from: self.tokens(),
+            first_token: self.micros(),
+            total: self.micros(),
+        }
+    }
+
+    fn batch(&mut self) -> Input {
+        let node = self.node();
+        let count = self.below(4) as usize;
+        let attempts: Vec<AttemptId> = (0..count).map(|_| self.attempt()).collect();
+        let commitments: Vec<Commitment> = attempts.iter().map(|id| self.commitment(node, *id)).collect();
+        let mut orders: Vec<Vec<u8>> = attempts.iter().map(|id| self.order(id)).collect();
+        if self.below(10) == 0 {
+            orders.pop();
+        }
+        let header = BatchHeader {
+            network: self.network,
+            gateway: self.gateway,
+            node,
+            operator: OperatorId(self.bytes()),
+            sequence: u64::from(self.below(4)),
+            epoch: Epoch(0),
+            count: commitments.len() as u16,
+            root: self.digest(),
+        };
+        let batch = SignedBatch { header, commitments, signature: Signature([9; 64]) };
+        Input::Batch { batch: VerifiedBatch::trusted(batch), orders }
+    }
+
+    fn order(&mut self, id: &AttemptId) -> Vec<u8> {
+        let known = self.orders.iter().rev().find(|(of, _)| of == id).map(|(_, order)| order.clone());
+        known.unwrap_or_else(|| vec![3; 100])
+    }
+
+    fn verdict(&mut self) -> Verdict {
+        Verdict {
+            network: self.network,
+            audit: self.audit(),
+            auditor: self.node(),
+            operator: OperatorId(self.bytes()),
+            level: Level::from_byte(self.below(3) as u8).expect("three cases"),
+            variant: self.variant(),
+            prompt: self.digest(),
+            seed: self.digest(),
+            output: self.digest(),
+            log_probs: self.digest(),
+            prompt_tokens: self.tokens(),
+            scored_tokens: self.tokens(),
+            worst_margin_micro: self.number(),
+            margin_sum_micro: self.large(),
+            finish_fits: self.truth(),
+            signature: Signature([8; 64]),
+        }
+    }
+
+    fn submission(&mut self) -> Submission {
+        Submission {
+            task: TaskId([self.below(12) as u8; 16]),
+            tenant: TenantId(self.bytes()),
+            variant: self.variant(),
+            prompt_tokens_max: self.tokens(),
+            output_tokens_max: self.tokens(),
+            price: Price {
+                prompt_per_million: MicroCredits(self.large()),
+                output_per_million: MicroCredits(1_000_000),
+            },
+            deadline: self.micros(),
+            request: self.digest(),
+        }
+    }
+
+    fn top_up(&mut self) -> TopUp {
+        TopUp {
+            network: self.network,
+            issuer: IssuerId(self.bytes()),
+            gateway: self.gateway,
+            tenant: TenantId(self.bytes()),
+            amount: MicroCredits(self.large()),
+            serial: self.large(),
+            signature: Signature([7; 64]),
+        }
+    }
+
+    /// An input of a gateway.
+    pub(crate) fn gateway_input(&mut self) -> Input {
+        match self.below(26) {
+            0 => Input::NodeJoined {
+                node: self.node(),
+                operator: OperatorId(self.bytes()),
+                referee: self.below(5) == 0,
+                variants: vec![self.variant()],
+            },
+            1 => Input::NodeLeft { node: self.node() },
+            2 => Input::NodeDraining { node: self.node() },
+            3..=5 => Input::Granted { node: self.node(), variant: self.variant(), total: self.large() },
+            6 => Input::RoundTrip { node: self.node(), took: self.micros() },
+            7..=9 => Input::Submitted(self.submission()),
+            10 => Input::Started { node: self.node(), attempt: self.attempt(), prompt_tokens: self.tokens() },
+            11 | 12 => {
+                let (count, added) = (self.tokens(), self.tokens());
+                Input::Progress { node: self.node(), attempt: self.attempt(), count, added }
+            }
+            13 | 14 => {
+                let (node, attempt) = (self.node(), self.attempt());
+                Input::Done { node, commitment: self.commitment(node, attempt), relayed: self.digest() }
+            }
+            15 => Input::Failed { node: self.node(), attempt: self.attempt(), code: self.code() },
+            16 => Input::ClientGone { task: self.attempt().task },
+            17 => Input::Responded { task: self.attempt().task, response: self.digest() },
+            18 | 19 => self.batch(),
+            20 => Input::Durable { append: self.large() },
+            21 => Input::Verdict { node: self.node(), verdict: self.verdict(), agrees: self.truth() },
+            22 => Input::AuditRefused { node: self.node(), audit: self.audit() },
+            23 => Input::PayloadLost { audit: self.audit() },
+            24 => match self.below(3) {
+                0 => Input::TopUp(self.top_up()),
+                1 => Input::Misbehaved { node: self.node() },
+                _ => Input::NodeLeft { node: self.node() },
+            },
+            _ => Input::Tick,
+        }
+    }
+
+    /// An input of a node.
+    pub(crate) fn node_input(&mut self) -> node::Input {
+        let attempt = AttemptId { task: TaskId([self.below(6) as u8; 16]), attempt: self.below(3) as u8 };
+        match self.below(20) {
+            0 => node::Input::Connected { acked: self.large() >> 1, epoch: Epoch(u64::from(self.number())) },
+            1 => node::Input::Disconnected,
+            2..=6 => node::Input::Assigned {
+                attempt,
+                variant: self.variant(),
+                epoch: Epoch(u64::from(self.number())),
+                resumed_from: self.tokens(),
+            },
+            7 => node::Input::Cancelled { attempt },
+            8 => node::Input::FirstToken { attempt },
+            9..=11 => node::Input::Finished { attempt, work: self.work() },
+            12 => node::Input::EngineFailed { attempt, code: self.code() },
+            13 => node::Input::AuditAsked { audit: self.audit(), variant: self.variant() },
+            14 => node::Input::AuditDone { audit: self.audit() },
+            15 => node::Input::Stored { sequence: u64::from(self.below(6)) },
+            16 => node::Input::Acked { sequence: u64::from(self.below(6)) },
+            17 => node::Input::EpochBegan { epoch: Epoch(self.large()) },
+            18 if self.below(20) == 0 => node::Input::Drain,
+            _ => node::Input::Tick,
+        }
+    }
+
+    fn work(&mut self) -> Work {
+        Work {
+            prompt: self.digest(),
+            seed: self.digest(),
+            output: self.digest(),
+            log_probs: self.digest(),
+            finish: self.finish(),
+            prompt_tokens: self.tokens(),
+            output_tokens: self.tokens(),
+        }
+    }
+}

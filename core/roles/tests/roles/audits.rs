@@ -1,0 +1,177 @@
+//! Audits: who does them, whose word counts, and what they cost whom.
+
+use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, commitment, found, node, referee, verdict_of};
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::verdict::Level;
+use ol_protocol::{AuditId, Digest, Micros, NodeId};
+use ol_roles::gateway::event::{Input, Output};
+
+// One answered and drawn task of node 10, with the nodes given beside it; the audits that were asked for.
+fn drawn(others: &[u8]) -> (Bench, Commitment, Vec<(NodeId, AuditId, Level)>) {
+    let mut bench = Bench::new();
+    bench.join(10);
+    let to: Assigned = bench.assign(1);
+    let mut out: Vec<Output> = others.iter().flat_map(|n| bench.join(*n)).collect();
+    let answer = bench.answer(&to, 8);
+    bench.batch(0, &[(&answer, &to)]);
+    out.extend(bench.write());
+    let asked = asked(&out).into_iter().map(|(auditor, audit, _, level)| (auditor, audit, level)).collect();
+    (bench, answer, asked)
+}
+
+fn five() -> (Bench, Commitment, u8, AuditId) {
+    let (bench, answer, asked) = drawn(&[3, 11, 12, 13, 14]);
+    let (auditor, audit, level) = asked[0];
+    assert_eq!(level, Level::CrossAudit);
+    (bench, answer, auditor.0[0], audit)
+}
+
+#[test]
+fn below_five_operators_the_referee_audits() {
+    let (mut bench, answer, asked) = drawn(&[3, 11, 12, 13]);
+    assert_eq!(asked.iter().map(|a| (a.0, a.2)).collect::<Vec<_>>(), [(referee(), Level::Referee)]);
+    let out = bench.verdict(3, asked[0].1, &answer, |_| {});
+    assert_eq!(found(&out), [(node(10), Some(true))]);
+}
+
+#[test]
+fn with_five_operators_another_operators_node_audits() {
+    let (mut bench, answer, auditor, audit) = five();
+    assert!((11..15).contains(&auditor));
+    assert_eq!(found(&bench.verdict(auditor, audit, &answer, |_| {})), [(node(10), Some(true))]);
+}
+
+#[test]
+fn nobody_audits_without_a_free_slot_unless_it_is_the_referee() {
+    let (_, _, asked) = drawn(&[]);
+    assert_eq!(asked, []);
+}
+
+#[test]
+fn a_failure_goes_to_the_referee_and_its_word_is_final() {
+    for (margin, passed) in [(100, true), (1_000_000, false)] {
+        let (mut bench, answer, auditor, audit) = five();
+        let out = bench.verdict(auditor, audit, &answer, |v| v.worst_margin_micro = 1_000_000);
+        assert_eq!(found(&out), []);
+        assert_eq!(asked(&out).iter().map(|a| (a.0, a.3)).collect::<Vec<_>>(), [(referee(), Level::Referee)]);
+        let out = bench.verdict(3, audit, &answer, |v| v.worst_margin_micro = margin);
+        assert_eq!(found(&out), [(node(10), Some(passed))]);
+    }
+}
+
+#[test]
+fn log_probabilities_that_differ_are_a_doubt_that_the_referee_settles() {
+    let (mut bench, answer, auditor, audit) = five();
+    let out = bench.feed(doubtful(auditor, audit, &answer));
+    assert_eq!((found(&out), asked(&out)[0].3), (vec![], Level::Referee));
+    let out = bench.feed(doubtful(3, audit, &answer));
+    assert_eq!(found(&out), [(node(10), Some(true))]);
+}
+
+fn doubtful(by: u8, audit: AuditId, answer: &Commitment) -> Input {
+    Input::Verdict { node: node(by), verdict: verdict_of(by, audit, answer), agrees: false }
+}
+
+#[test]
+fn a_verdict_over_other_content_blames_nobody_and_another_looks() {
+    let (mut bench, answer, auditor, audit) = five();
+    let out = bench.verdict(auditor, audit, &answer, |v| v.output = Digest([0xee; 32]));
+    let next = asked(&out)[0];
+    assert!(next.0 != node(auditor) && found(&out).is_empty());
+    assert_eq!(found(&bench.verdict(next.0.0[0], audit, &answer, |_| {})), [(node(10), Some(true))]);
+}
+
+#[test]
+fn what_the_referee_does_not_recognise_is_unauditable_and_not_asked_again() {
+    let (mut bench, answer, asked) = drawn(&[3]);
+    let out = bench.verdict(3, asked[0].1, &answer, |v| v.output = Digest([0xee; 32]));
+    assert_eq!((found(&out), bench.gateway.auditing()), (vec![(node(10), None)], 0));
+}
+
+#[test]
+fn a_verdict_that_nobody_asked_for_changes_nothing() {
+    let (mut bench, answer, auditor, audit) = five();
+    let stranger = (11..15).find(|n| *n != auditor).expect("there are four");
+    assert_eq!(bench.verdict(stranger, audit, &answer, |v| v.worst_margin_micro = 1_000_000), []);
+    assert_eq!(bench.verdict(auditor, AuditId([0; 16]), &answer, |_| {}), []);
+    assert_eq!((bench.gateway.counters().late, bench.gateway.auditing()), (2, 1));
+}
+
+#[test]
+fn a_worker_can_not_speak_as_the_referee() {
+    let (mut bench, answer, auditor, audit) = five();
+    let out = bench.verdict(auditor, audit, &answer, |v| {
+        v.level = Level::Referee;
+        v.worst_margin_micro = 1_000_000;
+    });
+    assert_eq!(found(&out), []);
+}
+
+#[test]
+fn an_auditor_that_leaves_gives_up_or_takes_too_long_is_replaced() {
+    let replaced: [fn(&mut Bench, NodeId, AuditId) -> Vec<Output>; 3] = [
+        |bench, node, _| bench.feed(Input::NodeLeft { node }),
+        |bench, node, audit| bench.feed(Input::AuditRefused { node, audit }),
+        |bench, _, _| bench.wait(Micros::from_secs(121)),
+    ];
+    for replace in replaced {
+        let (mut bench, _, auditor, audit) = five();
+        let out = replace(&mut bench, node(auditor), audit);
+        let next = asked(&out);
+        assert_eq!(next.len(), 1);
+        assert!(next[0].1 == audit && next[0].0 != node(auditor), "{next:?}");
+    }
+}
+
+#[test]
+fn a_lost_payload_is_paid_and_counts_against_nobody() {
+    let (mut bench, _, asked) = drawn(&[3]);
+    let out = bench.feed(Input::PayloadLost { audit: asked[0].1 });
+    assert_eq!(found(&out), [(node(10), None)]);
+    bench.write();
+    let summary = bench.close();
+    assert_eq!((summary.settled, summary.charged.0, summary.refunded.0), (1, 18, 0));
+    assert_eq!(bench.gateway.settler().standing(node(10), VARIANT).failed, 0);
+}
+
+#[test]
+fn a_close_holds_what_is_drawn_and_not_audited() {
+    let (mut bench, answer, asked) = drawn(&[3]);
+    let held = bench.close();
+    assert_eq!((held.settled, held.held), (0, 1));
+    bench.verdict(3, asked[0].1, &answer, |_| {});
+    bench.write();
+    let settled = bench.close();
+    assert_eq!((settled.settled, settled.held, settled.charged.0), (1, 0, 18));
+}
+
+#[test]
+fn a_failed_result_is_not_paid_and_its_tenant_may_spend_the_money_again() {
+    let (mut bench, answer, asked) = drawn(&[3]);
+    bench.verdict(3, asked[0].1, &answer, |v| v.worst_margin_micro = 1_000_000);
+    bench.write();
+    assert_eq!(bench.available(), FUNDS - 18);
+    let summary = bench.close();
+    assert_eq!((summary.settled, summary.refunded.0, summary.paid_to_nodes.0), (0, 18, 0));
+    assert_eq!((bench.available(), bench.balance()), (FUNDS, i128::from(FUNDS)));
+    assert_eq!(bench.gateway.settler().standing(node(10), VARIANT).failed, 1);
+}
+
+#[test]
+fn an_audit_of_a_receipt_that_settlement_refused_ends() {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench.join(3);
+    let to = bench.assign(1);
+    bench.progress(&to, 8, 8);
+    // Of an epoch that has not begun: the ledger takes no receipt for it.
+    let early = Commitment { epoch: ol_protocol::Epoch(99), ..commitment(&to, 8, Finish::EndOfText) };
+    bench.done(&early);
+    bench.feed(Input::Responded { task: to.attempt.task, response: Digest([0x72; 32]) });
+    bench.batch(0, &[(&early, &to)]);
+    let asked = asked(&bench.write());
+    bench.close();
+    assert_eq!((bench.available(), bench.balance()), (FUNDS, i128::from(FUNDS)));
+    let out = bench.verdict(3, asked[0].1, &early, |_| {});
+    assert_eq!((found(&out), bench.gateway.auditing()), (vec![], 0));
+}

@@ -1,0 +1,190 @@
+//! Batches: acknowledged when they are on disk, paid once, charged by the order where memory is gone.
+
+use crate::world::{Bench, FUNDS, PROMPT, commitment, node, task};
+use ol_protocol::commitment::Finish;
+use ol_protocol::record::Record;
+use ol_protocol::{Digest, Micros, TokenCount};
+use ol_roles::gateway::event::{Input, Output};
+
+fn one_node() -> Bench {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench
+}
+
+fn is_closed(out: &[Output]) -> bool {
+    matches!(out, [Output::Close { node: n, .. }] if *n == node(10))
+}
+
+fn ack(sequence: u64) -> Output {
+    Output::Ack { node: node(10), sequence }
+}
+
+#[test]
+fn a_batch_is_acknowledged_once_it_is_on_disk() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    let out = bench.batch(0, &[(&answer, &to)]);
+    assert!(!out.contains(&ack(0)));
+    assert!(bench.write().contains(&ack(0)));
+    assert_eq!((bench.charged(), bench.available()), (vec![(PROMPT, 8)], FUNDS - 18));
+}
+
+#[test]
+fn a_batch_sent_twice_is_acknowledged_again_and_paid_once() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    bench.batch(0, &[(&answer, &to)]);
+    assert_eq!(bench.batch(0, &[(&answer, &to)]), [], "it is not on disk yet");
+    bench.write();
+    assert_eq!(bench.batch(0, &[(&answer, &to)]), [ack(0)]);
+    bench.close();
+    assert_eq!((bench.charged().len(), bench.available()), (1, FUNDS - 18));
+}
+
+#[test]
+fn an_attempt_under_another_number_is_charged_once() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    bench.batch(0, &[(&answer, &to)]);
+    // In the same epoch it costs nothing at all; later it is given back when the epoch closes.
+    bench.batch(1, &[(&answer, &to), (&answer, &to)]);
+    assert_eq!(bench.available(), FUNDS - 18);
+    bench.write();
+    bench.close();
+    let audit = crate::world::asked(&bench.join(3))[0].1;
+    bench.feed(Input::PayloadLost { audit });
+    bench.write();
+    bench.close();
+    bench.batch(2, &[(&answer, &to)]);
+    bench.write();
+    bench.close();
+    assert_eq!((i128::from(bench.available()), bench.balance()), (9_982, 9_982));
+}
+
+#[test]
+fn a_batch_out_of_sequence_closes_the_link() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    assert!(is_closed(&bench.batch(1, &[(&answer, &to)])));
+    assert_eq!(bench.gateway.next_batch(&node(10)), 0);
+}
+
+#[test]
+fn a_batch_without_its_orders_closes_the_link() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    let mut forged = to.clone();
+    forged.order[40] ^= 1;
+    assert!(is_closed(&bench.batch(0, &[(&answer, &forged)])));
+    bench.grant(10);
+    let second = bench.assign(2);
+    let swapped = crate::world::Assigned { order: second.order, ..to };
+    assert!(is_closed(&bench.batch(0, &[(&answer, &swapped)])));
+}
+
+#[test]
+fn a_batch_that_commits_to_another_answer_closes_the_link() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answer = bench.answer(&to, 8);
+    let other = ol_protocol::commitment::Commitment { output: Digest([0xee; 32]), ..answer };
+    assert!(is_closed(&bench.batch(0, &[(&other, &to)])));
+}
+
+#[test]
+fn a_restart_without_memory_charges_by_the_order() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    bench.progress(&to, 5, 5);
+    bench.restart();
+    assert_eq!(bench.available(), FUNDS);
+    bench.join(10);
+    // It claims more tokens than were asked for: it gets what the order allows, and no prompt for half an answer.
+    bench.batch(0, &[(&commitment(&to, 120, Finish::Cancelled), &to)]);
+    bench.write();
+    assert_eq!((bench.charged(), bench.available()), (vec![(0, 100)], FUNDS - 100));
+}
+
+#[test]
+fn a_restart_keeps_what_was_on_disk_and_takes_again_what_was_not() {
+    let mut bench = one_node();
+    let first = bench.assign(1);
+    let answered = bench.answer(&first, 8);
+    bench.batch(0, &[(&answered, &first)]);
+    bench.write();
+    bench.grant(10);
+    let second = bench.assign(2);
+    let lost = bench.answer(&second, 6);
+    bench.batch(1, &[(&lost, &second)]);
+    bench.restart();
+    assert_eq!((bench.gateway.next_batch(&node(10)), bench.available()), (1, FUNDS - 18));
+    bench.join(10);
+    assert_eq!(bench.batch(0, &[(&answered, &first)]), [ack(0)]);
+    bench.batch(1, &[(&lost, &second)]);
+    bench.write();
+    assert_eq!((bench.charged(), bench.available()), (vec![(PROMPT, 8), (PROMPT, 6)], FUNDS - 34));
+    assert_eq!(bench.gateway.auditing(), 2, "the first audit was taken up again");
+}
+
+#[test]
+fn a_batch_waits_for_its_responses_but_not_for_long() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    bench.progress(&to, 8, 8);
+    let answer = commitment(&to, 8, Finish::EndOfText);
+    bench.done(&answer);
+    assert_eq!(bench.batch(0, &[(&answer, &to)]), []);
+    let out = bench.wait(Micros::from_secs(2));
+    assert!(out.iter().any(|o| matches!(o, Output::Append { .. })), "{out:?}");
+}
+
+#[test]
+fn a_settled_task_is_forgotten_unless_it_is_audited() {
+    let mut bench = one_node();
+    let mut forgotten = 0;
+    for n in 0..12 {
+        let (_, out) = bench.whole(n, u64::from(n), 4);
+        let drawn = usize::from(bench.gateway.counters().audits_drawn as u8);
+        forgotten += usize::from(out.contains(&Output::Forget { task: task(n) }));
+        assert_eq!(forgotten + drawn, usize::from(n) + 1);
+        bench.grant(10);
+    }
+    assert!(forgotten > 0, "after three newcomer's audits some are not drawn");
+}
+
+#[test]
+fn a_log_replays_to_the_same_state_and_a_changed_one_does_not() {
+    let mut bench = one_node();
+    bench.whole(1, 0, 8);
+    bench.close();
+    let replay = |records: &[Record]| ol_roles::Settler::from_log(None, records.iter().cloned());
+    let replayed = replay(&bench.records).expect("its own log");
+    assert_eq!(replayed.digest(), bench.gateway.settler().digest());
+    let at = bench.records.iter().position(|record| matches!(record, Record::Receipt(_))).expect("one");
+    let mut changed = bench.records.clone();
+    let Record::Receipt(receipt) = &mut changed[at] else { panic!("a receipt") };
+    receipt.charge.output_tokens = TokenCount(7);
+    assert!(matches!(replay(&changed), Err(ol_roles::settler::Fault::Batch { .. })));
+    assert!(matches!(replay(&bench.records[1..]), Err(ol_roles::settler::Fault::Genesis)));
+    assert!(matches!(replay(&bench.records[..=at]), Err(ol_roles::settler::Fault::NoBatch { receipts: 1 })));
+}
+
+#[test]
+fn a_snapshot_and_the_records_after_it_are_the_whole_log() {
+    let mut bench = one_node();
+    bench.whole(1, 0, 8);
+    bench.close();
+    let (snapshot, before) = (bench.gateway.settler().to_bytes(), bench.records.len());
+    bench.grant(10);
+    bench.whole(2, 1, 5);
+    let whole = ol_roles::Settler::from_log(None, bench.records.iter().cloned()).expect("its own log");
+    let after = bench.records[before..].iter().cloned();
+    let short = ol_roles::Settler::from_log(Some(&snapshot), after).expect("its own log");
+    assert_eq!(short.digest(), whole.digest());
+}

@@ -1,0 +1,8 @@
+//! The machines by what they do.
+
+mod any;
+mod audits;
+mod batches;
+mod tasks;
+mod total;
+mod world;

@@ -1,0 +1,129 @@
+//! Whatever comes, in whatever order: no panic, sound books, and the same bytes give the same machine.
+
+use crate::any::Any;
+use crate::world::{GATEWAY, genesis, setup};
+use ol_protocol::record::Record;
+use ol_protocol::{Machine, Micros, NodeId, OperatorId, Timestamp, VariantId};
+use ol_roles::gateway::codec::Origin;
+use ol_roles::gateway::event::{Input, Output};
+use ol_roles::{Gateway, Node, node};
+use ol_sched::Limits;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const STEPS: u32 = 300;
+
+fn origin() -> Origin {
+    Origin {
+        now: Timestamp(0),
+        gateway: GATEWAY,
+        master: [9; 32],
+        seed: ol_protocol::prf::Seed([3; 32]),
+        snapshot: None,
+        records: vec![Record::Genesis(genesis())],
+        next_batch: BTreeMap::from([(NodeId([200; 32]), 4)]),
+        limits: Limits::default(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_gateway_takes_any_inputs_and_a_recorded_one_answers_the_same(seed: u64) {
+        let mut any = Any::new(seed, genesis().network(), GATEWAY);
+        let mut gateway = Gateway::new(Timestamp(0), setup());
+        let read = Origin::from_bytes(&Origin { next_batch: BTreeMap::new(), ..origin() }.to_bytes()).unwrap();
+        let mut recorded = Gateway::new(read.now, read.setup().unwrap());
+        let mut now = Timestamp(0);
+        let mut first = vec![Input::TopUp(crate::world::top_up(2, 1_000_000, 1)), Input::Tick];
+        for step in 0..STEPS {
+            now = now.after(Micros(u64::from(any.below(400_000))));
+            let input = first.pop().unwrap_or_else(|| any.gateway_input());
+            let again = Input::from_bytes(&input.to_bytes());
+            prop_assert_eq!(again.as_ref(), Ok(&input), "step {}", step);
+            let (mut out, mut other) = (Vec::new(), Vec::new());
+            gateway.handle(now, input, &mut out);
+            recorded.handle(now, again.unwrap(), &mut other);
+            prop_assert_eq!(&out, &other, "step {}", step);
+            prop_assert_eq!(gateway.settler().ledger().check(), Ok(()), "step {}", step);
+            for output in out {
+                match output {
+                    Output::Assign { attempt, order, .. } => any.orders.push((attempt, order)),
+                    Output::Audit { audit, .. } => any.audits.push(audit),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_takes_any_inputs_and_never_runs_more_than_it_offers(seed: u64) {
+        let mut any = Any::new(seed, genesis().network(), GATEWAY);
+        let mut node = Node::new(node::Setup {
+            network: genesis().network(),
+            gateway: GATEWAY,
+            node: NodeId([1; 32]),
+            operator: OperatorId([1; 32]),
+            slots: vec![(VariantId([0; 32]), 2), (VariantId([1; 32]), 1)],
+            next_batch: 0,
+            unacked: vec![0, 1],
+        });
+        let (mut now, mut granted) = (Timestamp(0), BTreeMap::<VariantId, u64>::new());
+        for step in 0..STEPS {
+            now = now.after(Micros(u64::from(any.below(400_000))));
+            let input = any.node_input();
+            if matches!(input, node::Input::Connected { .. }) {
+                granted.clear();
+            }
+            let mut out = Vec::new();
+            node.handle(now, input, &mut out);
+            prop_assert!(node.running() <= 3, "step {}", step);
+            for output in out {
+                if let node::Output::Grant { variant, total } = output {
+                    let before = granted.insert(variant, total).unwrap_or(0);
+                    prop_assert!(total >= before, "a grant went down in step {}", step);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_are_an_error_or_say_exactly_what_they_are(seed: u64, cut: u16, flip: u16, bit in 0..8u8) {
+        let mut any = Any::new(seed, genesis().network(), GATEWAY);
+        let mut bytes = any.gateway_input().to_bytes();
+        let at = usize::from(flip) % bytes.len();
+        bytes[at] ^= 1 << bit;
+        if let Ok(other) = Input::from_bytes(&bytes) {
+            prop_assert_eq!(other.to_bytes(), bytes.clone());
+        }
+        bytes.truncate(usize::from(cut) % bytes.len());
+        prop_assert!(Input::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn random_bytes_never_panic_a_reader(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Ok(input) = Input::from_bytes(&bytes) {
+            prop_assert_eq!(input.to_bytes(), bytes.clone());
+        }
+        prop_assert!(Origin::from_bytes(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_setup_reads_as_it_was_written_and_no_part_of_it_does() {
+    let with_snapshot = Origin { snapshot: Some(vec![1, 2, 3]), ..origin() };
+    for origin in [origin(), with_snapshot] {
+        let bytes = origin.to_bytes();
+        assert_eq!(Origin::from_bytes(&bytes), Ok(origin));
+        for cut in 0..bytes.len() {
+            assert!(Origin::from_bytes(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_none_is_refused() {
+    let origin = Origin { snapshot: Some(vec![1, 2, 3]), ..origin() };
+    assert_eq!(origin.setup().err(), Some(ol_roles::settler::Fault::Snapshot));
+}

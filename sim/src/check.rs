@@ -1,0 +1,256 @@
+//! What must hold, whatever happens.
+
+use crate::config::{Broken, Report};
+use crate::content::Content;
+use crate::host::Kind;
+use crate::world::{World, tenant};
+use ol_ledger::Account;
+use ol_protocol::record::{AttemptId, Record};
+use ol_protocol::{Epoch, Micros, NodeId, TaskId, Timestamp};
+use ol_roles::gateway::event::Finished;
+use std::collections::BTreeMap;
+
+/// What is known of a task, whatever the gateway says.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    arrived: Timestamp,
+    pub(crate) prompt: u32,
+    // Where the model ends the text, and the request's limit.
+    pub(crate) answer: u32,
+    pub(crate) max: u32,
+    pub(crate) content: Content,
+    pub(crate) attempts: u32,
+    // Whether another than an honest node had it, and a hostile one.
+    pub(crate) foreign: bool,
+    pub(crate) hostile: bool,
+    ends: u32,
+    answered: bool,
+    pub(crate) gone: bool,
+    pub(crate) interrupted: bool,
+    pub(crate) forgotten: bool,
+}
+
+impl Facts {
+    pub(crate) fn new(arrived: Timestamp, prompt: u32, answer: u32, max: u32) -> Self {
+        Self {
+            arrived,
+            prompt,
+            answer,
+            max,
+            content: Content::default(),
+            attempts: 0,
+            foreign: false,
+            hostile: false,
+            ends: 0,
+            answered: false,
+            gone: false,
+            interrupted: false,
+            forgotten: false,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ends > 0 || self.gone || self.interrupted
+    }
+
+    fn times_ended(&self) -> u32 {
+        self.ends + u32::from(self.gone) + u32::from(self.interrupted)
+    }
+
+    pub(crate) fn wrong(&self, task: TaskId, what: &'static str) -> Broken {
+        Broken::Tokens { task: task.short(), what }
+    }
+}
+
+// What a task's receipts charge in all.
+#[derive(Debug, Clone, Copy, Default)]
+struct Charged {
+    prompt: u32,
+    output: u32,
+}
+
+impl World {
+    pub(crate) fn finished(&mut self, task: TaskId, finished: &Finished) -> Result<(), Broken> {
+        self.report.finished += 1;
+        let now = self.now;
+        let facts = self.ended(task)?;
+        facts.answered = true;
+        let whole = facts.answer.min(facts.max);
+        if facts.content.count() != finished.output_tokens.0 {
+            return Err(facts.wrong(task, "charged for another number of tokens than was relayed"));
+        }
+        if !facts.hostile && (facts.content.count() != whole || finished.prompt_tokens.0 != facts.prompt) {
+            return Err(facts.wrong(task, "ended early or late"));
+        }
+        if !facts.foreign && facts.content.foreign_after(0) != 0 {
+            return Err(facts.wrong(task, "tokens of somebody else"));
+        }
+        let took = now.since(facts.arrived);
+        self.latencies.push(took);
+        Ok(())
+    }
+
+    pub(crate) fn refused(&mut self, task: TaskId) -> Result<(), Broken> {
+        self.report.refused += 1;
+        self.ended(task).map(|_| ())
+    }
+
+    fn ended(&mut self, task: TaskId) -> Result<&mut Facts, Broken> {
+        let Some(facts) = self.tasks.get_mut(&task) else { return Err(Broken::Unexpected("an unknown task ended")) };
+        facts.ends += 1;
+        match facts.times_ended() {
+            1 => Ok(facts),
+            times => Err(Broken::Ends { task: task.short(), times }),
+        }
+    }
+
+    pub(crate) fn audited(&mut self, node: &NodeId, passed: Option<bool>) -> Result<(), Broken> {
+        self.report.audits += 1;
+        let Some(place) = self.places.get(node).copied() else { return Err(Broken::Unexpected("audit of nobody")) };
+        match passed {
+            Some(true) => {}
+            None => self.report.unauditable += 1,
+            Some(false) => {
+                self.report.audits_failed += 1;
+                self.hosts[place].caught = true;
+                if matches!(self.hosts[place].kind, Kind::Honest | Kind::Referee) {
+                    self.report.honest_sanctioned += 1;
+                    return Err(Broken::Honest { node: place, why: "failed an audit" });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After the gateway settled an epoch: its books, and what it lets its tenants spend.
+    pub(crate) fn closed(&mut self) -> Result<(), Broken> {
+        self.report.epochs += 1;
+        let Some(gateway) = &self.gateway else { return Ok(()) };
+        let ledger = gateway.settler().ledger();
+        ledger.check()?;
+        for index in 0..self.config.tenants {
+            let (id, available) = (tenant(index), gateway.available(tenant(index)).0);
+            let balance = ledger.balance(&Account::Tenant(id));
+            if i128::from(available) > balance {
+                return Err(Broken::Budget { tenant: id.short(), available, balance });
+            }
+        }
+        let epoch = gateway.settler().epoch();
+        self.tell_epoch(epoch);
+        Ok(())
+    }
+
+    fn tell_epoch(&mut self, epoch: Epoch) {
+        for place in 0..self.hosts.len() {
+            self.send_down(place, crate::host::Down::Epoch { epoch });
+        }
+    }
+
+    /// What is still open; empty at rest.
+    pub(crate) fn unrest(&self) -> String {
+        let Some(gateway) = &self.gateway else { return "the gateway is away".into() };
+        if gateway.active() > 0 || gateway.auditing() > 0 {
+            return format!("{} tasks run, {} audits", gateway.active(), gateway.auditing());
+        }
+        let node = self.hosts.iter().enumerate().find_map(|(place, host)| Some((place, host.unrest()?)));
+        if let Some((place, why)) = node {
+            return format!("node {place}: {why}");
+        }
+        let writing = !self.log.is_idle();
+        if writing { "the log is being written".into() } else { String::new() }
+    }
+
+    /// The checks at the end, and the report.
+    pub(crate) fn conclude(&mut self) -> Result<(), Broken> {
+        self.check_ends()?;
+        self.check_receipts()?;
+        self.check_charges()?;
+        self.check_standings()?;
+        let restarted = self.log.restart()?.0;
+        if restarted.digest() != self.log.replica().digest() {
+            return Err(Broken::Unexpected("the log replayed gives another state"));
+        }
+        self.fill();
+        Ok(())
+    }
+
+    fn check_ends(&self) -> Result<(), Broken> {
+        let wrong = self.tasks.iter().find(|(_, facts)| facts.times_ended() != 1);
+        wrong.map_or(Ok(()), |(task, facts)| Err(Broken::Ends { task: task.short(), times: facts.times_ended() }))
+    }
+
+    // What an honest node signed and had on its disk is in the log once, and nothing else of it is.
+    fn check_receipts(&self) -> Result<(), Broken> {
+        for host in self.hosts.iter().filter(|host| host.kind != Kind::Hostile) {
+            for &AttemptId { task, attempt } in &host.signed {
+                let times = self.log.times(&AttemptId { task, attempt });
+                if times != 1 {
+                    return Err(Broken::Receipt { task: task.short(), attempt, times });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // A task's prompt is charged once, its output at most as far as it was relayed; of an answer that one node gave,
+    // exactly. Only a gateway that lost its memory takes a node's word, within the order.
+    fn check_charges(&self) -> Result<(), Broken> {
+        let mut charged: BTreeMap<TaskId, Charged> = BTreeMap::new();
+        for record in self.log.records() {
+            if let Record::Receipt(receipt) = record {
+                let of = charged.entry(receipt.commitment.task).or_default();
+                of.prompt += receipt.charge.prompt_tokens.0;
+                of.output += receipt.charge.output_tokens.0;
+            }
+        }
+        for (task, facts) in
+            self.tasks.iter().filter(|(_, f)| !f.hostile && self.config.restart_at.is_none() && !f.interrupted)
+        {
+            let Charged { prompt, output } = charged.get(task).copied().unwrap_or_default();
+            if prompt > facts.prompt {
+                return Err(facts.wrong(*task, "the prompt is charged twice"));
+            }
+            if output > facts.content.count() {
+                return Err(facts.wrong(*task, "more is charged than was relayed"));
+            }
+            let one = facts.answered && facts.attempts == 1 && self.config.churn_per_minute == 0.0;
+            if one && !facts.forgotten {
+                return Err(facts.wrong(*task, "its content is kept for nothing"));
+            }
+            if one && (prompt, output) != (facts.prompt, facts.content.count()) {
+                return Err(facts.wrong(*task, "a whole answer is not charged in full"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_standings(&self) -> Result<(), Broken> {
+        let replica = self.log.replica();
+        for (place, host) in self.hosts.iter().enumerate().filter(|(_, h)| h.kind == Kind::Honest) {
+            if replica.standing(host.id, crate::world::VARIANT).failed > 0 {
+                return Err(Broken::Honest { node: place, why: "a failed audit stands against it" });
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) {
+        let mut latencies = std::mem::take(&mut self.latencies);
+        latencies.sort_unstable();
+        let at = |percent: usize| latencies.get(latencies.len() * percent / 100).map_or(0, |Micros(m)| m / 1_000);
+        let caught = self.hosts.iter().filter(|host| host.kind == Kind::Cheater && host.caught).count();
+        let counters = self.gateway.as_ref().map(|gateway| *gateway.counters()).unwrap_or_default();
+        let receipts = self.log.records().iter().filter(|record| matches!(record, Record::Receipt(_))).count();
+        self.report = Report {
+            ended_after_seconds: self.now.0 as f64 / 1e6,
+            failed_over: counters.failed_over,
+            escalated: counters.escalated,
+            receipts: receipts as u64,
+            cheaters_caught: caught as u64,
+            latency_p50_ms: at(50),
+            latency_p99_ms: at(99),
+            digest: self.trace.value(),
+            ..std::mem::take(&mut self.report)
+        };
+    }
+}

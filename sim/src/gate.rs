@@ -1,0 +1,357 @@
+//! The gateway's driver: its end of the links, its clients and its disk.
+
+use crate::check::Facts;
+use crate::config::Broken;
+use crate::content::Maker;
+use crate::host::{Down, Evidence, Job, Kept, Kind};
+use crate::world::{Event, PRICE, VARIANT, World, tenant};
+use ol_protocol::batch::VerifiedBatch;
+use ol_protocol::commitment::Commitment;
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::prf::Seed;
+use ol_protocol::record::AttemptId;
+use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TokenCount};
+use ol_roles::Gateway;
+use ol_roles::gateway::Setup;
+use ol_roles::gateway::event::{Input, Output, Submission};
+use ol_roles::node::FailCode;
+use ol_sched::Limits;
+use std::collections::VecDeque;
+
+/// Time until entries are on disk, at least.
+const DISK: Micros = Micros(1_500);
+
+/// Chance that a client goes away before its answer.
+const CLIENT_LEAVES: f64 = 0.02;
+
+/// Chance that what an audit needs was lost.
+const PAYLOAD_LOST: f64 = 0.002;
+
+/// What comes to the gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Up {
+    Join,
+    Draining,
+    Grant { total: u64 },
+    Started { attempt: AttemptId, prompt: TokenCount },
+    Tokens { attempt: AttemptId, count: TokenCount, added: TokenCount, maker: Maker },
+    Done { commitment: Commitment, grant: u64 },
+    Refuse { attempt: AttemptId, code: FailCode, grant: u64 },
+    Batch(Kept),
+    Verdict { verdict: Verdict, agrees: bool },
+    AuditRefused { audit: AuditId },
+}
+
+/// The frame of tokens that is being taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    attempt: AttemptId,
+    added: u32,
+    maker: Maker,
+}
+
+impl World {
+    /// The gateway starts from its log.
+    pub(crate) fn begin(&mut self) -> Result<(), Broken> {
+        let (settler, next_batch) = self.log.restart()?;
+        let setup = Setup {
+            gateway: self.genesis.gateway,
+            master: digest(Domain::Nonce, &[&self.config.seed.to_le_bytes()]).0,
+            seed: Seed(digest(Domain::Seed, &[&self.config.seed.to_le_bytes()]).0),
+            settler,
+            next_batch,
+            limits: Limits::default(),
+        };
+        self.gateway = Some(Gateway::new(self.now, setup));
+        self.arm_gateway();
+        Ok(())
+    }
+
+    /// Feeds the gateway's machine, and whatever follows from its outputs at once.
+    pub(crate) fn feed(&mut self, input: Input) -> Result<(), Broken> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(gateway) = self.gateway.as_mut() else { return Ok(()) };
+            let mut out = Vec::new();
+            gateway.handle(self.now, input, &mut out);
+            for output in out {
+                self.trace.gateway(self.now, &output);
+                self.carry(output, &mut inputs)?;
+            }
+        }
+        self.arm_gateway();
+        Ok(())
+    }
+
+    fn arm_gateway(&mut self) {
+        let due = self.gateway.as_ref().and_then(Machine::deadline);
+        let Some(due) = due.filter(|due| self.armed.is_none_or(|armed| *due < armed)) else { return };
+        self.armed = Some(due);
+        self.agenda.plan(due.max(self.now), Event::GatewayTimer { life: self.life });
+    }
+
+    pub(crate) fn gateway_timer(&mut self, life: u32) -> Result<(), Broken> {
+        if life != self.life || self.armed.is_none_or(|armed| armed > self.now) {
+            return Ok(());
+        }
+        self.armed = None;
+        self.feed(Input::Tick)
+    }
+
+    pub(crate) fn up(&mut self, place: usize, link: u32, frame: Up) -> Result<(), Broken> {
+        if self.gateway.is_none() {
+            return self.dropped(place, link);
+        }
+        let node = self.hosts[place].id;
+        if matches!(frame, Up::Join) {
+            return self.joined(place, link);
+        }
+        if self.hosts[place].gateway_link != Some(link) {
+            return Ok(());
+        }
+        match frame {
+            Up::Join => Ok(()),
+            Up::Draining => self.feed(Input::NodeDraining { node }),
+            Up::Grant { total } => self.granted(place, total),
+            Up::Started { attempt, prompt } => self.feed(Input::Started { node, attempt, prompt_tokens: prompt }),
+            Up::Tokens { attempt, count, added, maker } => {
+                self.frame = Some(Frame { attempt, added: added.0, maker });
+                self.feed(Input::Progress { node, attempt, count, added })
+            }
+            Up::Done { commitment, grant } => {
+                let relayed = self.relayed(&commitment.task);
+                self.feed(Input::Done { node, commitment, relayed })?;
+                self.granted(place, grant)
+            }
+            Up::Refuse { attempt, code, grant } => {
+                self.feed(Input::Failed { node, attempt, code })?;
+                self.granted(place, grant)
+            }
+            Up::Batch(Kept { batch, orders }) => {
+                self.feed(Input::Batch { batch: VerifiedBatch::trusted(batch), orders })
+            }
+            Up::Verdict { verdict, agrees } => self.feed(Input::Verdict { node, verdict, agrees }),
+            Up::AuditRefused { audit } => self.feed(Input::AuditRefused { node, audit }),
+        }
+    }
+
+    fn relayed(&self, task: &TaskId) -> Digest {
+        self.tasks.get(task).map_or(Digest([0; 32]), |facts| facts.content.root(task))
+    }
+
+    fn granted(&mut self, place: usize, total: u64) -> Result<(), Broken> {
+        // Closed for something in the same frame.
+        if self.hosts[place].gateway_link.is_none() {
+            return Ok(());
+        }
+        self.hosts[place].granted = total;
+        self.feed(Input::Granted { node: self.hosts[place].id, variant: VARIANT, total })
+    }
+
+    fn joined(&mut self, place: usize, link: u32) -> Result<(), Broken> {
+        // A link that broke without notice is replaced by its successor.
+        if let Some(before) = self.hosts[place].gateway_link {
+            self.lost(place, before)?;
+        }
+        let took = Micros(2 * self.delay(place).0);
+        let host = &mut self.hosts[place];
+        host.gateway_link = Some(link);
+        (host.sent, host.granted) = (0, 0);
+        let (node, operator, referee) = (host.id, host.operator, host.kind == Kind::Referee);
+        self.feed(Input::NodeJoined { node, operator, referee, variants: vec![VARIANT] })?;
+        self.feed(Input::RoundTrip { node, took })
+    }
+
+    /// The gateway notices that a link is gone.
+    pub(crate) fn lost(&mut self, place: usize, link: u32) -> Result<(), Broken> {
+        if self.hosts[place].gateway_link != Some(link) {
+            return Ok(());
+        }
+        self.hosts[place].gateway_link = None;
+        self.feed(Input::NodeLeft { node: self.hosts[place].id })
+    }
+
+    fn carry(&mut self, output: Output, inputs: &mut VecDeque<Input>) -> Result<(), Broken> {
+        match output {
+            Output::Welcome { node, next_batch, epoch } => {
+                self.send_to(&node, Down::Welcome { acked: next_batch, epoch })
+            }
+            Output::Assign { node, attempt, epoch, resumed_from, order, .. } => {
+                return self.assign(node, attempt, epoch, resumed_from, order);
+            }
+            Output::Cancel { node, attempt } => self.send_to(&node, Down::Cancel { attempt }),
+            Output::Relay { attempt, count } => return self.relay(attempt, count),
+            Output::Finish { task, finished } => {
+                self.respond(task);
+                return self.finished(task, &finished);
+            }
+            Output::Refuse { task, .. } => {
+                self.respond(task);
+                return self.refused(task);
+            }
+            Output::Forget { task } => {
+                if let Some(facts) = self.tasks.get_mut(&task) {
+                    facts.forgotten = true;
+                }
+            }
+            Output::Append { append, entries } => {
+                self.log.append(append, entries);
+                let latency = DISK.saturating_add(self.chances.store.span(DISK));
+                self.disk_free = self.disk_free.max(self.now.after(latency));
+                self.agenda.plan(self.disk_free, Event::Durable { life: self.life });
+            }
+            Output::Ack { node, sequence } => self.send_to(&node, Down::Ack { sequence }),
+            Output::Audit { auditor, audit, subject, level } => match self.evidence(subject, level) {
+                Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
+                None => inputs.push_back(Input::PayloadLost { audit }),
+            },
+            Output::Audited { node, passed, .. } => return self.audited(&node, passed),
+            Output::Closed { snapshot, .. } => {
+                self.log.snapshot(snapshot);
+                return self.closed();
+            }
+            Output::TopUpRefused { .. } => return Err(Broken::Unexpected("a top-up was refused")),
+            Output::Close { node, .. } => return self.close_link(&node, inputs),
+        }
+        Ok(())
+    }
+
+    fn send_to(&mut self, node: &NodeId, frame: Down) {
+        if let Some(place) = self.places.get(node).copied() {
+            self.send_down(place, frame);
+        }
+    }
+
+    fn assign(
+        &mut self,
+        node: NodeId,
+        attempt: AttemptId,
+        epoch: ol_protocol::Epoch,
+        resumed_from: TokenCount,
+        order: Vec<u8>,
+    ) -> Result<(), Broken> {
+        let place = self.places.get(&node).copied().ok_or(Broken::Unexpected("an attempt for nobody"))?;
+        let host = &mut self.hosts[place];
+        host.sent += 1;
+        if host.sent > host.granted {
+            return Err(Broken::OverGrant { node: place, held: host.sent, granted: host.granted });
+        }
+        let kind = host.kind;
+        let Some(facts) = self.tasks.get_mut(&attempt.task) else { return Err(Broken::Unexpected("an unknown task")) };
+        facts.attempts += 1;
+        facts.foreign |= kind != Kind::Honest;
+        facts.hostile |= kind == Kind::Hostile;
+        if facts.content.count() != resumed_from.0 {
+            return Err(facts.wrong(attempt.task, "resumed elsewhere than it was relayed to"));
+        }
+        let job = Job { prompt: facts.prompt, answer: facts.answer, max: facts.max, content: facts.content.clone() };
+        self.send_down(place, Down::Assign { attempt, epoch, resumed_from, order, job });
+        Ok(())
+    }
+
+    fn relay(&mut self, attempt: AttemptId, count: TokenCount) -> Result<(), Broken> {
+        let Some(Frame { attempt: of, added, maker }) = self.frame.take() else {
+            return Err(Broken::Unexpected("a frame relayed twice"));
+        };
+        let Some(facts) = self.tasks.get_mut(&attempt.task).filter(|_| of == attempt) else {
+            return Err(Broken::Unexpected("a frame relayed for another attempt"));
+        };
+        if facts.content.count() + added != count.0 {
+            return Err(facts.wrong(attempt.task, "tokens lost or repeated"));
+        }
+        facts.content.extend(added, maker);
+        self.report.tokens += u64::from(added);
+        Ok(())
+    }
+
+    fn respond(&mut self, task: TaskId) {
+        let at = self.now.after(self.chances.arrivals.span(Micros(3_000)));
+        self.agenda.plan(at, Event::Responded { life: self.life, task });
+    }
+
+    pub(crate) fn responded(&mut self, life: u32, task: TaskId) -> Result<(), Broken> {
+        if life != self.life {
+            return Ok(());
+        }
+        self.feed(Input::Responded { task, response: digest(Domain::Response, &[&task.0]) })
+    }
+
+    pub(crate) fn client_gone(&mut self, life: u32, task: TaskId) -> Result<(), Broken> {
+        match self.tasks.get_mut(&task) {
+            Some(facts) if life == self.life && !facts.is_over() => facts.gone = true,
+            Some(_) | None => return Ok(()),
+        }
+        self.report.client_gone += 1;
+        self.feed(Input::ClientGone { task })
+    }
+
+    pub(crate) fn durable(&mut self, life: u32) -> Result<(), Broken> {
+        if life != self.life {
+            return Ok(());
+        }
+        match self.log.durable()? {
+            Some(append) => self.feed(Input::Durable { append }),
+            None => Err(Broken::Unexpected("the disk wrote what nobody asked for")),
+        }
+    }
+
+    // What was relayed, as far as the commitment goes: a frame that never came can't be audited.
+    fn evidence(&mut self, subject: AttemptId, level: Level) -> Option<Evidence> {
+        let lost = self.chances.audits.happens(PAYLOAD_LOST);
+        let commitment = self.gateway.as_ref()?.settler().commitment(&subject)?;
+        let facts = self.tasks.get(&subject.task).filter(|facts| !lost && !facts.forgotten)?;
+        let content = facts.content.first(commitment.output_tokens.0)?;
+        let resumed_from = commitment.resumed_from.0.min(content.count());
+        Some(Evidence { task: subject.task, level, prompt: facts.prompt, resumed_from, content })
+    }
+
+    fn close_link(&mut self, node: &NodeId, inputs: &mut VecDeque<Input>) -> Result<(), Broken> {
+        let Some(place) = self.places.get(node).copied() else { return Ok(()) };
+        if self.hosts[place].kind != Kind::Hostile {
+            return Err(Broken::Honest { node: place, why: "its link was closed" });
+        }
+        if let Some(link) = self.hosts[place].gateway_link.take() {
+            inputs.push_back(Input::NodeLeft { node: *node });
+            let at = self.now.after(self.delay(place));
+            self.agenda.plan(at, Event::Dropped { place, link });
+        }
+        Ok(())
+    }
+
+    /// A request comes.
+    pub(crate) fn arrive(&mut self) -> Result<(), Broken> {
+        if self.now >= self.ends() {
+            return Ok(());
+        }
+        let random = &mut self.chances.arrivals;
+        let next = self.now.after(Micros((random.exponential(1e6 / self.config.rate)).max(1)));
+        let prompt = (random.exponential(60.0) as u32).clamp(1, 512);
+        let answer = (random.exponential(100.0) as u32).clamp(1, 512);
+        let max = if random.happens(0.2) { 64 } else { 512 };
+        let of = tenant(random.below(self.config.tenants as usize) as u32);
+        let leaves = random.happens(CLIENT_LEAVES).then(|| random.span(Micros::from_secs(1)));
+        self.agenda.plan(next, Event::Arrive);
+        self.report.tasks += 1;
+        let bytes = digest(Domain::Task, &[&self.config.seed.to_le_bytes(), &self.report.tasks.to_le_bytes()]).0;
+        let mut task = TaskId([0; 16]);
+        task.0.copy_from_slice(&bytes[..16]);
+        self.tasks.insert(task, Facts::new(self.now, prompt, answer, max));
+        if self.gateway.is_none() {
+            return self.refused(task);
+        }
+        if let Some(after) = leaves {
+            self.agenda.plan(self.now.after(after), Event::ClientGone { life: self.life, task });
+        }
+        self.feed(Input::Submitted(Submission {
+            task,
+            tenant: of,
+            variant: VARIANT,
+            prompt_tokens_max: TokenCount(prompt + prompt / 4 + 8),
+            output_tokens_max: TokenCount(max),
+            price: PRICE,
+            deadline: Micros::from_secs(120),
+            request: digest(Domain::Request, &[&task.0]),
+        }))
+    }
+}

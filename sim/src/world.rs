@@ -1,0 +1,311 @@
+//! The simulated world: what exists, and what happens next.
+
+use crate::agenda::Agenda;
+use crate::check::Facts;
+use crate::config::{Broken, Config, Report, Violation};
+use crate::host::{Host, Kind};
+use crate::log::Log;
+use crate::random::{Random, Use};
+use crate::trace::Trace;
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::key::SecretKey;
+use ol_protocol::record::AttemptId;
+use ol_protocol::{
+    AuditId, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
+    VariantId,
+};
+use ol_roles::Gateway;
+use std::collections::BTreeMap;
+
+/// How long everything may take to come to rest after the last request: two time limits of an audit, and some.
+const REST: Micros = Micros::from_secs(400);
+
+/// How long a killed gateway is away.
+const DOWN: Micros = Micros::from_secs(5);
+
+/// What the poorest tenant has, and what the others have.
+const POOR: MicroCredits = MicroCredits(2_000);
+const RICH: MicroCredits = MicroCredits(10_000_000_000);
+
+/// Price of the only model: half a credit for a million prompt tokens, one and a half for a million of output.
+pub(crate) const PRICE: Price =
+    Price { prompt_per_million: MicroCredits(500_000), output_per_million: MicroCredits(1_500_000) };
+
+/// The only model.
+pub(crate) const VARIANT: VariantId = VariantId([0x56; 32]);
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Up { place: usize, link: u32, frame: crate::gate::Up },
+    Down { place: usize, link: u32, frame: crate::host::Down },
+    Lost { place: usize, link: u32 },
+    Dropped { place: usize, link: u32 },
+    Dial { place: usize },
+    Return { place: usize },
+    Churn,
+    Hostile { place: usize },
+    Arrive,
+    Step { place: usize, life: u32, attempt: AttemptId },
+    Scored { place: usize, life: u32, audit: AuditId },
+    Stored { place: usize, life: u32, sequence: u64 },
+    NodeTimer { place: usize, life: u32 },
+    GatewayTimer { life: u32 },
+    Durable { life: u32 },
+    Responded { life: u32, task: TaskId },
+    ClientGone { life: u32, task: TaskId },
+    Crash,
+    Restart,
+}
+
+/// One stream of random numbers for each use.
+#[derive(Debug)]
+pub(crate) struct Chances {
+    pub(crate) arrivals: Random,
+    pub(crate) links: Random,
+    pub(crate) churn: Random,
+    pub(crate) engines: Random,
+    pub(crate) audits: Random,
+    pub(crate) hostile: Random,
+    pub(crate) store: Random,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) now: Timestamp,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) chances: Chances,
+    pub(crate) genesis: Genesis,
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) life: u32,
+    pub(crate) armed: Option<Timestamp>,
+    pub(crate) disk_free: Timestamp,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) places: BTreeMap<NodeId, usize>,
+    pub(crate) tasks: BTreeMap<TaskId, Facts>,
+    pub(crate) log: Log,
+    pub(crate) trace: Trace,
+    pub(crate) report: Report,
+    pub(crate) latencies: Vec<Micros>,
+    pub(crate) frame: Option<crate::gate::Frame>,
+    quiet_since: Option<u64>,
+}
+
+impl World {
+    pub(crate) fn new(config: Config) -> Result<Self, Violation> {
+        let genesis = genesis(&config);
+        let first = |what| Violation { seed: config.seed, event: 0, at: Timestamp(0), what };
+        let log = Log::new(&genesis).map_err(first)?;
+        let mut world = Self {
+            now: Timestamp(0),
+            agenda: Agenda::new(),
+            chances: Chances {
+                arrivals: Random::new(config.seed, Use::Arrivals),
+                links: Random::new(config.seed, Use::Links),
+                churn: Random::new(config.seed, Use::Churn),
+                engines: Random::new(config.seed, Use::Engines),
+                audits: Random::new(config.seed, Use::Audits),
+                hostile: Random::new(config.seed, Use::Hostile),
+                store: Random::new(config.seed, Use::Store),
+            },
+            genesis,
+            gateway: None,
+            life: 0,
+            armed: None,
+            disk_free: Timestamp(0),
+            hosts: Vec::new(),
+            places: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            log,
+            trace: Trace::default(),
+            report: Report {
+                nodes: config.nodes,
+                seconds: config.seconds,
+                rate: config.rate,
+                seed: config.seed,
+                ..Report::default()
+            },
+            latencies: Vec::new(),
+            frame: None,
+            quiet_since: None,
+            config,
+        };
+        world.furnish();
+        Ok(world)
+    }
+
+    fn furnish(&mut self) {
+        let mut random = Random::new(self.config.seed, Use::Hosts);
+        for place in 0..self.config.nodes as usize + 1 {
+            let host = Host::new(place, &self.config, &self.genesis, &mut random);
+            self.places.insert(host.id, place);
+            self.agenda.plan(Timestamp(random.below(200_000) as u64), Event::Dial { place });
+            if host.kind == Kind::Hostile {
+                self.agenda.plan(Timestamp(1_000_000), Event::Hostile { place });
+            }
+            self.hosts.push(host);
+        }
+        self.agenda.plan(Timestamp(500_000), Event::Arrive);
+        if self.config.churn_per_minute > 0.0 {
+            self.agenda.plan(Timestamp(1_000_000), Event::Churn);
+        }
+        if let Some(at) = self.config.restart_at {
+            self.agenda.plan(at, Event::Crash);
+        }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Result<Report, Violation> {
+        let result = self.play();
+        let Self { config, now, report, .. } = &self;
+        result.map_err(|what| Violation { seed: config.seed, event: report.events, at: *now, what })?;
+        Ok(self.report)
+    }
+
+    fn play(&mut self) -> Result<(), Broken> {
+        self.begin()?;
+        self.fund()?;
+        let limit = self.ends().after(REST);
+        while let Some((at, event)) = self.agenda.next() {
+            self.now = at;
+            self.report.events += 1;
+            let settled = matches!(event, Event::Durable { .. });
+            self.happen(event)?;
+            if settled && self.is_at_rest() {
+                break;
+            }
+            if at > limit {
+                return Err(Broken::NoEnd(self.unrest()));
+            }
+        }
+        self.conclude()
+    }
+
+    // When requests stop.
+    pub(crate) fn ends(&self) -> Timestamp {
+        Timestamp(0).after(Micros::from_secs(u64::from(self.config.seconds)))
+    }
+
+    // At rest: everything ended, and two epochs were settled since.
+    fn is_at_rest(&mut self) -> bool {
+        if self.now < self.ends() || !self.unrest().is_empty() {
+            self.quiet_since = None;
+            return false;
+        }
+        let since = *self.quiet_since.get_or_insert(self.report.epochs);
+        self.report.epochs >= since + 2
+    }
+
+    fn fund(&mut self) -> Result<(), Broken> {
+        for index in 0..self.config.tenants {
+            let amount = if index + 1 == self.config.tenants && index > 0 { POOR } else { RICH };
+            let (network, gateway) = (self.genesis.network(), self.genesis.gateway);
+            let serial = u64::from(index) + 1;
+            let top_up = ol_protocol::top_up::TopUp::issue(&issuer(), network, gateway, tenant(index), amount, serial);
+            self.feed(ol_roles::gateway::event::Input::TopUp(top_up))?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::Up { place, link, frame } => self.up(place, link, frame),
+            Event::Down { place, link, frame } => self.down(place, link, frame),
+            Event::Lost { place, link } => self.lost(place, link),
+            Event::Dropped { place, link } => self.dropped(place, link),
+            Event::Dial { place } => self.dial(place),
+            Event::Return { place } => self.come_back(place),
+            Event::Churn => self.churn(),
+            Event::Hostile { place } => self.misbehave(place),
+            Event::Arrive => self.arrive(),
+            Event::Step { place, life, attempt } => self.step(place, life, attempt),
+            Event::Scored { place, life, audit } => self.scored(place, life, audit),
+            Event::Stored { place, life, sequence } => self.stored(place, life, sequence),
+            Event::NodeTimer { place, life } => self.node_timer(place, life),
+            Event::GatewayTimer { life } => self.gateway_timer(life),
+            Event::Durable { life } => self.durable(life),
+            Event::Responded { life, task } => self.responded(life, task),
+            Event::ClientGone { life, task } => self.client_gone(life, task),
+            Event::Crash => self.crash(),
+            Event::Restart => self.begin(),
+        }
+    }
+
+    // The gateway is killed: what it had not on disk is gone, clients and nodes lose their connections.
+    fn crash(&mut self) -> Result<(), Broken> {
+        self.gateway = None;
+        self.armed = None;
+        self.life += 1;
+        self.log.crash();
+        for place in 0..self.hosts.len() {
+            if let Some(link) = self.hosts[place].gateway_link.take() {
+                let at = self.now.after(self.delay(place));
+                self.agenda.plan(at, Event::Dropped { place, link });
+            }
+        }
+        for facts in self.tasks.values_mut().filter(|facts| !facts.is_over()) {
+            facts.interrupted = true;
+            self.report.interrupted += 1;
+        }
+        self.agenda.plan(self.now.after(DOWN), Event::Restart);
+        Ok(())
+    }
+
+    pub(crate) fn delay(&mut self, place: usize) -> Micros {
+        let host = &self.hosts[place];
+        let base = Micros(500 + 18_000 * u64::from(host.region));
+        base.saturating_add(self.chances.links.span(Micros(base.0 / 10)))
+    }
+
+    // One link carries frames in order: none overtakes the one before it.
+    pub(crate) fn send_down(&mut self, place: usize, frame: crate::host::Down) {
+        let Some(link) = self.hosts[place].gateway_link else { return };
+        let at = self.now.after(self.delay(place)).max(self.hosts[place].down_free);
+        self.hosts[place].down_free = at;
+        self.agenda.plan(at, Event::Down { place, link, frame });
+    }
+
+    pub(crate) fn send_up(&mut self, place: usize, frame: crate::gate::Up) {
+        let Some(link) = self.hosts[place].link else { return };
+        let at = self.now.after(self.delay(place)).max(self.hosts[place].up_free);
+        self.hosts[place].up_free = at;
+        self.agenda.plan(at, Event::Up { place, link, frame });
+    }
+}
+
+/// Who may issue money.
+pub(crate) fn issuer() -> SecretKey {
+    SecretKey::from_bytes(&[7; 32])
+}
+
+pub(crate) fn tenant(index: u32) -> TenantId {
+    let mut id = [0x7e; 16];
+    id[..4].copy_from_slice(&index.to_le_bytes());
+    TenantId(id)
+}
+
+pub(crate) fn operator(index: u32) -> OperatorId {
+    OperatorId(digest(Domain::Certificate, &[&index.to_le_bytes()]).0)
+}
+
+pub(crate) fn node(index: u32) -> NodeId {
+    NodeId(digest(Domain::Batch, &[&index.to_le_bytes()]).0)
+}
+
+// Escrow is short, so that some is released in a run of a minute.
+fn genesis(config: &Config) -> Genesis {
+    Genesis {
+        issuer: IssuerId(issuer().public()),
+        gateway: GatewayId([0x67; 32]),
+        referee: node(config.nodes),
+        referee_operator: operator(u32::MAX),
+        born_at: Timestamp(0),
+        epoch: config.epoch,
+        split: Split::DEFAULT,
+        audit: AuditRule::DEFAULT,
+        escrow: EscrowRule { hold: Micros(2 * config.epoch.0), tasks: 3 },
+    }
+}

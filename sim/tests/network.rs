@@ -1,0 +1,73 @@
+//! Whole networks, many seeds.
+
+use ol_protocol::Timestamp;
+use ol_sim::{Config, Report, run};
+
+fn twice(config: &Config) -> Report {
+    let first = run(config).unwrap_or_else(|violation| panic!("{violation}"));
+    let second = run(config).unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(first, second, "seed {}", config.seed);
+    first
+}
+
+#[test]
+fn twenty_calm_networks_answer_everything_and_repeat_themselves() {
+    for seed in 0..20 {
+        let report = twice(&Config { seed, ..Config::default() });
+        assert!(report.finished > 80 && report.failed_over < 10, "{report:?}");
+    }
+}
+
+#[test]
+fn churn_loses_no_receipt_and_no_token() {
+    for seed in 0..20 {
+        let report = twice(&Config { seed, churn_per_minute: 40.0, seconds: 60, ..Config::default() });
+        assert!(report.failed_over > 0, "{report:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_was_killed_goes_on_from_its_log() {
+    for seed in 0..20 {
+        let restart_at = Some(Timestamp(12_345_678 + seed * 777_777));
+        let report = twice(&Config { seed, restart_at, rate: 20.0, churn_per_minute: 10.0, ..Config::default() });
+        assert!(report.finished > 100 && report.interrupted > 0, "{report:?}");
+    }
+}
+
+#[test]
+fn cheaters_are_caught_and_nobody_else_is_punished() {
+    for seed in 0..10 {
+        let config = Config { seed, cheaters: 3, rate: 10.0, seconds: 60, ..Config::default() };
+        let report = twice(&config);
+        assert_eq!((report.cheaters_caught, report.honest_sanctioned), (3, 0), "{report:?}");
+    }
+}
+
+#[test]
+fn below_five_operators_the_referee_catches_them() {
+    for seed in 0..10 {
+        let config = Config { seed, nodes: 6, operators: 3, cheaters: 1, seconds: 40, ..Config::default() };
+        let report = twice(&config);
+        assert_eq!((report.cheaters_caught, report.escalated), (1, 0), "{report:?}");
+    }
+}
+
+#[test]
+fn hostile_nodes_disturb_nobody_else() {
+    for seed in 0..20 {
+        let config = Config { seed, hostile: 3, churn_per_minute: 10.0, ..Config::default() };
+        let report = twice(&config);
+        assert!(report.finished > 80 && report.honest_sanctioned == 0, "{report:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a release build to be quick"]
+fn a_thousand_nodes_for_a_minute() {
+    let config =
+        Config { nodes: 1_000, seconds: 60, rate: 100.0, churn_per_minute: 60.0, operators: 300, ..Config::default() };
+    let report = run(&config).unwrap_or_else(|violation| panic!("{violation}"));
+    assert!(report.tasks > 5_500 && report.finished > 5_100, "{report:?}");
+    println!("{report:?}");
+}
