@@ -125,6 +125,9 @@ impl World {
                 self.granted(place, grant)
             }
             Up::Refuse { attempt, code, grant } => {
+                if code == FailCode::Overloaded && self.hosts[place].kind != Kind::Hostile {
+                    return Err(Broken::Honest { node: place, why: "it granted more than it can take" });
+                }
                 self.feed(Input::Failed { node, attempt, code })?;
                 self.granted(place, grant)
             }

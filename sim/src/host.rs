@@ -22,6 +22,12 @@ const CHUNK: u32 = 16;
 /// Chance that an engine gives an attempt up.
 const ENGINE_FAILS: f64 = 0.002;
 
+/// Chance that an engine stands still between two frames, about as long as the gateway waits, so that its next frame
+/// crosses the gateway's decision; only where there is churn.
+const ENGINE_STALLS: f64 = 0.01;
+const STALL: Micros = Micros(19_950_000);
+const STALL_JITTER: usize = 200_000;
+
 /// Time until a batch is signed and on a node's disk, at least.
 const DISK: Micros = Micros(2_000);
 
@@ -338,7 +344,12 @@ impl World {
             return self.end_run(place, attempt, false);
         }
         let next = CHUNK.min(target - count);
-        let at = self.now.after(Micros(self.hosts[place].decode.0 * u64::from(next)));
+        let stalls = self.config.churn_per_minute > 0.0 && self.chances.engines.happens(ENGINE_STALLS);
+        let stall = match stalls {
+            true => STALL.saturating_add(Micros(self.chances.engines.below(STALL_JITTER) as u64)),
+            false => Micros(0),
+        };
+        let at = self.now.after(Micros(self.hosts[place].decode.0 * u64::from(next)).saturating_add(stall));
         self.agenda.plan(at, Event::Step { place, life, attempt });
         Ok(())
     }
@@ -383,19 +394,18 @@ impl World {
 
     pub(crate) fn stored(&mut self, place: usize, life: u32, sequence: u64) -> Result<(), Broken> {
         let host = &mut self.hosts[place];
-        // One disk writes in order: a later batch that is done first waits for the ones before it.
-        if host.life != life || !host.storing.contains_key(&sequence) {
+        if host.life != life {
             return Ok(());
         }
-        while let Some(entry) = host.storing.first_entry().filter(|entry| *entry.key() <= sequence) {
-            let (number, kept) = entry.remove_entry();
-            let attempts = kept.batch.commitments.iter().map(|c| AttemptId { task: c.task, attempt: c.attempt });
-            self.hosts[place].signed.extend(attempts);
-            self.hosts[place].old.get_or_insert_with(|| kept.clone());
-            self.hosts[place].disk.insert(number, kept);
-            self.hosts[place].next_batch = number + 1;
+        // One disk writes in order: with a later batch the ones before it are there.
+        let later = host.storing.split_off(&(sequence + 1));
+        for (number, kept) in std::mem::replace(&mut host.storing, later) {
+            let host = &mut self.hosts[place];
+            host.signed.extend(kept.batch.commitments.iter().map(|c| AttemptId { task: c.task, attempt: c.attempt }));
+            host.old.get_or_insert_with(|| kept.clone());
+            host.disk.insert(number, kept);
+            host.next_batch = number + 1;
             self.tell(place, Input::Stored { sequence: number })?;
-            return self.stored(place, life, sequence);
         }
         Ok(())
     }

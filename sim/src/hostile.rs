@@ -43,7 +43,7 @@ impl World {
             3 => Up::Grant { total: u64::MAX - u64::from(number) },
             4 => Up::Refuse { attempt, code: FailCode::Overloaded, grant: self.hosts[place].granted },
             5 => Up::Done { commitment: self.forged(place, attempt), grant: self.hosts[place].granted },
-            6 => Up::Verdict { verdict: self.slander(place), agrees: number % 2 == 0 },
+            6 => Up::Verdict { verdict: self.slander(place), agrees: number.is_multiple_of(2) },
             7 => Up::AuditRefused { audit: AuditId([number as u8; 16]) },
             8 => Up::Batch(self.again(place)),
             9 => Up::Batch(self.renumbered(place)),

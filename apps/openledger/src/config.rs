@@ -29,6 +29,10 @@ pub(crate) const SLOTS: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
 pub(crate) const PROMPT_PRICE: u64 = 2_000_000;
 /// Price of a million output tokens: 8 credits.
 pub(crate) const OUTPUT_PRICE: u64 = 8_000_000;
+/// Requests of a tenant in a minute: more than people make, and few enough that one tenant does not take the machine.
+pub(crate) const REQUESTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60_000).expect("not zero");
+/// Tokens of a tenant in a minute: beyond what a hundred machines without accelerators compute.
+pub(crate) const TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(100_000_000).expect("not zero");
 /// What is logged, as a filter of `tracing`.
 pub(crate) const LOG: &str = "info";
 /// Where a node says it is.
@@ -195,6 +199,10 @@ settings! {
     prompt_price: u64,
     /// Price of a million output tokens, in micro-credits.
     output_price: u64,
+    /// Requests of a tenant in a minute.
+    requests_per_minute: NonZeroU32,
+    /// Tokens of a tenant in a minute.
+    tokens_per_minute: NonZeroU32,
     /// Serve plain HTTP on an address that isn't loopback.
     allow_plain_http: bool,
     /// What a node must present to join; anyone may if not given.
@@ -232,6 +240,10 @@ pub(crate) struct Config {
     pub(crate) prompt_price: u64,
     /// Price of a million output tokens, in micro-credits.
     pub(crate) output_price: u64,
+    /// Requests of a tenant in a minute.
+    pub(crate) requests_per_minute: NonZeroU32,
+    /// Tokens of a tenant in a minute.
+    pub(crate) tokens_per_minute: NonZeroU32,
     /// What a node must present to join; anyone may if not given.
     pub(crate) join_token: Option<Secret>,
     /// File for the machine's inputs and outputs, for `replay`.
@@ -273,6 +285,8 @@ impl Config {
             threads: given.threads,
             prompt_price: given.prompt_price.unwrap_or(PROMPT_PRICE),
             output_price: given.output_price.unwrap_or(OUTPUT_PRICE),
+            requests_per_minute: given.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
+            tokens_per_minute: given.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
             join_token: given.join_token,
             event_log: given.event_log,
             region: given.region.unwrap_or_else(|| REGION.into()),
@@ -374,6 +388,8 @@ mod tests {
             threads: None,
             prompt_price: 2_000_000,
             output_price: 8_000_000,
+            requests_per_minute: REQUESTS_PER_MINUTE,
+            tokens_per_minute: TOKENS_PER_MINUTE,
             join_token: None,
             event_log: None,
             region: "local".into(),
@@ -403,7 +419,8 @@ mod tests {
     fn every_setting_can_come_from_the_file() {
         let text = "listen = \"127.0.0.1:1\"\nnode_listen = \"0.0.0.0:2\"\ndata_dir = \"/d\"\nepoch_seconds = 3\n\
                     log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\nslots = 4\nthreads = 5\n\
-                    prompt_price = 6\noutput_price = 7\nallow_plain_http = false\njoin_token = \"t\"\nevent_log = \"/l\"\n\
+                    prompt_price = 6\noutput_price = 7\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
+                    allow_plain_http = false\njoin_token = \"t\"\nevent_log = \"/l\"\n\
                     region = \"r\"\n";
         assert_eq!(text.lines().count(), KEYS.len());
         let number = |n| NonZeroU32::new(n).unwrap();
@@ -420,6 +437,8 @@ mod tests {
             threads: Some(number(5)),
             prompt_price: 6,
             output_price: 7,
+            requests_per_minute: number(8),
+            tokens_per_minute: number(9),
             join_token: Some(Secret("t".into())),
             event_log: Some("/l".into()),
             region: "r".into(),
@@ -442,6 +461,8 @@ mod tests {
             "5",
             "6",
             "7",
+            "8",
+            "9",
             "true",
             "t",
             "/l",

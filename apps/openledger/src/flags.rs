@@ -40,6 +40,12 @@ pub(crate) struct Serving {
     /// Micro-credits for a million output tokens [default: 8000000].
     #[arg(long, value_name = "MICRO_CREDITS")]
     output_price: Option<u64>,
+    /// Requests that a tenant may make in a minute [default: 60000].
+    #[arg(long, value_name = "NUMBER")]
+    requests_per_minute: Option<NonZeroU32>,
+    /// Tokens, prompt and output together, that a tenant may use in a minute [default: 100000000].
+    #[arg(long, value_name = "NUMBER")]
+    tokens_per_minute: Option<NonZeroU32>,
     /// Serve plain HTTP on an address that others reach: keys and prompts travel unencrypted.
     #[arg(long)]
     allow_plain_http: bool,
@@ -96,6 +102,8 @@ pub(crate) fn load(
         flags.epoch_seconds = serving.epoch_seconds;
         flags.prompt_price = serving.prompt_price;
         flags.output_price = serving.output_price;
+        flags.requests_per_minute = serving.requests_per_minute;
+        flags.tokens_per_minute = serving.tokens_per_minute;
         flags.allow_plain_http = serving.allow_plain_http.then_some(true);
         flags.event_log.clone_from(&serving.event_log);
     }

@@ -81,8 +81,9 @@ impl Home {
                 self.0.display(),
                 found.trim()
             ),
-            Err(_) => std::fs::write(&path, format!("{what}\n"))
-                .with_context(|| format!("cannot write {}: is the disk full, or the folder read-only?", path.display())),
+            Err(_) => std::fs::write(&path, format!("{what}\n")).with_context(|| {
+                format!("cannot write {}: is the disk full, or the folder read-only?", path.display())
+            }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One binary: a whole network in one process, its parts as separate processes, and the tools to look at it.
 
+mod bench;
 mod client;
 mod config;
 mod cpu;
@@ -11,6 +12,7 @@ mod inspect;
 mod logging;
 mod models;
 mod node;
+mod simulate;
 mod up;
 mod verify;
 
@@ -37,6 +39,12 @@ enum Command {
     Verify(verify::Args),
     /// Look into a gateway's ledger.
     Ledger(inspect::Args),
+    /// Run the same gateway and node code in simulated time.
+    Sim(simulate::SimArgs),
+    /// Feed a recorded event log through the core and compare the outputs.
+    Replay(simulate::ReplayArgs),
+    /// Measure what coordination and engines cost on this machine.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +55,9 @@ fn main() -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Ledger(args) => inspect::run(&args),
+        Command::Sim(args) => simulate::run(&args),
+        Command::Replay(args) => simulate::replay(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -64,6 +64,11 @@ impl Models {
         self.text.clone()
     }
 
+    /// The model that turns text into vectors.
+    pub(crate) fn vectors(&self) -> Arc<Model> {
+        self.vectors.clone()
+    }
+
     /// The name of the model that continues text.
     pub(crate) fn text_name(&self) -> String {
         self.text.variant().name.clone()
@@ -92,7 +97,8 @@ fn bert(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {
     if path == Path::new(TINY) {
         return Ok(Model::tiny_bert(1).named("tiny-embeddings"));
     }
-    let model = Model::open_bert(path).with_context(|| format!("cannot load the embedding model {}", path.display()))?;
+    let model =
+        Model::open_bert(path).with_context(|| format!("cannot load the embedding model {}", path.display()))?;
     Ok(match name {
         Some(name) => model.named(name),
         None => model,

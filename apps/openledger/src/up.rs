@@ -116,12 +116,7 @@ impl Network {
         outcome
     }
 
-    async fn serve(
-        &self,
-        args: &Args,
-        running: &Running,
-        news: broadcast::Receiver<News>,
-    ) -> anyhow::Result<ExitCode> {
+    async fn serve(&self, args: &Args, running: &Running, news: broadcast::Receiver<News>) -> anyhow::Result<ExitCode> {
         self.wait_for_nodes(running).await?;
         if !args.json {
             report::introduce(running, &self.models.text_name(), self.loaded);

@@ -127,7 +127,13 @@ pub fn task(payload: &Payload, seed: [u8; 32], resume: Vec<u32>) -> Result<Gener
 }
 
 /// The engine's task for an audit.
-pub fn score(payload: &Payload, seed: [u8; 32], output: Vec<u32>, finish: Finish, tolerance: f32) -> Result<ScoreTask, Error> {
+pub fn score(
+    payload: &Payload,
+    seed: [u8; 32],
+    output: Vec<u32>,
+    finish: Finish,
+    tolerance: f32,
+) -> Result<ScoreTask, Error> {
     let generate = generate(payload).ok_or(Error::Work)?;
     Ok(ScoreTask {
         prompt: prompt(payload)?,

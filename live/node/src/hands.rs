@@ -12,9 +12,7 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::prf::Seed;
 use ol_protocol::seed::seed_digest;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId,
-};
+use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId};
 use ol_roles::Node;
 use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
 use std::collections::BTreeMap;
@@ -160,7 +158,7 @@ impl NodeHands {
                 texts,
                 Box::new(move |result| {
                     // The loop has ended: nobody waits for it.
-                    drop(inbox.blocking_send(Message::Embedded(attempt, result)));
+                    drop(tell(&inbox, Message::Embedded(attempt, result)));
                 }),
             );
         }
@@ -266,14 +264,15 @@ impl NodeHands {
         if let Payload::Embed { texts } = &audit.payload {
             return engine.embed(
                 texts.clone(),
-                Box::new(move |result| drop(inbox.blocking_send(Message::Recomputed(id, result)))),
+                Box::new(move |result| drop(tell(&inbox, Message::Recomputed(id, result)))),
             );
         }
         let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Cancelled);
         let tolerance = audit.tolerance_micro as f32 / 1e6;
         match content::score(&audit.payload, audit.seed, audit.output.clone(), finish, tolerance) {
-            Ok(task) => engine
-                .score(task, Box::new(move |result| drop(inbox.blocking_send(Message::Scored(id, result))))),
+            Ok(task) => {
+                engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result)))))
+            }
             Err(error) => self.refuse_audit(id, error.to_string()),
         }
     }
@@ -537,6 +536,21 @@ fn ended(attempt: Attempt, work: Work) -> Input {
     Input::Finished { attempt, work }
 }
 
+// From an engine's thread. A task that is refused at once is refused on the loop's own thread, which must not wait for
+// itself.
+fn tell(inbox: &mpsc::Sender<Message>, message: Message) -> Result<(), mpsc::error::SendError<Message>> {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return inbox.blocking_send(message) };
+    match inbox.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Closed(message)) => Err(mpsc::error::SendError(message)),
+        Err(mpsc::error::TrySendError::Full(message)) => {
+            let inbox = inbox.clone();
+            runtime.spawn(async move { inbox.send(message).await });
+            Ok(())
+        }
+    }
+}
+
 fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: mpsc::Sender<Message>) -> ol_engine::Sink {
     Box::new(move |event| {
         let last = matches!(event, Event::Finished(_) | Event::Failed(_));
@@ -546,7 +560,7 @@ fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: mpsc::Sender<Message>) -
         };
         let stopped = matches!(message, Message::Stopped(_));
         // A full inbox holds the engine up: better than memory without bound.
-        match inbox.blocking_send(message) {
+        match tell(&inbox, message) {
             Ok(()) if !stopped => Flow::Continue,
             Ok(()) | Err(_) => Flow::Stop,
         }

@@ -24,7 +24,12 @@ pub(crate) struct Handle(SyncSender<Job>);
 
 impl Handle {
     /// Starts the thread.
-    pub(crate) fn start(outbox: Outbox, peer: Peer, node: NodeId, inbox: mpsc::Sender<Message>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        outbox: Outbox,
+        peer: Peer,
+        node: NodeId,
+        inbox: mpsc::Sender<Message>,
+    ) -> std::io::Result<Self> {
         let (sender, jobs) = sync_channel(JOBS_MAX);
         let name = format!("outbox-{}", node.short());
         std::thread::Builder::new().name(name).spawn(move || work(outbox, peer, &jobs, &inbox))?;

@@ -21,8 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Subjects of the requests: short, and different each time.
 const SUBJECTS: [&str; 12] = [
-    "the sea", "a lighthouse", "bread", "mountains in winter", "an old clock", "the first train", "a chess game",
-    "rain on a tin roof", "a library at night", "two rivers", "the moon", "a market in the morning",
+    "the sea",
+    "a lighthouse",
+    "bread",
+    "mountains in winter",
+    "an old clock",
+    "the first train",
+    "a chess game",
+    "rain on a tin roof",
+    "a library at night",
+    "two rivers",
+    "the moon",
+    "a market in the morning",
 ];
 
 /// What came of it.

@@ -40,7 +40,8 @@ impl<'a> Report<'a> {
     /// Checks the receipt offline, with the very bytes that were sent and received.
     pub(super) fn of(asked: &'a Asked, audits: Option<Audits>, document: &Value) -> anyhow::Result<Self> {
         let checks = verify(document, Some(&asked.request), Some(&asked.response))?;
-        let operator = document["receipt"]["attempts"][0]["commitment"]["operator"].as_str().unwrap_or_default().to_owned();
+        let operator =
+            document["receipt"]["attempts"][0]["commitment"]["operator"].as_str().unwrap_or_default().to_owned();
         Ok(Self { asked, audits, checks, operator })
     }
 
@@ -118,7 +119,10 @@ impl<'a> Report<'a> {
             let passed = audits.done.iter().filter(|(_, passed)| *passed == Some(true)).count();
             say(format!("audits    {passed} of {} passed; epoch {} is settled", audits.done.len(), audits.epoch));
         }
-        say(format!("coordination took {} us of CPU (gateway and ledger threads, not the model)", self.asked.coordination_us));
+        say(format!(
+            "coordination took {} us of CPU (gateway and ledger threads, not the model)",
+            self.asked.coordination_us
+        ));
     }
 }
 

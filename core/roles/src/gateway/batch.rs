@@ -36,7 +36,10 @@ impl Gateway {
         let opened = self.open_orders(batch.batch(), orders).filter(|_| self.answered_so(batch.batch()));
         let (Some(orders), true) = (opened, sequence == expected && header.network == self.network) else {
             self.counters.misbehaved += 1;
-            return out.push(Output::Close { node, why: "a batch out of sequence, of other answers, or with orders that are not ours" });
+            return out.push(Output::Close {
+                node,
+                why: "a batch out of sequence, of other answers, or with orders that are not ours",
+            });
         };
         self.next_batch.insert(node, sequence + 1);
         let until = now.after(limits::RESPONSE_WAIT);
@@ -156,17 +159,11 @@ impl Gateway {
             }
             None => amount.0,
         };
-        let spent = self.spend(id.task, order.tenant, MicroCredits(more));
-        self.charged.insert(id, (order.tenant, spent));
+        self.spend(id.task, order.tenant, MicroCredits(more));
+        self.charged.insert(id, (order.tenant, amount));
     }
 
-    pub(super) fn responded(
-        &mut self,
-        now: Timestamp,
-        task: TaskId,
-        response: Digest,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn responded(&mut self, now: Timestamp, task: TaskId, response: Digest, out: &mut Vec<Output>) {
         if let Some(task) = self.tasks.get_mut(&task) {
             task.response = Some(response);
         }

@@ -76,6 +76,7 @@ impl Gateway {
         let unpaid = self.settler.refused().iter().filter_map(|id| self.charged.get(id)).copied();
         for (tenant, amount) in unpaid.chain(refunds).collect::<Vec<_>>() {
             self.budget.credit(tenant, amount);
+            self.collect(tenant);
         }
         self.charged.clear();
         let state = self.settler.digest();
@@ -113,17 +114,31 @@ impl Gateway {
             .map(|r| (r.commitment.task, r.commitment.attempt, r.charge.tenant, r.charge.amount))
             .collect();
         for (task, attempt, tenant, amount) in unsettled {
-            let spent = self.spend(task, tenant, amount);
-            self.charged.insert(AttemptId { task, attempt }, (tenant, spent));
+            self.spend(task, tenant, amount);
+            self.charged.insert(AttemptId { task, attempt }, (tenant, amount));
         }
     }
 
-    /// Takes a charge from the live budget that was not reserved here, as far as there is any; says how much.
-    pub(super) fn spend(&mut self, task: TaskId, tenant: TenantId, amount: MicroCredits) -> MicroCredits {
-        let amount = amount.min(self.budget.available(&tenant));
-        match amount != MicroCredits::ZERO && self.budget.reserve(task, tenant, amount).is_ok() {
-            true => self.budget.settle(&task, amount),
-            false => MicroCredits::ZERO,
+    /// Takes a charge from the live budget that was not reserved here. What other tasks have reserved can't be taken now:
+    /// it is owed, and taken as soon as it is free.
+    pub(super) fn spend(&mut self, task: TaskId, tenant: TenantId, amount: MicroCredits) {
+        let free = amount.min(self.budget.available(&tenant));
+        if free != MicroCredits::ZERO && self.budget.reserve(task, tenant, free).is_ok() {
+            self.budget.settle(&task, free);
+        }
+        if amount > free {
+            let owed = self.owed.entry((tenant, task)).or_default();
+            *owed = MicroCredits(owed.0.saturating_add(amount.0 - free.0));
+        }
+    }
+
+    /// Takes what a tenant owes, as far as it is free by now.
+    pub(super) fn collect(&mut self, tenant: TenantId) {
+        let all = (tenant, TaskId([0; 16]))..=(tenant, TaskId([u8::MAX; 16]));
+        let owed: Vec<(TaskId, MicroCredits)> =
+            self.owed.extract_if(all, |_, _| true).map(|((_, t), a)| (t, a)).collect();
+        for (task, amount) in owed {
+            self.spend(task, tenant, amount);
         }
     }
 }

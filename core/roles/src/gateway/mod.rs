@@ -109,8 +109,10 @@ pub struct Gateway {
     next_batch: BTreeMap<NodeId, u64>,
     waiting: VecDeque<batch::Waiting>,
     audits: BTreeMap<AuditId, audit::Audit>,
-    // What receipts of the open epoch took from the budget beyond their reservations.
+    // What receipts of the open epoch took from the budget.
     charged: BTreeMap<AttemptId, (TenantId, MicroCredits)>,
+    // What the log charges and other tasks have reserved, by the task whose receipt it is.
+    owed: BTreeMap<(TenantId, TaskId), MicroCredits>,
     next_append: u64,
     appended: BTreeMap<u64, Appended>,
     epoch_ends: Timestamp,
@@ -139,6 +141,7 @@ impl Gateway {
             waiting: VecDeque::new(),
             audits: BTreeMap::new(),
             charged: BTreeMap::new(),
+            owed: BTreeMap::new(),
             next_append: 0,
             appended: BTreeMap::new(),
             epoch_ends,
@@ -170,7 +173,9 @@ impl Gateway {
 
     /// What a tenant may still reserve.
     pub fn available(&self, tenant: TenantId) -> MicroCredits {
-        self.budget.available(&tenant)
+        let all = (tenant, TaskId([0; 16]))..=(tenant, TaskId([u8::MAX; 16]));
+        let owed = self.owed.range(all).fold(0, |sum: u64, (_, amount)| sum.saturating_add(amount.0));
+        MicroCredits(self.budget.available(&tenant).0.saturating_sub(owed))
     }
 
     /// The next batch that is expected of a node.

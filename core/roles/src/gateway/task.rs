@@ -85,6 +85,7 @@ impl Gateway {
             return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
         }
         let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
+        self.collect(tenant);
         self.budget
             .reserve(task, tenant, worst)
             .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))

@@ -109,7 +109,8 @@ fn a_worker_can_not_speak_as_the_referee() {
 
 #[test]
 fn an_auditor_that_leaves_gives_up_or_takes_too_long_is_replaced() {
-    let replaced: [fn(&mut Bench, NodeId, AuditId) -> Vec<Output>; 3] = [
+    type Replace = fn(&mut Bench, NodeId, AuditId) -> Vec<Output>;
+    let replaced: [Replace; 3] = [
         |bench, node, _| bench.feed(Input::NodeLeft { node }),
         |bench, node, audit| bench.feed(Input::AuditRefused { node, audit }),
         |bench, _, _| bench.wait(Micros::from_secs(121)),

@@ -8,7 +8,9 @@ use ol_protocol::digest::{Domain, digest, salted};
 use ol_protocol::id::{hex, unhex};
 use ol_protocol::key::Signature;
 use ol_protocol::receipt::{Charge, Receipt};
-use ol_protocol::record::{AuditOutcome, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::variant::Variant;
+use ol_protocol::verdict::Verdict;
 use ol_protocol::{
     Digest, Epoch, GatewayId, MicroCredits, Micros, NetworkId, Price, Salt, TaskId, TenantId, TokenCount, merkle,
 };
@@ -18,6 +20,12 @@ use std::str::FromStr;
 
 /// Version of the document.
 const VERSION: &str = "receipt/1";
+
+/// Longest description of a variant: three names of 128 bytes and a digest, with room.
+const VARIANT_BYTES_MAX: usize = 1_024;
+
+/// The level of an audit that could not be held.
+const UNAUDITABLE: &str = "unauditable";
 
 /// The receipt of a task, or `None` while it is not in the log or is another tenant's.
 pub fn build(
@@ -32,33 +40,60 @@ pub fn build(
         return Ok(None);
     }
     let facts = read.facts(task)?.and_then(|f| serde_json::from_slice::<Value>(&f.bytes).ok()).unwrap_or_default();
-    let attempts = found.attempts.iter().map(|a| attempt(read, a)).collect::<Result<Vec<Value>, Error>>()?;
-    let audits: Vec<Value> = found
+    let attempts = found.attempts.iter().map(|a| attempt(read, a, &facts)).collect::<Result<Vec<Value>, Error>>()?;
+    let audits = found
         .audits
         .iter()
-        .map(|(index, subject, outcome)| {
-            let (kind, worst) = match outcome {
-                AuditOutcome::Verdict(verdict) => (verdict.level.name(), Some(verdict.worst_margin_micro)),
-                AuditOutcome::Unauditable { .. } => ("unauditable", None),
-            };
-            json!({"record": index, "attempt": subject.attempt, "level": kind, "worst_margin_micro_nats": worst})
-        })
-        .collect();
+        .map(|(index, subject, outcome)| audit(read, *index, *subject, outcome))
+        .collect::<Result<Vec<Value>, Error>>()?;
     Ok(Some(json!({
         "version": VERSION,
         "task": task.to_string(),
         "network": network.to_string(),
         "gateway": gateway.to_string(),
+        "variant": facts["variant"],
         "model": facts["model"],
         "assurance": facts["assurance"],
         "salt": facts["salt"],
-        "certificate": facts["certificate"],
         "attempts": attempts,
         "audits": audits,
     })))
 }
 
-fn attempt(read: &dyn Read, attempt: &Attempt) -> Result<Value, Error> {
+// Where a record is in the log, once a checkpoint covers it.
+fn place_in_log(read: &dyn Read, index: u64) -> Result<Value, Error> {
+    let Some(note) = read.checkpoint_over(index)? else { return Ok(Value::Null) };
+    Ok(json!({
+        "record": index,
+        "size": note.size,
+        "path": texts(&read.inclusion(index, note.size)?.unwrap_or_default()),
+        "checkpoint": note.text,
+    }))
+}
+
+fn audit(read: &dyn Read, index: u64, subject: AttemptId, outcome: &AuditOutcome) -> Result<Value, Error> {
+    let log = place_in_log(read, index)?;
+    Ok(match outcome {
+        AuditOutcome::Verdict(verdict) => json!({
+            "attempt": subject.attempt,
+            "level": verdict.level.name(),
+            "auditor": verdict.auditor.to_string(),
+            "operator": verdict.operator.to_string(),
+            "scored_tokens": verdict.scored_tokens.0,
+            "worst_margin_micro_nats": verdict.worst_margin_micro,
+            "verdict": hex(&verdict.to_bytes()),
+            "log": log,
+        }),
+        AuditOutcome::Unauditable { audit } => json!({
+            "attempt": subject.attempt,
+            "level": UNAUDITABLE,
+            "audit": audit.to_string(),
+            "log": log,
+        }),
+    })
+}
+
+fn attempt(read: &dyn Read, attempt: &Attempt, facts: &Value) -> Result<Value, Error> {
     let count = u64::from(attempt.batch.header.count);
     let first = attempt.batch_index.saturating_sub(count);
     let receipts: Vec<Receipt> = read
@@ -73,15 +108,7 @@ fn attempt(read: &dyn Read, attempt: &Attempt) -> Result<Value, Error> {
     let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
     let place = usize::from(attempt.place);
     let path = |leaves: &[Digest]| merkle::inclusion(leaves, place).unwrap_or_default();
-    let log = match read.checkpoint_over(attempt.index)? {
-        Some(note) => json!({
-            "record": attempt.index,
-            "size": note.size,
-            "path": texts(&read.inclusion(attempt.index, note.size)?.unwrap_or_default()),
-            "checkpoint": note.text,
-        }),
-        None => Value::Null,
-    };
+    let node = attempt.receipt.commitment.node.to_string();
     Ok(json!({
         "commitment": commitment(&attempt.receipt.commitment),
         "charge": charge(&attempt.receipt.charge),
@@ -89,7 +116,8 @@ fn attempt(read: &dyn Read, attempt: &Attempt) -> Result<Value, Error> {
         "place": attempt.place,
         "commitment_path": texts(&path(&commitments)),
         "receipt_path": texts(&path(&leaves)),
-        "log": log,
+        "certificate": facts["certificates"][node],
+        "log": place_in_log(read, attempt.index)?,
     }))
 }
 
@@ -171,6 +199,7 @@ pub enum Unreadable {
     Pending,
 }
 
+#[derive(Clone)]
 struct Fields<'a> {
     map: &'a Map<String, Value>,
     path: String,
@@ -290,20 +319,24 @@ fn read_batch(f: &Fields<'_>, c: &Commitment) -> Result<CountersignedBatch, Unre
 /// Checks a receipt document, and request and response bytes against it where they are given.
 pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>) -> Result<Vec<Check>, Unreadable> {
     let outer = Fields::of(document, "").map_err(|_| Unreadable::NotAReceipt("not a JSON object".into()))?;
-    if document.get("status").and_then(Value::as_str) == Some("pending") {
-        return Err(Unreadable::Pending);
+    match outer.map.get("status").and_then(Value::as_str) {
+        Some("pending") => return Err(Unreadable::Pending),
+        Some("ready") => {}
+        Some(_) => return Err(outer.wrong("status")),
+        None => {}
     }
     // As the API gives it, the document stands inside of an answer that says whether it is ready.
     let top = match outer.map.get("receipt") {
         Some(inner) => Fields::of(inner, "")?,
-        None => outer,
+        None => outer.clone(),
     };
     match top.map.get("version").and_then(Value::as_str) {
         Some(VERSION) => {}
         Some(other) => return Err(Unreadable::NotAReceipt(format!("version {other:?} is unknown here"))),
         None => return Err(Unreadable::NotAReceipt("it has no version".into())),
     }
-    let (network, gateway, task): (NetworkId, GatewayId, TaskId) = (top.id("network")?, top.id("gateway")?, top.id("task")?);
+    let (network, gateway, task): (NetworkId, GatewayId, TaskId) =
+        (top.id("network")?, top.id("gateway")?, top.id("task")?);
     let salt: Option<Salt> = top.id("salt").ok();
     let list = top.value("attempts")?.as_array().ok_or_else(|| top.wrong("attempts"))?;
     if list.is_empty() {
@@ -316,7 +349,9 @@ pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>)
         let receipt = verify_attempt(&fields, number, network, gateway, task, &mut checks)?;
         receipts.push(receipt);
     }
-    verify_certificate(&top, &receipts, network, &mut checks);
+    verify_wrapper(&outer, task, &mut checks);
+    verify_variant(&top, &receipts, &mut checks);
+    verify_audits(&top, &receipts, network, gateway, &mut checks)?;
     if let Some(last) = receipts.last() {
         verify_bytes("request", request, salt, Domain::Request, last.charge.request, &mut checks);
         verify_bytes("response", response, salt, Domain::Response, last.charge.response, &mut checks);
@@ -378,19 +413,21 @@ fn verify_attempt(
         receipt.charge_fits(),
         "the amount is not the price of these tokens, or more tokens are charged than the node counted",
     );
-    verify_log(f, &name, &receipt, network, gateway, checks)?;
+    verify_certificate(f, &name, &receipt, network, checks);
+    let leaf = Record::Receipt(receipt.clone()).leaf();
+    verify_log(f, format!("{name}: the receipt"), &leaf, network, gateway, checks)?;
     Ok(receipt)
 }
 
 fn verify_log(
     f: &Fields<'_>,
-    name: &str,
-    receipt: &Receipt,
+    name: String,
+    leaf: &Digest,
     network: NetworkId,
     gateway: GatewayId,
     checks: &mut Vec<Check>,
 ) -> Result<(), Unreadable> {
-    let what = format!("{name}: the receipt is in the gateway's log, under a signed checkpoint");
+    let what = format!("{name} is in the gateway's log, under a signed checkpoint");
     if f.value("log")?.is_null() {
         let result = Outcome::Open("its epoch has not closed yet: fetch the receipt again later".into());
         checks.push(Check { what, result });
@@ -400,37 +437,116 @@ fn verify_log(
     let result = match Checkpoint::open(log.text("checkpoint")?, network, gateway.0) {
         Err(error) => Outcome::Fails(error.to_string()),
         Ok(checkpoint) => {
-            let leaf = Record::Receipt(receipt.clone()).leaf();
             let index: u64 = log.number("record")?;
             let holds = log.number::<u64>("size")? == checkpoint.size
-                && merkle::verify_inclusion(&checkpoint.root, checkpoint.size, index, &leaf, &log.path("path")?);
-            match holds {
-                true => Outcome::Holds,
-                false => Outcome::Fails("the checkpoint's root is not over this receipt at this place".into()),
-            }
+                && merkle::verify_inclusion(&checkpoint.root, checkpoint.size, index, leaf, &log.path("path")?);
+            outcome(holds, "the checkpoint's root is not over this record at this place")
         }
     };
     checks.push(Check { what, result });
     Ok(())
 }
 
-fn verify_certificate(top: &Fields<'_>, receipts: &[Receipt], network: NetworkId, checks: &mut Vec<Check>) {
-    let Some(last) = receipts.last() else { return };
-    let c = &last.commitment;
-    let what = format!("operator {} certified node {}", c.operator.short(), c.node.short());
-    let Ok(text) = top.text("certificate") else {
+fn outcome(holds: bool, wrong: &str) -> Outcome {
+    if holds { Outcome::Holds } else { Outcome::Fails(wrong.to_owned()) }
+}
+
+// The answer round the receipt names its task too.
+fn verify_wrapper(outer: &Fields<'_>, task: TaskId, checks: &mut Vec<Check>) {
+    if let Some(id) = outer.map.get("id") {
+        let holds = id.as_str() == Some(task.to_string().as_str());
+        let result = outcome(holds, "the answer round the receipt is for another task");
+        checks.push(Check { what: "the receipt is the one that was asked for".into(), result });
+    }
+}
+
+// The commitment names a variant by its digest: what it says of model and assurance is what the digest is over.
+fn verify_variant(top: &Fields<'_>, receipts: &[Receipt], checks: &mut Vec<Check>) {
+    let text = |name: &str| top.map.get(name).and_then(Value::as_str).unwrap_or_default();
+    let what = format!("the attempts ran model {:?}, assurance {:?}", text("model"), text("assurance"));
+    if top.map.get("variant").is_none_or(Value::is_null) {
+        let nothing_said = text("model").is_empty() && text("assurance").is_empty();
+        let result = match nothing_said {
+            true => Outcome::Open("the document does not describe the variant".into()),
+            false => Outcome::Fails("the document names a model without the variant that proves it".into()),
+        };
+        return checks.push(Check { what, result });
+    }
+    let variant = bytes_of(text("variant"), VARIANT_BYTES_MAX).and_then(|bytes| Variant::from_bytes(&bytes).ok());
+    let holds = variant.is_some_and(|variant| {
+        (variant.model.as_str(), variant.assurance.name()) == (text("model"), text("assurance"))
+            && receipts.iter().all(|receipt| receipt.commitment.variant == variant.id())
+    });
+    checks.push(Check { what, result: outcome(holds, "the commitment is for another variant") });
+}
+
+fn bytes_of(text: &str, max: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; text.len() / 2];
+    (bytes.len() <= max && unhex(text, &mut bytes).is_some()).then_some(bytes)
+}
+
+fn verify_audits(
+    top: &Fields<'_>,
+    receipts: &[Receipt],
+    network: NetworkId,
+    gateway: GatewayId,
+    checks: &mut Vec<Check>,
+) -> Result<(), Unreadable> {
+    let list = top.value("audits")?.as_array().ok_or_else(|| top.wrong("audits"))?;
+    for (number, value) in list.iter().enumerate() {
+        let f = Fields::of(value, &format!("audits[{number}]"))?;
+        let attempt: u8 = f.number("attempt")?;
+        let receipt = receipts.iter().find(|r| r.commitment.attempt == attempt).ok_or_else(|| f.wrong("attempt"))?;
+        let outcome = match f.text("level")? {
+            UNAUDITABLE => AuditOutcome::Unauditable { audit: f.id("audit")? },
+            _ => AuditOutcome::Verdict(verify_verdict(&f, receipt, network, checks)?),
+        };
+        let subject = AttemptId { task: receipt.commitment.task, attempt };
+        let leaf = Record::Audit { subject, outcome }.leaf();
+        verify_log(&f, format!("attempt {attempt}: its audit"), &leaf, network, gateway, checks)?;
+    }
+    Ok(())
+}
+
+fn verify_verdict(
+    f: &Fields<'_>,
+    receipt: &Receipt,
+    network: NetworkId,
+    checks: &mut Vec<Check>,
+) -> Result<Verdict, Unreadable> {
+    let bytes = bytes_of(f.text("verdict")?, Verdict::BYTES).ok_or_else(|| f.wrong("verdict"))?;
+    let verdict = Verdict::from_bytes(&bytes).map_err(|_| f.wrong("verdict"))?;
+    let same = (verdict.level.name(), verdict.auditor, verdict.operator)
+        == (f.text("level")?, f.id("auditor")?, f.id("operator")?)
+        && verdict.scored_tokens.0 == f.number::<u32>("scored_tokens")?
+        && verdict.worst_margin_micro == f.number::<u32>("worst_margin_micro_nats")?;
+    let c = &receipt.commitment;
+    let holds = same && verdict.network == network && verdict.variant == c.variant && verdict.verify().is_ok();
+    let what = format!(
+        "attempt {}: node {} signed its verdict ({}) over this variant",
+        c.attempt,
+        verdict.auditor.short(),
+        verdict.level.name()
+    );
+    checks.push(Check { what, result: outcome(holds, "the verdict is not this auditor's, or says something else") });
+    Ok(verdict)
+}
+
+fn verify_certificate(f: &Fields<'_>, name: &str, receipt: &Receipt, network: NetworkId, checks: &mut Vec<Check>) {
+    let c = &receipt.commitment;
+    let what = format!("{name}: operator {} certified node {}", c.operator.short(), c.node.short());
+    if f.map.get("certificate").is_none_or(Value::is_null) {
         let result = Outcome::Open("the document carries no certificate".into());
         return checks.push(Check { what, result });
-    };
+    }
     let mut bytes = [0; Certificate::BYTES];
+    let text = f.text("certificate").unwrap_or_default();
     let certificate = unhex(text, &mut bytes).and_then(|()| Certificate::from_bytes(&bytes).ok());
     let holds = certificate.is_some_and(|certificate| {
         (certificate.node, certificate.operator, certificate.network) == (c.node, c.operator, network)
             && certificate.verify().is_ok()
     });
-    let wrong = "the certificate is not this operator's for this node";
-    let result = if holds { Outcome::Holds } else { Outcome::Fails(wrong.into()) };
-    checks.push(Check { what, result });
+    checks.push(Check { what, result: outcome(holds, "the certificate is not this operator's for this node") });
 }
 
 fn verify_bytes(

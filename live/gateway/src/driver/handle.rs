@@ -2,10 +2,12 @@
 
 use super::document;
 use super::hands::{Message, New};
-use crate::backend::{Generate, Health, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work};
+use crate::Backend;
+use crate::backend::{
+    Generate, Health, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work,
+};
 use crate::keys::{ApiKeys, Tenant};
 use crate::refusal::{Kind, Refusal};
-use crate::Backend;
 use ol_net::frame;
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::unit::Price;
@@ -124,7 +126,8 @@ impl Handle {
 
     fn new_task(&self, submission: Submission) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
         let (id, variant) = self.variant(&submission)?;
-        let Submission { tenant, task, payload, generate, request_digest, canonical, deadline, max_price, .. } = submission;
+        let Submission { tenant, task, payload, generate, request_digest, canonical, deadline, max_price, .. } =
+            submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
         let asked = generate.as_ref().and_then(|g| g.max_tokens);
         let context = variant.context_tokens;
@@ -157,7 +160,6 @@ impl Handle {
                 deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
                 request: salted(Domain::Request, &salt, &request_digest.0),
             },
-            model: variant.model.clone(),
             assurance: variant.assurance,
             payload: node_payload(payload, generate, output_max),
             salt,

@@ -13,14 +13,13 @@ use ol_protocol::certificate::Certificate;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, output_root, salted, vectors_root};
+use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::TopUp;
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{
-    AuditId, Digest, Epoch, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
-};
+use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
 use ol_roles::node::FailCode;
@@ -36,13 +35,15 @@ const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
 /// Wait before a commit that failed is tried again.
 const COMMIT_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
+const LAST_BATCHES: Micros = Micros::from_secs(3);
+
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
 
 /// A request on its way to the machine.
 pub struct New {
     pub(super) submission: Submission,
-    pub(super) model: String,
     pub(super) assurance: Assurance,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
@@ -149,7 +150,6 @@ struct Peer {
 struct Content {
     tenant: TenantId,
     assurance: Assurance,
-    model: String,
     price: ol_protocol::Price,
     payload: Payload,
     salt: Salt,
@@ -200,7 +200,7 @@ pub(super) struct GatewayHands {
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
-    draining: bool,
+    draining_since: Option<Timestamp>,
     done: bool,
 }
 
@@ -232,7 +232,7 @@ impl GatewayHands {
             pings: BTreeMap::new(),
             next_ping: 0,
             metrics_due: Timestamp(0),
-            draining: false,
+            draining_since: None,
             done: false,
         }
     }
@@ -424,7 +424,6 @@ impl GatewayHands {
         let content = Content {
             tenant: new.submission.tenant,
             assurance: new.assurance,
-            model: new.model,
             price: new.submission.price,
             payload: new.payload,
             salt: new.salt,
@@ -506,6 +505,21 @@ impl GatewayHands {
         }
     }
 
+    /// Writes the rest of the event log.
+    pub(super) fn end_event_log(&mut self) {
+        if let Some(Err(error)) = self.event_log.as_mut().map(ol_drive::log::Writer::mark) {
+            tracing::error!(%error, "the event log is cut off");
+        }
+    }
+
+    fn client_gone(&mut self, task: TaskId) {
+        let Some(content) = self.contents.get_mut(&task) else { return };
+        content.ended = true;
+        if content.orders.is_empty() {
+            self.contents.remove(&task);
+        }
+    }
+
     fn append(&mut self, now: Timestamp, append: u64, entries: Vec<Entry>) {
         let mut commit = Commit { append, job: Job::default(), batches: Vec::new(), close: None };
         for entry in entries {
@@ -526,12 +540,45 @@ impl GatewayHands {
         self.waiting.push_back(commit);
     }
 
+    // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
+    // gateway that was killed has forgotten the request, but not how its salt came about.
+    fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
+        let (task, content) = (commitment.task, self.contents.get(&commitment.task));
+        let is_only = content.is_some_and(|content| content.orders.len() == 1);
+        let mut facts = if is_only { serde_json::json!({}) } else { self.facts_so_far(task, job) };
+        let peer = self.peers.get(&commitment.node);
+        if let Some(variant) = peer.and_then(|p| p.variants.iter().find(|v| v.id() == commitment.variant)) {
+            facts["variant"] = hex(&variant.to_bytes()).into();
+            facts["model"] = variant.model.as_str().into();
+            facts["assurance"] = variant.assurance.name().into();
+        }
+        if let Some(peer) = peer {
+            facts["certificates"][commitment.node.to_string()] = hex(&peer.certificate.to_bytes()).into();
+        }
+        if let Some(content) = content {
+            facts["tenant"] = content.tenant.to_string().into();
+            facts["created_unix_us"] = content.created.0.into();
+        }
+        facts["salt"] = ol_protocol::seed::salt(&self.shared.master, &task).to_string().into();
+        facts["logged_unix_us"] = now.0.into();
+        facts.to_string().into_bytes()
+    }
+
+    fn facts_so_far(&self, task: TaskId, job: &Job) -> serde_json::Value {
+        let waiting =
+            self.waiting.iter().rev().chain(&self.committing).flat_map(|commit| commit.job.facts.iter().rev());
+        let last = job.facts.iter().rev().chain(waiting).find(|facts| facts.task == task).cloned();
+        let last = last.or_else(|| lock(&self.shared.reader).facts(task).ok().flatten());
+        let facts = last.and_then(|facts| serde_json::from_slice(&facts.bytes).ok());
+        facts.filter(serde_json::Value::is_object).unwrap_or_else(|| serde_json::json!({}))
+    }
+
     // Payload for an audit, facts for the tenant; both sealed at rest. The content leaves memory with its last attempt.
     fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let bytes = self.facts(now, commitment, job);
+        job.facts.push(Facts { task: attempt.task, bytes });
         let Some(content) = self.contents.get(&attempt.task) else { return };
-        let certificate = self.peers.get(&commitment.node).map(|p| &p.certificate);
-        job.facts.push(Facts { task: attempt.task, bytes: content.facts(now, certificate) });
         if let Some(payload) = content.payload_of(attempt, now, commitment) {
             job.payloads.push(payload);
         }
@@ -688,8 +735,8 @@ impl GatewayHands {
         }
     }
 
-    fn drain(&mut self) {
-        self.draining = true;
+    fn drain(&mut self, now: Timestamp) {
+        self.draining_since.get_or_insert(now);
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 }
@@ -724,6 +771,7 @@ impl Hands for GatewayHands {
                     inputs.push(Input::Responded { task, response });
                 }
                 if !complete {
+                    self.client_gone(task);
                     inputs.push(Input::ClientGone { task });
                 }
             }
@@ -741,7 +789,7 @@ impl Hands for GatewayHands {
                 // Whoever asked may have gone.
                 let _ = answer.send(known);
             }
-            Message::Drain => self.drain(),
+            Message::Drain => self.drain(now),
         }
     }
 
@@ -749,8 +797,14 @@ impl Hands for GatewayHands {
         match output {
             Output::Welcome { node, next_batch, epoch } => {
                 let (gateway, network) = (self.shared.gateway, self.shared.network);
-                let welcome =
-                    Welcome { protocol: frame::PROTOCOL, gateway, network, epoch, acked_batches: next_batch, ping_every_ms: 10_000 };
+                let welcome = Welcome {
+                    protocol: frame::PROTOCOL,
+                    gateway,
+                    network,
+                    epoch,
+                    acked_batches: next_batch,
+                    ping_every_ms: 10_000,
+                };
                 self.send(node, Down::Welcome(welcome));
             }
             output @ Output::Assign { .. } => self.assign(output),
@@ -783,8 +837,9 @@ impl Hands for GatewayHands {
             *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
         }
         let idle = machine.active() == 0 && self.waiting.is_empty() && self.committing.is_none();
-        if self.draining && idle && machine.is_settled_down() {
-            self.done = true;
+        if let Some(since) = self.draining_since.filter(|_| idle) {
+            // A node that is gone sends no batch: its work is not waited for longer than one takes.
+            self.done = machine.is_settled_down() || now.since(since) > LAST_BATCHES;
         }
     }
 
@@ -794,7 +849,7 @@ impl Hands for GatewayHands {
 
     fn record_input(&mut self, now: Timestamp, input: &Input) {
         if let Some(log) = &mut self.event_log {
-            if let Err(error) = log.input(now, &[]) {
+            if let Err(error) = log.input(now, &input.to_bytes()) {
                 tracing::error!(%error, "the event log ends here");
                 self.event_log = None;
             }
@@ -841,19 +896,6 @@ impl Content {
         };
         Some(payload::seal(attempt, now, &content, self.log_probs.get(number)?))
     }
-
-    fn facts(&self, now: Timestamp, certificate: Option<&Certificate>) -> Vec<u8> {
-        let facts = serde_json::json!({
-            "tenant": self.tenant.to_string(),
-            "model": self.model,
-            "assurance": self.assurance.name(),
-            "salt": self.salt.to_string(),
-            "created_unix_us": self.created.0,
-            "logged_unix_us": now.0,
-            "certificate": certificate.map(|c| ol_protocol::id::hex(&c.to_bytes())),
-        });
-        facts.to_string().into_bytes()
-    }
 }
 
 const fn fail_code(code: frame::FailCode) -> FailCode {
@@ -880,9 +922,7 @@ fn explain(refusal: &event::Refusal) -> Refusal {
             Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
         }
         R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
-        R::Budget(gate) => {
-            Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) }
-        }
+        R::Budget(gate) => Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) },
         R::Deadline => Refusal::new(Kind::Deadline, "the deadline passed before the answer was complete"),
         R::Attempts { attempts, delivered } => {
             let message = format!("{attempts} nodes failed on this request after {} tokens", delivered.0);

@@ -52,7 +52,8 @@ async fn serve(mut link: GatewayLink, generation: u64, door: Arc<Door>, inbox: m
         }
     };
     let sender = link.sender.clone();
-    let joined = Message::Joined { node, generation, sender, certificate: Box::new(certificate), hello: Box::new(hello) };
+    let joined =
+        Message::Joined { node, generation, sender, certificate: Box::new(certificate), hello: Box::new(hello) };
     if inbox.send(joined).await.is_err() {
         return;
     }

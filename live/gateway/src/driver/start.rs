@@ -15,8 +15,9 @@ use ol_protocol::prf::Seed;
 use ol_protocol::record::Record;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{Epoch, GatewayId, MicroCredits, NodeId, Price, TenantId};
-use ol_roles::gateway::{Counters, Setup};
+use ol_protocol::{Epoch, GatewayId, MicroCredits, Price, TenantId};
+use ol_roles::gateway::Counters;
+use ol_roles::gateway::codec::Origin;
 use ol_roles::{Gateway as Machine, Settler};
 use ol_store::{Committer, Identity, Job, Options, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
@@ -30,10 +31,6 @@ use tokio::task::JoinSet;
 
 /// How long a draining gateway waits for answers and for its nodes' last batches.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-
-/// Requests and tokens a minute of a tenant that has no limits of its own: none that a person meets by hand.
-const REQUESTS_PER_MINUTE: u32 = 60_000;
-const TOKENS_PER_MINUTE: u32 = 100_000_000;
 
 /// What a gateway is started with.
 pub struct Config {
@@ -51,6 +48,10 @@ pub struct Config {
     pub join_token: Option<String>,
     /// The posted price.
     pub price: Price,
+    /// Requests in a minute of a tenant that has no limit of its own.
+    pub requests_per_minute: u32,
+    /// Tokens in a minute of a tenant that has no limit of its own.
+    pub tokens_per_minute: u32,
     /// Where to record events, if anywhere.
     pub event_log: Option<PathBuf>,
     /// Limit of the database in pages of 4 KiB, for tests of a full disk.
@@ -101,6 +102,14 @@ pub struct Gateway {
     news: broadcast::Sender<News>,
     tasks: JoinSet<()>,
     machine: Option<tokio::task::JoinHandle<()>>,
+    defaults: RateLimits,
+}
+
+// In a minute, of a tenant that has no limits of its own.
+#[derive(Clone, Copy)]
+struct RateLimits {
+    requests: u32,
+    tokens: u32,
 }
 
 /// Starts a gateway on the current runtime.
@@ -113,8 +122,26 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     if is_new {
         store.append(&[Record::Genesis(config.genesis.clone())])?;
     }
-    let settler = settle(store.read())?;
-    let genesis = settler.genesis().clone();
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
+    let (snapshot, records) = log_since_snapshot(store.read())?;
+    let origin = Origin {
+        now: clock::now(),
+        gateway,
+        master: config.master,
+        seed: Seed(seed),
+        snapshot,
+        records,
+        next_batch: store.read().next_sequences()?.into_iter().collect(),
+        limits: ol_sched::Limits::default(),
+    };
+    let event_log = match &config.event_log {
+        Some(path) => Some(ol_drive::log::Writer::create(path, &origin.to_bytes())?),
+        None => None,
+    };
+    let now = origin.now;
+    let setup = origin.setup().map_err(Error::Log)?;
+    let genesis = setup.settler.genesis().clone();
     let network = genesis.network();
     let last = match store.read().latest_checkpoint()? {
         Some(note) => Some(
@@ -123,21 +150,11 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         ),
         None => None,
     };
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
-    let setup = Setup {
-        gateway,
-        master: config.master,
-        seed: Seed(seed),
-        next_batch: next_batches(store.read())?,
-        limits: ol_sched::Limits::default(),
-        settler,
-    };
-    let event_log = None;
-    let keys = tenants(store.read())?;
+    let defaults = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
+    let keys = tenants(store.read(), defaults)?;
     let reader = store.reader()?;
     let epoch = setup.settler.epoch();
-    let machine = Machine::new(clock::now(), setup);
+    let machine = Machine::new(now, setup);
     let committer = Committer::start(store).map_err(Error::Thread)?;
     let server = ol_net::Server::bind(config.node_listen, &config.key, Limits::default()).await?;
     let ticket = Ticket { address: server.address().to_string(), gateway, network };
@@ -186,10 +203,10 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         }
     });
     let machine = Some(tokio::spawn(async move {
-        ol_drive::run(machine, hands, messages).await;
+        ol_drive::run(machine, hands, messages).await.end_event_log();
     }));
     let handle = Handle { shared, inbox };
-    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine })
+    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine, defaults })
 }
 
 impl Gateway {
@@ -213,7 +230,7 @@ impl Gateway {
         let committed = tokio::task::spawn_blocking(move || committer.commit(job)).await;
         committed.map_err(|_| Error::Store(ol_store::Error::Closed))??;
         let mut keys = self.handle.shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        keys.insert(key_digest(key), known(&row));
+        keys.insert(key_digest(key), known(&row, self.defaults));
         Ok(())
     }
 
@@ -246,11 +263,11 @@ impl Gateway {
 
 /// Follows a log from its last snapshot, or from its beginning.
 pub fn settle(read: &dyn Read) -> Result<Settler, Error> {
-    let (snapshot, records) = log_for_replay(read)?;
+    let (snapshot, records) = log_since_snapshot(read)?;
     Settler::from_log(snapshot.as_deref(), records).map_err(Error::Log)
 }
 
-fn log_for_replay(read: &dyn Read) -> Result<(Option<Vec<u8>>, Vec<Record>), Error> {
+fn log_since_snapshot(read: &dyn Read) -> Result<(Option<Vec<u8>>, Vec<Record>), Error> {
     let snapshot = read.latest_snapshot()?;
     let from = snapshot.as_ref().map_or(0, |snapshot| snapshot.size);
     let records = ol_store::records(read, from..read.size()?)
@@ -259,24 +276,20 @@ fn log_for_replay(read: &dyn Read) -> Result<(Option<Vec<u8>>, Vec<Record>), Err
     Ok((snapshot.map(|snapshot| snapshot.bytes), records))
 }
 
-fn next_batches(read: &dyn Read) -> Result<BTreeMap<NodeId, u64>, Error> {
-    Ok(read.next_sequences()?.into_iter().collect())
-}
-
-fn tenants(read: &dyn Read) -> Result<ApiKeys, Error> {
+fn tenants(read: &dyn Read, defaults: RateLimits) -> Result<ApiKeys, Error> {
     let mut keys = ApiKeys::new();
     for row in read.tenants()? {
-        keys.insert(ol_protocol::Digest(row.key_hash), known(&row));
+        keys.insert(ol_protocol::Digest(row.key_hash), known(&row, defaults));
     }
     Ok(keys)
 }
 
-fn known(row: &ol_store::Tenant) -> Tenant {
+fn known(row: &ol_store::Tenant, defaults: RateLimits) -> Tenant {
     Tenant {
         id: row.tenant,
         name: row.name.clone(),
-        requests_per_minute: row.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
-        tokens_per_minute: row.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
+        requests_per_minute: row.requests_per_minute.unwrap_or(defaults.requests),
+        tokens_per_minute: row.tokens_per_minute.unwrap_or(defaults.tokens),
     }
 }
 

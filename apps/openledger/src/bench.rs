@@ -1,0 +1,40 @@
+//! `openledger bench`: what coordination and engines cost on this machine.
+
+mod children;
+mod engine;
+mod floor;
+mod gateway;
+mod load;
+mod machine;
+mod margins;
+mod measure;
+mod progress;
+
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// Measure on this machine; close other programs first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// What a gateway costs for each task: processor time and latency, with nodes that answer at once.
+    Gateway(gateway::Args),
+    /// What an engine does in a second of processor time.
+    Engine(engine::Args),
+    /// How far from 0 an honest node's margins are when its answers are checked.
+    Margins(margins::Args),
+}
+
+/// Runs `openledger bench`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.what {
+        What::Gateway(args) => gateway::run(args),
+        What::Engine(args) => engine::run(args),
+        What::Margins(args) => margins::run(args),
+    }
+}

@@ -1,0 +1,145 @@
+//! `openledger sim` and `openledger replay`: the same core without a network.
+
+use crate::logging::say;
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use ol_drive::log::{Frame, OutputDigest, Reader};
+use ol_protocol::Machine as _;
+use ol_protocol::id::hex;
+use ol_roles::Gateway;
+use ol_roles::gateway::codec::Origin;
+use ol_roles::gateway::event::Input;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Run the same gateway and node code in simulated time.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SimArgs {
+    #[command(subcommand)]
+    what: Sim,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Sim {
+    /// One network for some simulated time; every invariant is checked after every step.
+    Run(RunArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Nodes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    nodes: u32,
+    /// Simulated seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Requests a second.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20.0)]
+    rate: f64,
+    /// Seed of everything random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+    /// Share of the nodes that leave and come back in a minute.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    churn: f64,
+    /// Nodes that cheat.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+    cheaters: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `openledger sim`.
+pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
+    let Sim::Run(args) = &args.what;
+    if !(args.rate.is_finite() && args.rate > 0.0 && args.rate <= 1e6) {
+        bail!("--rate must be above 0 and at most 1000000 requests a second");
+    }
+    if !(0.0..=60.0).contains(&args.churn) {
+        bail!("--churn must be between 0 and 60 of the nodes a minute");
+    }
+    let config = ol_sim::Config {
+        nodes: args.nodes,
+        seconds: args.seconds,
+        rate: args.rate,
+        seed: args.seed,
+        churn_per_minute: args.churn,
+        cheaters: args.cheaters.min(args.nodes),
+        ..ol_sim::Config::default()
+    };
+    let began = Instant::now();
+    let report = ol_sim::run(&config).context("the simulation broke an invariant")?;
+    let wall_s = began.elapsed().as_secs_f64();
+    let value = serde_json::to_value(&report)?;
+    if args.json {
+        say(value.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        say(format!("{:<20} {}", name.replace('_', " "), value.to_string().trim_matches('"')));
+    }
+    say(format!("{:<20} {wall_s:.2} s", "took"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Feed a recorded event log through the core and compare the outputs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The log, as `openledger gateway --event-log FILE` wrote it.
+    #[arg(value_name = "LOG")]
+    log: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `openledger replay`.
+pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let path = args.log.display();
+    let mut reader = Reader::open(&args.log)?;
+    let Some(Frame::Setup(bytes)) = reader.next_frame()? else { bail!("{path} does not begin with a setup") };
+    let origin = Origin::from_bytes(&bytes).with_context(|| format!("the setup in {path}"))?;
+    let now = origin.now;
+    let mut gateway = Gateway::new(now, origin.setup().with_context(|| format!("the ledger in {path}"))?);
+    let mut outputs = Vec::new();
+    let (mut digest, mut inputs, mut produced, mut compared) = (OutputDigest::default(), 0u64, 0u64, 0u64);
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} events {elapsed}")?);
+    while let Some(frame) = reader.next_frame()? {
+        match frame {
+            Frame::Setup(_) => bail!("{path} has two setups"),
+            Frame::Input(now, bytes) => {
+                let input = Input::from_bytes(&bytes).with_context(|| format!("input {inputs} in {path}"))?;
+                gateway.handle(now, input, &mut outputs);
+                inputs += 1;
+                produced += outputs.len() as u64;
+                for output in outputs.drain(..) {
+                    digest.add(&output);
+                }
+                bar.set_position(inputs);
+            }
+            Frame::Outputs(said) => {
+                compared += 1;
+                if said != digest.value() {
+                    bar.finish_and_clear();
+                    bail!("the outputs differ from the recorded ones at or before input {inputs}");
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    anyhow::ensure!(compared > 0, "{path} has no digest to compare with: the gateway ended before it wrote one");
+    let digest = hex(&digest.value());
+    if args.json {
+        let object = serde_json::json!({
+            "inputs": inputs, "outputs": produced, "digests_compared": compared, "digest": digest, "equal": true,
+        });
+        say(object.to_string());
+    } else {
+        say(format!(
+            "{inputs} inputs gave the {produced} recorded outputs; {compared} digests compared, the last is {digest}"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}

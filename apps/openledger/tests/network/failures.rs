@@ -1,0 +1,213 @@
+//! Nodes and gateways that die in the middle of their work.
+
+use crate::http::{Api, Stream, chat};
+use crate::process::{Gateway, Node, eventually, run};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+// Pieces of an answer after which its node is lost, and tokens that it has at least.
+const EARLY: usize = 20;
+const LONG: u64 = 800;
+
+// A request with a long answer: texts of random models end by chance.
+fn long(api: &Api) -> (Value, Value) {
+    let found = (0..200).find_map(|seed| {
+        let body = chat("tell me everything", 1_500, seed);
+        let answer = api.chat(&body).good();
+        (answer["usage"]["completion_tokens"].as_u64().unwrap() >= LONG).then_some((body, answer))
+    });
+    found.unwrap()
+}
+
+fn amounts(receipt: &Value, name: &str) -> Vec<u64> {
+    receipt["attempts"].as_array().unwrap().iter().map(|a| a["charge"][name].as_u64().unwrap()).collect()
+}
+
+fn verified(gateway: &Gateway, document: &Value) {
+    let path = gateway.folder.with_extension("receipt.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    let ended = run(&["verify", path.to_str().unwrap()]);
+    assert!(ended.status.success(), "{}{}", ended.out, ended.err);
+}
+
+// Begins the stream until it was interrupted in its midst: a fast node may be through with it before.
+fn interrupted(begin: impl Fn() -> Stream, mut interrupt: impl FnMut(&str), whole: &Value) -> Stream {
+    let mut stream = begin();
+    stream.until(EARLY);
+    interrupt(&stream.node());
+    let text = stream.finish();
+    assert_eq!(whole["choices"][0]["message"]["content"], text, "another text than of an undisturbed run");
+    assert_eq!(stream.last("usage"), whole["usage"]);
+    assert_eq!(stream.last("openledger")["attempts"], 2, "it was through before it was interrupted");
+    stream
+}
+
+#[test]
+fn a_stream_goes_on_elsewhere_when_its_node_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let mut nodes: Vec<(Node, std::path::PathBuf)> = ["first", "second"]
+        .map(|name| folder.path().join(name))
+        .map(|path| (Node::join(&gateway.ticket, &path), path))
+        .into();
+    gateway.wait_for_nodes(2);
+    let api = gateway.api();
+    let (body, whole) = long(&api);
+
+    let mut killed = String::new();
+    let kill = |id: &str| {
+        killed = id.to_owned();
+        nodes.iter_mut().find(|(node, _)| node.id == id).unwrap().0.process.kill();
+    };
+    let stream = interrupted(|| api.stream(&body), kill, &whole);
+    // What the dead node made was not signed by anybody: the tenant is charged for the rest.
+    let document = api.receipt(&stream.task());
+    let receipt = &document["receipt"];
+    let resumed = receipt["attempts"][0]["commitment"]["resumed_from"].as_u64().unwrap();
+    let total = whole["usage"]["completion_tokens"].as_u64().unwrap();
+    assert!(0 < resumed && resumed < total);
+    assert_eq!(amounts(receipt, "output_tokens"), [total - resumed]);
+    assert_eq!(amounts(receipt, "prompt_tokens"), [whole["usage"]["prompt_tokens"].as_u64().unwrap()]);
+    verified(&gateway, &document);
+
+    // The dead node comes back as who it was, and works again.
+    let path = nodes.iter().find(|(node, _)| node.id == killed).unwrap().1.clone();
+    assert_eq!(Node::join(&gateway.ticket, &path).id, killed);
+}
+
+// Passes bytes on between nodes and a gateway, and can cut all links at once.
+struct Proxy {
+    address: SocketAddr,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, open) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let ours = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                drop((near.set_nodelay(true), far.set_nodelay(true)));
+                let mut open = ours.lock().unwrap();
+                for (mut from, mut to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    std::thread::spawn(move || pass(&mut from, &mut to));
+                }
+                open.extend([near, far]);
+            }
+        });
+        Self { address, open }
+    }
+
+    fn cut(&self) {
+        for socket in self.open.lock().unwrap().drain(..) {
+            drop(socket.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+fn pass(from: &mut TcpStream, to: &mut TcpStream) {
+    let mut buffer = [0; 16_384];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
+}
+
+#[test]
+fn both_nodes_of_a_stream_are_paid_for_their_part_and_the_tenant_pays_each_token_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let (target, rest) = gateway.ticket.trim_start_matches("ol1:").split_once('/').unwrap();
+    let proxies = [Proxy::to(target.to_owned()), Proxy::to(target.to_owned())];
+    let nodes: Vec<Node> = proxies
+        .iter()
+        .zip(["first", "second"])
+        .map(|(proxy, name)| Node::join(&format!("ol1:{}/{rest}", proxy.address), &folder.path().join(name)))
+        .collect();
+    gateway.wait_for_nodes(2);
+    let api = gateway.api();
+    let (body, whole) = long(&api);
+    let cut = |id: &str| proxies[nodes.iter().position(|node| node.id == id).unwrap()].cut();
+    let stream = interrupted(|| api.stream(&body), cut, &whole);
+
+    // The node whose link broke comes back and hands in what it had.
+    let document = api.receipt_when(&stream.task(), |receipt| receipt["attempts"].as_array().unwrap().len() == 2);
+    let receipt = &document["receipt"];
+    let (total, prompt) =
+        (whole["usage"]["completion_tokens"].as_u64().unwrap(), whole["usage"]["prompt_tokens"].as_u64().unwrap());
+    assert_eq!(amounts(receipt, "output_tokens").iter().sum::<u64>(), total);
+    assert_eq!(amounts(receipt, "prompt_tokens").iter().sum::<u64>(), prompt);
+    assert_eq!(amounts(receipt, "amount_micro_credits").iter().sum::<u64>(), prompt * 2 + total * 8);
+    let attempts: BTreeSet<u64> =
+        (0..2).map(|n| receipt["attempts"][n]["commitment"]["attempt"].as_u64().unwrap()).collect();
+    assert_eq!(attempts, BTreeSet::from([0, 1]));
+    verified(&gateway, &document);
+    gateway.wait_for_nodes(2);
+}
+
+#[test]
+fn a_killed_gateway_goes_on_where_it_was_and_loses_no_receipt() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let nodes: Vec<Node> =
+        ["first", "second"].iter().map(|name| Node::join(&gateway.ticket, &folder.path().join(name))).collect();
+    gateway.wait_for_nodes(2);
+    let stop = AtomicBool::new(false);
+    let answered: Vec<(String, String)> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let (api, stop) = (gateway.api(), &stop);
+                scope.spawn(move || {
+                    let mut answered = Vec::new();
+                    for number in 0.. {
+                        let body = chat(&format!("{client} {number}"), 32, number).to_string();
+                        let sent = api.try_send("POST", "/v1/chat/completions", body.as_bytes());
+                        let Ok(response) = sent.map_err(|_| stop.load(Ordering::Relaxed)) else { break };
+                        // A body that was cut off is no answer.
+                        let Ok(answer) = serde_json::from_slice::<Value>(&response.body) else { break };
+                        if let Some(task) = answer["openledger"]["receipt"].as_str() {
+                            answered.push((task.to_owned(), answer["openledger"]["charge_micro_credits"].to_string()));
+                        }
+                    }
+                    answered
+                })
+            })
+            .collect();
+        eventually("some receipts and some more answers", || {
+            (gateway.metric("receipts_logged_total") > 20 && gateway.metric("tasks_finished_total") > 60).then_some(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        gateway.process.kill();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(answered.len() > 60);
+
+    gateway.again();
+    gateway.wait_for_nodes(2);
+    let ids: BTreeSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+    for (task, charge) in &answered {
+        let document = eventually(&format!("the receipt of {task}"), || {
+            let response = gateway.api().get(&format!("/v1/receipts/{task}"));
+            (response.status == 200 && response.json()["status"] == "ready").then(|| response.json())
+        });
+        let attempt = &document["receipt"]["attempts"][0];
+        assert!(ids.contains(attempt["commitment"]["node"].as_str().unwrap()));
+        assert_eq!(attempt["charge"]["amount_micro_credits"].to_string(), *charge);
+        assert!(document["receipt"]["salt"].is_string() && attempt["certificate"].is_string());
+    }
+    verified(&gateway, &gateway.api().receipt(&answered.last().unwrap().0));
+    gateway.api().chat(&chat("are you there?", 8, 1)).good();
+    assert!(gateway.process.terminate().success(), "{}", gateway.process.err.all());
+    gateway.fsck();
+}

@@ -1,0 +1,13 @@
+//! The binary as a person meets it: processes with tiny models on loopback, asked over plain HTTP.
+
+mod bad_input;
+mod cheats;
+mod clients;
+mod failures;
+mod hostile;
+mod http;
+mod operators;
+mod process;
+mod processes;
+mod receipts;
+mod up;

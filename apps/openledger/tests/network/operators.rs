@@ -1,0 +1,32 @@
+//! Five operators audit each other.
+
+use crate::http::chat;
+use crate::process::{Gateway, Node};
+use std::collections::BTreeMap;
+
+#[test]
+fn with_five_operators_another_ones_node_audits() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let nodes: Vec<Node> =
+        (0..5).map(|number| Node::join(&gateway.ticket, &folder.path().join(number.to_string()))).collect();
+    gateway.wait_for_nodes(5);
+    let operators: BTreeMap<&str, &str> = nodes.iter().map(|n| (n.id.as_str(), n.operator.as_str())).collect();
+    assert_eq!(operators.values().collect::<std::collections::BTreeSet<_>>().len(), 5);
+    let tasks: Vec<String> = (0..4)
+        .map(|number| gateway.api().chat(&chat(&format!("question {number}"), 16, number)).good())
+        .map(|answer| answer["openledger"]["receipt"].as_str().unwrap().to_owned())
+        .collect();
+    for task in tasks {
+        // A node's first three tasks are all audited.
+        let document = gateway.api().receipt_when(&task, |receipt| receipt["audits"][0].is_object());
+        let (receipt, audit) = (&document["receipt"], &document["receipt"]["audits"][0]);
+        assert_eq!(audit["level"], "cross-audit");
+        let prover = receipt["attempts"][0]["commitment"]["operator"].as_str().unwrap();
+        let (auditor, operator) = (audit["auditor"].as_str().unwrap(), audit["operator"].as_str().unwrap());
+        assert_eq!(operators[auditor], operator);
+        assert_ne!(operator, prover);
+    }
+    assert_eq!(gateway.metric("audits_failed_total"), 0);
+    assert_eq!(gateway.metric("audits_escalated_total"), 0);
+}
