@@ -305,7 +305,9 @@ async fn a_frame_over_a_limit_is_not_sent_and_the_link_goes_on() {
     let refused = gateway.sender.try_send(assign(big)).unwrap_err();
     assert!(matches!(refused, SendError::Invalid { cause: FrameError::TooLarge { .. } }), "{refused:?}");
     let field = "batch.bytes";
-    let Err(SendError::Invalid { cause }) = node.sender.try_send(Up::Batch { bytes: vec![0; 1 << 20], orders: Vec::new() }) else {
+    let Err(SendError::Invalid { cause }) =
+        node.sender.try_send(Up::Batch { bytes: vec![0; 1 << 20], orders: Vec::new() })
+    else {
         panic!("a batch of a megabyte")
     };
     assert!(matches!(cause, FrameError::TooLong { field: f, length: 1_048_576, .. } if f == field), "{cause:?}");

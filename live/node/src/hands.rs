@@ -114,10 +114,10 @@ impl NodeHands {
 
     // A link that doesn't take a frame is broken: its end is noticed where frames are read.
     fn send(&self, frame: Up) {
-        if let Some(link) = &self.link {
-            if let Err(error) = link.try_send(frame) {
-                tracing::warn!(%error, "a frame to the gateway is lost with its link");
-            }
+        if let Some(link) = &self.link
+            && let Err(error) = link.try_send(frame)
+        {
+            tracing::warn!(%error, "a frame to the gateway is lost with its link");
         }
     }
 
@@ -191,8 +191,12 @@ impl NodeHands {
                 inputs.push(ended(attempt, work));
             }
             Event::Failed(error) => {
-                tracing::warn!(task = %attempt.task, %error, "the engine gave an attempt up");
-                inputs.push(Input::EngineFailed { attempt, code: code(&error) });
+                let code = code(&error);
+                match code {
+                    FailCode::Invalid => tracing::info!(task = %attempt.task, %error, "a request can't be served"),
+                    _ => tracing::warn!(task = %attempt.task, %error, "the engine gave an attempt up"),
+                }
+                inputs.push(Input::EngineFailed { attempt, code });
             }
         }
     }
@@ -262,17 +266,13 @@ impl NodeHands {
         let Some(engine) = self.engines.get(&audit.variant).cloned() else { return };
         let inbox = self.inbox.clone();
         if let Payload::Embed { texts } = &audit.payload {
-            return engine.embed(
-                texts.clone(),
-                Box::new(move |result| drop(tell(&inbox, Message::Recomputed(id, result)))),
-            );
+            return engine
+                .embed(texts.clone(), Box::new(move |result| drop(tell(&inbox, Message::Recomputed(id, result)))));
         }
         let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Cancelled);
         let tolerance = audit.tolerance_micro as f32 / 1e6;
         match content::score(&audit.payload, audit.seed, audit.output.clone(), finish, tolerance) {
-            Ok(task) => {
-                engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result)))))
-            }
+            Ok(task) => engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result))))),
             Err(error) => self.refuse_audit(id, error.to_string()),
         }
     }

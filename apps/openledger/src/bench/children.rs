@@ -41,11 +41,11 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
         command.args(arguments).arg("--data-dir").arg(data_dir);
         // Settings of whoever measures are not settings of what is measured.
-        std::env::vars_os()
-            .filter(|(name, _)| name.to_string_lossy().starts_with("OPENLEDGER_"))
-            .for_each(|(name, _)| {
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPENLEDGER_")).for_each(
+            |(name, _)| {
                 command.env_remove(name);
-            });
+            },
+        );
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

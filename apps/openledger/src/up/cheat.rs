@@ -76,9 +76,8 @@ pub(super) async fn until_verdict(
     }
     let began = Instant::now();
     while began.elapsed() < PATIENCE && !watch.is_over(began) {
-        match tokio::time::timeout(Duration::from_secs(1), news.recv()).await {
-            Ok(item) => watch.add(item.context("the gateway has ended")?),
-            Err(_) => {}
+        if let Ok(item) = tokio::time::timeout(Duration::from_secs(1), news.recv()).await {
+            watch.add(item.context("the gateway has ended")?)
         }
     }
     Ok(Found {

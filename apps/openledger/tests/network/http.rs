@@ -107,7 +107,13 @@ impl Api {
             body.read_to_string(&mut text).unwrap();
             panic!("status {status}: {text}");
         }
-        Stream { head: body.head.clone(), lines: BufReader::new(body), text: String::new(), pieces: 0, events: Vec::new() }
+        Stream {
+            head: body.head.clone(),
+            lines: BufReader::new(body),
+            text: String::new(),
+            pieces: 0,
+            events: Vec::new(),
+        }
     }
 
     /// The receipt of a task once it is in the log.

@@ -115,7 +115,12 @@ impl Process {
     pub(crate) fn printed(&mut self, start: &str) -> String {
         eventually(&format!("a line that starts with {start:?}"), || {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() || self.out.after(start).is_some(), "it ended: {}{}", self.out.all(), self.err.all());
+            assert!(
+                ended.is_none() || self.out.after(start).is_some(),
+                "it ended: {}{}",
+                self.out.all(),
+                self.err.all()
+            );
             self.out.after(start)
         })
     }
@@ -142,6 +147,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "what helps with a test that failed")]
     fn drop(&mut self) {
         // It may have ended by itself.
         drop(self.child.kill());

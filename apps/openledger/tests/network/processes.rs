@@ -48,11 +48,15 @@ fn nodes_join_and_leave_while_requests_run_and_nothing_fails() {
         let third = Node::join(&gateway.ticket, &path("third"));
         gateway.wait_for_nodes(3);
         let finished = gateway.metric("tasks_finished_total");
-        eventually("requests with three nodes", || (gateway.metric("tasks_finished_total") > finished + 20).then_some(()));
+        eventually("requests with three nodes", || {
+            (gateway.metric("tasks_finished_total") > finished + 20).then_some(())
+        });
         assert!(first.process.terminate().success(), "{}", first.process.err.all());
         gateway.wait_for_nodes(2);
         let finished = gateway.metric("tasks_finished_total");
-        eventually("requests after one left", || (gateway.metric("tasks_finished_total") > finished + 20).then_some(()));
+        eventually("requests after one left", || {
+            (gateway.metric("tasks_finished_total") > finished + 20).then_some(())
+        });
         stop.store(true, Ordering::Relaxed);
         let served: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         assert!(served.contains(&third.id), "the newcomer got no task");

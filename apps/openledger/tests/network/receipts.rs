@@ -26,9 +26,8 @@ fn saved() -> Saved {
     let body = chat("what is a receipt?", 16, 3);
     let response = gateway.api().chat(&body);
     let task = response.json()["openledger"]["receipt"].as_str().unwrap().to_owned();
-    let settled = |receipt: &Value| {
-        receipt["attempts"][0]["log"].is_object() && receipt["audits"][0]["log"].is_object()
-    };
+    let settled =
+        |receipt: &Value| receipt["attempts"][0]["log"].is_object() && receipt["audits"][0]["log"].is_object();
     let document = gateway.api().receipt_when(&task, settled);
     std::fs::write(folder.path().join("receipt.json"), document.to_string()).unwrap();
     std::fs::write(folder.path().join("request"), body.to_string()).unwrap();
@@ -49,13 +48,19 @@ fn a_receipt_with_its_bytes_holds_and_every_changed_byte_is_noticed() {
     let good = check(folder, "receipt.json", "request", "response");
     assert!(good.status.success(), "{}{}", good.out, good.err);
     assert!(!good.out.contains("WRONG") && !good.out.contains("open "), "{}", good.out);
-    for words in ["signed the batch", "countersigned the batch", "in the gateway's log", "certified node", "model \"tiny\""] {
+    for words in
+        ["signed the batch", "countersigned the batch", "in the gateway's log", "certified node", "model \"tiny\""]
+    {
         assert!(good.out.contains(words), "nothing about {words}: {}", good.out);
     }
 
     let other = check(folder, "receipt.json", "response", "response");
     assert!(!other.status.success());
-    assert!(other.out.contains("WRONG   these are the bytes of the request: the receipt binds other request bytes"), "{}", other.out);
+    assert!(
+        other.out.contains("WRONG   these are the bytes of the request: the receipt binds other request bytes"),
+        "{}",
+        other.out
+    );
     let other = check(folder, "receipt.json", "request", "request");
     assert!(other.out.contains("WRONG   these are the bytes of the response"), "{}", other.out);
     let missing = check(folder, "receipt.json", "nothing-here", "response");

@@ -6,7 +6,8 @@ use std::path::Path;
 
 /// `up` with the tiny models, free ports and short epochs.
 pub(crate) fn up(folder: &Path, more: &[&'static str]) -> Vec<String> {
-    let fixed = ["up", "--model", "tiny", "--embedding-model", "tiny", "--listen", "127.0.0.1:0", "--epoch-seconds", "2"];
+    let fixed =
+        ["up", "--model", "tiny", "--embedding-model", "tiny", "--listen", "127.0.0.1:0", "--epoch-seconds", "2"];
     let folder = folder.to_str().unwrap();
     fixed.iter().chain(more).copied().chain(["--data-dir", folder]).map(str::to_owned).collect()
 }

@@ -319,15 +319,12 @@ fn read_batch(f: &Fields<'_>, c: &Commitment) -> Result<CountersignedBatch, Unre
 /// Checks a receipt document, and request and response bytes against it where they are given.
 pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>) -> Result<Vec<Check>, Unreadable> {
     let outer = Fields::of(document, "").map_err(|_| Unreadable::NotAReceipt("not a JSON object".into()))?;
-    match outer.map.get("status").and_then(Value::as_str) {
-        Some("pending") => return Err(Unreadable::Pending),
-        Some("ready") => {}
-        Some(_) => return Err(outer.wrong("status")),
-        None => {}
-    }
     // As the API gives it, the document stands inside of an answer that says whether it is ready.
     let top = match outer.map.get("receipt") {
-        Some(inner) => Fields::of(inner, "")?,
+        Some(inner) => {
+            read_wrapper(&outer)?;
+            Fields::of(inner, "")?
+        }
         None => outer.clone(),
     };
     match top.map.get("version").and_then(Value::as_str) {
@@ -337,7 +334,7 @@ pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>)
     }
     let (network, gateway, task): (NetworkId, GatewayId, TaskId) =
         (top.id("network")?, top.id("gateway")?, top.id("task")?);
-    let salt: Option<Salt> = top.id("salt").ok();
+    let salt: Option<Salt> = if top.value("salt")?.is_null() { None } else { Some(top.id("salt")?) };
     let list = top.value("attempts")?.as_array().ok_or_else(|| top.wrong("attempts"))?;
     if list.is_empty() {
         return Err(top.wrong("attempts"));
@@ -350,7 +347,7 @@ pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>)
         receipts.push(receipt);
     }
     verify_wrapper(&outer, task, &mut checks);
-    verify_variant(&top, &receipts, &mut checks);
+    verify_variant(&top, &receipts, &mut checks)?;
     verify_audits(&top, &receipts, network, gateway, &mut checks)?;
     if let Some(last) = receipts.last() {
         verify_bytes("request", request, salt, Domain::Request, last.charge.request, &mut checks);
@@ -413,7 +410,7 @@ fn verify_attempt(
         receipt.charge_fits(),
         "the amount is not the price of these tokens, or more tokens are charged than the node counted",
     );
-    verify_certificate(f, &name, &receipt, network, checks);
+    verify_certificate(f, &name, &receipt, network, checks)?;
     let leaf = Record::Receipt(receipt.clone()).leaf();
     verify_log(f, format!("{name}: the receipt"), &leaf, network, gateway, checks)?;
     Ok(receipt)
@@ -451,26 +448,37 @@ fn outcome(holds: bool, wrong: &str) -> Outcome {
     if holds { Outcome::Holds } else { Outcome::Fails(wrong.to_owned()) }
 }
 
+// What stands round the receipt has no proof, so that it may say one thing only.
+fn read_wrapper(outer: &Fields<'_>) -> Result<(), Unreadable> {
+    match (outer.text("object")?, outer.text("status")?) {
+        ("receipt", "ready") => Ok(()),
+        ("receipt", "pending") => Err(Unreadable::Pending),
+        ("receipt", _) => Err(outer.wrong("status")),
+        _ => Err(outer.wrong("object")),
+    }
+}
+
 // The answer round the receipt names its task too.
 fn verify_wrapper(outer: &Fields<'_>, task: TaskId, checks: &mut Vec<Check>) {
-    if let Some(id) = outer.map.get("id") {
-        let holds = id.as_str() == Some(task.to_string().as_str());
+    if outer.map.contains_key("receipt") {
+        let holds = outer.map.get("id").and_then(Value::as_str) == Some(task.to_string().as_str());
         let result = outcome(holds, "the answer round the receipt is for another task");
         checks.push(Check { what: "the receipt is the one that was asked for".into(), result });
     }
 }
 
 // The commitment names a variant by its digest: what it says of model and assurance is what the digest is over.
-fn verify_variant(top: &Fields<'_>, receipts: &[Receipt], checks: &mut Vec<Check>) {
+fn verify_variant(top: &Fields<'_>, receipts: &[Receipt], checks: &mut Vec<Check>) -> Result<(), Unreadable> {
     let text = |name: &str| top.map.get(name).and_then(Value::as_str).unwrap_or_default();
     let what = format!("the attempts ran model {:?}, assurance {:?}", text("model"), text("assurance"));
-    if top.map.get("variant").is_none_or(Value::is_null) {
+    if top.value("variant")?.is_null() {
         let nothing_said = text("model").is_empty() && text("assurance").is_empty();
         let result = match nothing_said {
             true => Outcome::Open("the document does not describe the variant".into()),
             false => Outcome::Fails("the document names a model without the variant that proves it".into()),
         };
-        return checks.push(Check { what, result });
+        checks.push(Check { what, result });
+        return Ok(());
     }
     let variant = bytes_of(text("variant"), VARIANT_BYTES_MAX).and_then(|bytes| Variant::from_bytes(&bytes).ok());
     let holds = variant.is_some_and(|variant| {
@@ -478,6 +486,7 @@ fn verify_variant(top: &Fields<'_>, receipts: &[Receipt], checks: &mut Vec<Check
             && receipts.iter().all(|receipt| receipt.commitment.variant == variant.id())
     });
     checks.push(Check { what, result: outcome(holds, "the commitment is for another variant") });
+    Ok(())
 }
 
 fn bytes_of(text: &str, max: usize) -> Option<Vec<u8>> {
@@ -532,12 +541,19 @@ fn verify_verdict(
     Ok(verdict)
 }
 
-fn verify_certificate(f: &Fields<'_>, name: &str, receipt: &Receipt, network: NetworkId, checks: &mut Vec<Check>) {
+fn verify_certificate(
+    f: &Fields<'_>,
+    name: &str,
+    receipt: &Receipt,
+    network: NetworkId,
+    checks: &mut Vec<Check>,
+) -> Result<(), Unreadable> {
     let c = &receipt.commitment;
     let what = format!("{name}: operator {} certified node {}", c.operator.short(), c.node.short());
-    if f.map.get("certificate").is_none_or(Value::is_null) {
+    if f.value("certificate")?.is_null() {
         let result = Outcome::Open("the document carries no certificate".into());
-        return checks.push(Check { what, result });
+        checks.push(Check { what, result });
+        return Ok(());
     }
     let mut bytes = [0; Certificate::BYTES];
     let text = f.text("certificate").unwrap_or_default();
@@ -547,6 +563,7 @@ fn verify_certificate(f: &Fields<'_>, name: &str, receipt: &Receipt, network: Ne
             && certificate.verify().is_ok()
     });
     checks.push(Check { what, result: outcome(holds, "the certificate is not this operator's for this node") });
+    Ok(())
 }
 
 fn verify_bytes(

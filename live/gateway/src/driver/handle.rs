@@ -137,11 +137,11 @@ impl Handle {
         }
         let output_max = if generate.is_some() { asked.unwrap_or(DEFAULT_MAX_TOKENS.min(context / 2)) } else { 0 };
         let price = self.shared.price;
-        if let (Some(max), Some(worst)) = (max_price, price.charge(TokenCount(prompt_max), TokenCount(output_max))) {
-            if worst > max {
-                let message = format!("this may cost up to {} micro-credits, more than max_price", worst.0);
-                return Err(Refusal::new(Kind::Invalid { param: Some("max_price".into()) }, message));
-            }
+        if let (Some(max), Some(worst)) = (max_price, price.charge(TokenCount(prompt_max), TokenCount(output_max)))
+            && worst > max
+        {
+            let message = format!("this may cost up to {} micro-credits, more than max_price", worst.0);
+            return Err(Refusal::new(Kind::Invalid { param: Some("max_price".into()) }, message));
         }
         let salt = seed::salt(&self.shared.master, &task);
         let client_seed = generate.as_ref().and_then(|g| g.client_seed);

@@ -1,16 +1,15 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
 use super::handle::{Shared, lock};
+use super::journal::{Close, Commit, Journal};
 use super::payload;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use crate::refusal::{Kind, Refusal};
 use ol_drive::Hands;
-use ol_finality::Finality;
 use ol_net::frame::{self, Hello, Payload, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
 use ol_protocol::certificate::Certificate;
-use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, output_root, salted, vectors_root};
 use ol_protocol::id::hex;
@@ -19,21 +18,15 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::TopUp;
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{AuditId, Digest, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
 use ol_roles::node::FailCode;
-use ol_store::{Appended, Facts, Handle as Committer, Job, Note, Snapshot};
-use std::collections::{BTreeMap, VecDeque};
+use ol_store::{Appended, Facts, Job};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{broadcast, mpsc, oneshot};
-
-/// How long payloads are kept for audits.
-const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
-
-/// Wait before a commit that failed is tried again.
-const COMMIT_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
@@ -166,37 +159,17 @@ struct Content {
     ended: bool,
 }
 
-struct Commit {
-    append: u64,
-    job: Job,
-    batches: Vec<(NodeId, CountersignedBatch, u64)>,
-    close: Option<Close>,
-}
-
-struct Close {
-    epoch: Epoch,
-    state: Digest,
-    seals: (Digest, Digest),
-    snapshot: Vec<u8>,
-    summary: ol_ledger::Summary,
-}
-
 /// See the module.
 pub(super) struct GatewayHands {
     pub(super) shared: Arc<Shared>,
     pub(super) key: SecretKey,
-    pub(super) committer: Committer,
-    pub(super) finality: Box<dyn Finality + Send>,
-    pub(super) answers: mpsc::UnboundedSender<Message>,
+    pub(super) journal: Journal,
     pub(super) news: broadcast::Sender<News>,
     pub(super) event_log: Option<ol_drive::log::Writer>,
     peers: BTreeMap<NodeId, Peer>,
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
     audits: BTreeMap<AuditId, Vec<u8>>,
-    waiting: VecDeque<Commit>,
-    committing: Option<Commit>,
-    acks: BTreeMap<(NodeId, u64), (CountersignedBatch, u64)>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
@@ -208,27 +181,20 @@ impl GatewayHands {
     pub(super) fn new(
         shared: Arc<Shared>,
         key: SecretKey,
-        committer: Committer,
-        finality: Box<dyn Finality + Send>,
-        answers: mpsc::UnboundedSender<Message>,
+        journal: Journal,
         news: broadcast::Sender<News>,
         event_log: Option<ol_drive::log::Writer>,
     ) -> Self {
         Self {
             shared,
             key,
-            committer,
-            finality,
-            answers,
+            journal,
             news,
             event_log,
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
             frame: None,
             audits: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            committing: None,
-            acks: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_ping: 0,
             metrics_due: Timestamp(0),
@@ -239,10 +205,10 @@ impl GatewayHands {
 
     // A link that doesn't take a frame is broken, and its reader notices.
     fn send(&self, node: NodeId, frame: Down) {
-        if let Some(peer) = self.peers.get(&node) {
-            if let Err(error) = peer.sender.try_send(frame) {
-                tracing::info!(node = %node.short(), %error, "a frame is lost with its link");
-            }
+        if let Some(peer) = self.peers.get(&node)
+            && let Err(error) = peer.sender.try_send(frame)
+        {
+            tracing::info!(node = %node.short(), %error, "a frame is lost with its link");
         }
     }
 
@@ -521,7 +487,7 @@ impl GatewayHands {
     }
 
     fn append(&mut self, now: Timestamp, append: u64, entries: Vec<Entry>) {
-        let mut commit = Commit { append, job: Job::default(), batches: Vec::new(), close: None };
+        let mut commit = Commit::of(append);
         for entry in entries {
             match entry {
                 Entry::Record(record) => commit.job.records.push(record),
@@ -537,7 +503,7 @@ impl GatewayHands {
                 }
             }
         }
-        self.waiting.push_back(commit);
+        self.journal.push(commit);
     }
 
     // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
@@ -565,10 +531,8 @@ impl GatewayHands {
     }
 
     fn facts_so_far(&self, task: TaskId, job: &Job) -> serde_json::Value {
-        let waiting =
-            self.waiting.iter().rev().chain(&self.committing).flat_map(|commit| commit.job.facts.iter().rev());
-        let last = job.facts.iter().rev().chain(waiting).find(|facts| facts.task == task).cloned();
-        let last = last.or_else(|| lock(&self.shared.reader).facts(task).ok().flatten());
+        let last = job.facts.iter().rev().find(|facts| facts.task == task).cloned();
+        let last = last.or_else(|| self.journal.facts(task));
         let facts = last.and_then(|facts| serde_json::from_slice(&facts.bytes).ok());
         facts.filter(serde_json::Value::is_object).unwrap_or_else(|| serde_json::json!({}))
     }
@@ -591,9 +555,7 @@ impl GatewayHands {
     fn closed(&mut self, output: Output) {
         let Output::Closed { summary, state, seals, snapshot } = output else { return };
         let epoch = summary.epoch;
-        if let Some(commit) = self.waiting.back_mut() {
-            commit.close = Some(Close { epoch, state, seals, snapshot, summary });
-        }
+        self.journal.close(Close { epoch, state, seals, snapshot, summary });
         self.shared.epoch.store(epoch.next().0, Ordering::Relaxed);
         self.shared.counter.store(0, Ordering::Relaxed);
         let frame = Down::EpochBegan { epoch: epoch.next() };
@@ -602,101 +564,14 @@ impl GatewayHands {
         }
     }
 
-    // One commit at a time, in order; what waits goes together, up to and including a close.
-    fn pump(&mut self) {
-        if self.committing.is_some() {
-            return;
-        }
-        let Some(mut group) = self.waiting.pop_front() else { return };
-        while group.close.is_none() {
-            let Some(next) = self.waiting.pop_front() else { break };
-            let shift = group.job.records.len() as u64;
-            group.append = next.append;
-            group.batches.extend(next.batches.into_iter().map(|(node, batch, at)| (node, batch, at + shift)));
-            group.job.records.extend(next.job.records);
-            group.job.payloads.extend(next.job.payloads);
-            group.job.facts.extend(next.job.facts);
-            group.job.snapshot = next.job.snapshot.or(group.job.snapshot);
-            group.job.checkpoint = next.job.checkpoint.or(group.job.checkpoint);
-            group.job.expire_before = next.job.expire_before.or(group.job.expire_before);
-            group.close = next.close;
-        }
-        self.submit_job(group.job.clone());
-        self.committing = Some(group);
-    }
-
-    fn submit_job(&self, job: Job) {
-        let answers = self.answers.clone();
-        self.committer.submit(job, move |result| drop(answers.send(Message::Committed(result))));
-    }
-
     fn committed(&mut self, now: Timestamp, result: Result<Appended, ol_store::Error>, inputs: &mut Vec<Input>) {
-        let appended = match result {
-            Ok(appended) => appended,
-            Err(error) => return self.commit_failed(&error),
-        };
-        if lock(&self.shared.fault).take().is_some() {
-            tracing::info!("the log can be written again");
+        let done = self.journal.committed(now, result);
+        if let Some(append) = done.append {
+            inputs.push(Input::Durable { append });
         }
-        let Some(group) = self.committing.take() else { return };
-        for (node, batch, at) in group.batches {
-            self.acks.insert((node, batch.header.sequence), (batch, appended.first_index + at));
-        }
-        if let Some(close) = group.close {
-            self.checkpoint(now, &appended, close);
-        }
-        if group.append != u64::MAX {
-            inputs.push(Input::Durable { append: group.append });
-        }
-    }
-
-    fn commit_failed(&mut self, error: &ol_store::Error) {
-        tracing::error!(%error, "the log can't be written; trying again, new requests are refused until then");
-        *lock(&self.shared.fault) = Some(error.to_string());
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(COMMIT_RETRY).await;
-            drop(answers.send(Message::Retry));
-        });
-    }
-
-    fn checkpoint(&mut self, now: Timestamp, appended: &Appended, close: Close) {
-        let checkpoint = Checkpoint {
-            network: self.shared.network,
-            gateway: self.key.public(),
-            size: appended.size,
-            root: appended.root,
-            epoch: close.epoch,
-            state: close.state,
-            draw_seal: close.seals.0,
-            nonce_seal: close.seals.1,
-        };
-        match self.finality.finalise(&checkpoint) {
-            Ok(text) => {
-                let note = Note { epoch: close.epoch, size: appended.size, text };
-                let snapshot = Snapshot { epoch: close.epoch, size: appended.size, bytes: close.snapshot };
-                let job = Job {
-                    checkpoint: Some(note),
-                    snapshot: Some(snapshot),
-                    expire_before: Some(Timestamp(now.0.saturating_sub(AUDIT_WINDOW.0))),
-                    ..Job::default()
-                };
-                self.waiting.push_front(Commit { append: u64::MAX, job, batches: Vec::new(), close: None });
-            }
-            Err(error) => tracing::error!(%error, epoch = %close.epoch, "the epoch can't be made final"),
-        }
-        drop(self.news.send(News::Closed { summary: close.summary }));
-    }
-
-    fn ack(&mut self, node: NodeId, sequence: u64) {
-        let known = self.acks.remove(&(node, sequence)).or_else(|| {
-            let found = lock(&self.shared.reader).batch(node, sequence).ok().flatten()?;
-            let first = found.index.saturating_sub(u64::from(found.batch.header.count));
-            Some((found.batch, first))
-        });
-        if let Some((batch, first_record)) = known {
-            let countersigned = batch.to_bytes();
-            self.send(node, Down::BatchAck { sequence, countersigned, first_record });
+        if let Some(summary) = done.closed {
+            // Nobody has to listen.
+            drop(self.news.send(News::Closed { summary }));
         }
     }
 
@@ -776,16 +651,12 @@ impl Hands for GatewayHands {
                 }
             }
             Message::Committed(result) => self.committed(now, result, inputs),
-            Message::Retry => {
-                if let Some(job) = self.committing.as_ref().map(|group| group.job.clone()) {
-                    self.submit_job(job);
-                }
-            }
+            Message::Retry => self.journal.retry(),
             Message::Ping => self.ping(now),
             Message::TopUp(top_up) => inputs.push(Input::TopUp(*top_up)),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
-                    || self.waiting.iter().chain(&self.committing).any(|commit| commit.is_about(task));
+                    || self.journal.facts_waiting(task).is_some();
                 // Whoever asked may have gone.
                 let _ = answer.send(known);
             }
@@ -820,7 +691,11 @@ impl Hands for GatewayHands {
                 }
             }
             Output::Append { append, entries } => self.append(now, append, entries),
-            Output::Ack { node, sequence } => self.ack(node, sequence),
+            Output::Ack { node, sequence } => {
+                if let Some((countersigned, first_record)) = self.journal.batch(node, sequence) {
+                    self.send(node, Down::BatchAck { sequence, countersigned, first_record });
+                }
+            }
             Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
@@ -831,12 +706,12 @@ impl Hands for GatewayHands {
 
     fn rest(&mut self, now: Timestamp, machine: &Gateway) {
         self.frame = None;
-        self.pump();
+        self.journal.pump();
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);
             *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
         }
-        let idle = machine.active() == 0 && self.waiting.is_empty() && self.committing.is_none();
+        let idle = machine.active() == 0 && self.journal.is_idle();
         if let Some(since) = self.draining_since.filter(|_| idle) {
             // A node that is gone sends no batch: its work is not waited for longer than one takes.
             self.done = machine.is_settled_down() || now.since(since) > LAST_BATCHES;
@@ -848,11 +723,11 @@ impl Hands for GatewayHands {
     }
 
     fn record_input(&mut self, now: Timestamp, input: &Input) {
-        if let Some(log) = &mut self.event_log {
-            if let Err(error) = log.input(now, &input.to_bytes()) {
-                tracing::error!(%error, "the event log ends here");
-                self.event_log = None;
-            }
+        if let Some(log) = &mut self.event_log
+            && let Err(error) = log.input(now, &input.to_bytes())
+        {
+            tracing::error!(%error, "the event log ends here");
+            self.event_log = None;
         }
     }
 
@@ -864,12 +739,6 @@ impl Hands for GatewayHands {
 
     fn is_done(&self) -> bool {
         self.done
-    }
-}
-
-impl Commit {
-    fn is_about(&self, task: TaskId) -> bool {
-        self.job.facts.iter().any(|facts| facts.task == task)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod document;
 mod handle;
 mod hands;
+mod journal;
 mod links;
 mod payload;
 pub mod start;

@@ -3,6 +3,7 @@
 use super::Handle;
 use super::handle::Shared;
 use super::hands::{GatewayHands, Message, News};
+use super::journal::Journal;
 use super::links::{Door, accept};
 use crate::keys::{ApiKeys, Tenant, key_digest};
 use ol_drive::clock;
@@ -179,8 +180,8 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (news, _) = broadcast::channel(1_024);
     let finality = Box::new(Solo::new(config.key.clone(), last));
-    let hands =
-        GatewayHands::new(shared.clone(), config.key, committer.handle(), finality, answers, news.clone(), event_log);
+    let journal = Journal::new(shared.clone(), config.key.public(), committer.handle(), finality, answers);
+    let hands = GatewayHands::new(shared.clone(), config.key, journal, news.clone(), event_log);
     let mut tasks = JoinSet::new();
     let door = Door { network, referee: genesis.referee, join_token: config.join_token };
     tasks.spawn(accept(server, Arc::new(door), inbox.clone()));
