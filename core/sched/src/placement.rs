@@ -1,5 +1,8 @@
 //! Which node gets a task: the one where it is predicted to end first, among a few.
 //!
+//! An idle node that was not measured often enough goes first: its first answer may have been slow for a reason that is
+//! over, and a node that gets no tasks is never measured again.
+//!
 //! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001, for
 //! choosing among a sample; the draw among near-ties keeps gateways that see the same figures from herding.
 
@@ -59,6 +62,15 @@ pub struct Prediction {
     pub end: Micros,
 }
 
+// A node that could take the task.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    // Idle, and not measured often enough.
+    is_trial: bool,
+    cost: Micros,
+    node: NodeId,
+}
+
 impl Placement<'_> {
     /// The node for a task, or every kind of reason why there is none.
     pub fn pick(&self, now: Timestamp, ask: &Ask<'_>) -> Result<NodeId, Vec<Gate>> {
@@ -90,11 +102,11 @@ impl Placement<'_> {
         ask: &Ask<'_>,
         nodes: impl Iterator<Item = NodeId>,
         gates: &mut Vec<Gate>,
-    ) -> Vec<(Micros, NodeId)> {
+    ) -> Vec<Open> {
         let mut open = Vec::with_capacity(SAMPLE);
         for node in nodes {
             match self.gate(now, ask, node) {
-                Ok(cost) => open.push((cost, node)),
+                Ok(node) => open.push(node),
                 Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
                 Err(_) => {}
             }
@@ -105,7 +117,7 @@ impl Placement<'_> {
         open
     }
 
-    fn gate(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId) -> Result<Micros, Gate> {
+    fn gate(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId) -> Result<Open, Gate> {
         if ask.excluded.contains(&node) {
             return Err(Gate::Excluded { node });
         }
@@ -114,17 +126,21 @@ impl Placement<'_> {
         }
         let predicted = self.predict(node, ask);
         let left = ask.deadline.since(now);
+        let is_measured = self.rates.of(node, ask.variant).is_measured();
         // A guess refuses nobody: a node that was never measured would otherwise never be.
-        if predicted.begin > left && self.rates.of(node, ask.variant).is_measured() {
+        if predicted.begin > left && is_measured {
             return Err(Gate::DeadlineTooShort { needed: predicted.begin, left });
         }
-        Ok(predicted.end)
+        let is_trial = !is_measured && self.offers.in_flight(node) == 0;
+        Ok(Open { is_trial, cost: predicted.end, node })
     }
 
-    fn cheapest(&self, open: &[(Micros, NodeId)], draw: &mut Draw) -> Option<NodeId> {
-        let &(lowest, _) = open.iter().min()?;
+    fn cheapest(&self, open: &[Open], draw: &mut Draw) -> Option<NodeId> {
+        let is_trial = open.iter().any(|node| node.is_trial);
+        let open = || open.iter().filter(|node| node.is_trial == is_trial);
+        let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
-        let near: Vec<NodeId> = open.iter().filter(|(cost, _)| *cost <= limit).map(|&(_, node)| node).collect();
+        let near: Vec<NodeId> = open().filter(|node| node.cost <= limit).map(|node| node.node).collect();
         near.get(draw.below(near.len())).copied()
     }
 
@@ -254,6 +270,21 @@ mod tests {
         world.decodes_in(0, 40_000);
         world.decodes_in(1, 10_000);
         assert_eq!(world.shares(100), BTreeMap::from([(node(1), 100)]));
+    }
+
+    #[test]
+    fn a_node_whose_first_answer_was_slow_is_tried_again_while_it_is_idle() {
+        let mut world = World::new(2, 4);
+        world.decodes_in(0, 10_000);
+        for _ in 0..2 {
+            world.rates.prefilled(node(1), VARIANT, TokenCount(1), Micros(10_000_000));
+            assert_eq!(world.pick(&ask(0)), Ok(node(1)));
+        }
+        assert_eq!(world.offers.spend(node(1), VARIANT), Some(()));
+        assert_eq!(world.pick(&ask(0)), Ok(node(0)));
+        world.offers.finish(node(1), VARIANT);
+        world.rates.prefilled(node(1), VARIANT, TokenCount(1), Micros(10_000_000));
+        assert_eq!(world.pick(&ask(0)), Ok(node(0)));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use ol_protocol::{Micros, NodeId, TokenCount, VariantId};
 
 /// How much the newest of many samples moves a mean: one part in this many.
 const SAMPLES: u64 = 8;
+/// Samples before a node counts as measured: the first may be of a cold start.
+const TRIALS: u64 = 3;
 /// Time per prompt token before anything was measured, in nanoseconds: 294 tokens a second, a 135M model on one core.
 const PREFILL_NANOS: u64 = 3_400_000;
 /// Time per output token before anything was measured, in nanoseconds: 27 tokens a second, a 135M model on one core.
@@ -65,9 +67,10 @@ impl Rate {
         self.round_trip
     }
 
-    /// Whether the node itself was measured; else this is how the variant's nodes are on average, or the prior.
+    /// Whether the node itself was measured often enough; else this is mostly how the variant's nodes are on average, or
+    /// the prior.
     pub fn is_measured(&self) -> bool {
-        self.prefill.samples > 0
+        self.prefill.samples >= TRIALS
     }
 }
 

@@ -319,7 +319,7 @@ async fn a_frame_over_a_limit_is_not_sent_and_the_link_goes_on() {
 async fn the_largest_frame_arrives() {
     let (mut server, ticket) = server(Limits::default()).await;
     let (mut node, gateway) = joined(&mut server, &ticket, 2).await;
-    let prompt = "x".repeat(ol_net::limits::FRAME_BYTES_MAX - 300);
+    let prompt = "x".repeat(ol_net::limits::FRAME_BYTES_MAX - 512);
     let frame = assign(Payload::Text { prompt, generate: generate() });
     gateway.sender.try_send(frame.clone()).unwrap();
     assert_eq!(node.receiver.recv().await.unwrap().unwrap(), frame);
