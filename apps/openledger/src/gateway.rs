@@ -134,8 +134,7 @@ impl Running {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = flags::load(Role::Gateway, &args.common, Some(&args.serving), None, Some(&args.token))?;
     logging::start(&config.log, config.log_format)?;
-    let home = Home::open(&config.data_dir)?.sub("network")?;
-    home.claim("a gateway")?;
+    let home = Home::open(&config.data_dir)?.network()?;
     runtime()?.block_on(async {
         let running = start(&config, &home).await?;
         announce(&running);

@@ -11,6 +11,9 @@ use ol_protocol::{GatewayId, IssuerId, Micros, NetworkId, NodeId, OperatorId};
 use ol_store::keyfile;
 use std::path::{Path, PathBuf};
 
+/// The folder of a network's keys and ledger below the data folder.
+pub(crate) const NETWORK: &str = "network";
+
 /// A folder of keys and databases.
 #[derive(Debug, Clone)]
 pub(crate) struct Home(PathBuf);
@@ -69,6 +72,23 @@ impl Home {
         let (key, owner) = (self.key(node)?, self.key(operator)?);
         let certificate = Certificate::issue(&owner, network, NodeId(key.public()), ol_drive::clock::now());
         Ok(Identity { key, certificate })
+    }
+
+    /// The folder of a network that begins or began here.
+    pub(crate) fn network(&self) -> anyhow::Result<Self> {
+        let home = self.sub(NETWORK)?;
+        home.claim("a gateway")?;
+        Ok(home)
+    }
+
+    /// The referee of the network that began here, and its own folder.
+    pub(crate) fn referee(&self, network: NetworkId) -> anyhow::Result<(Self, Identity)> {
+        let keys = Self(self.0.join(NETWORK));
+        if !keys.0.join("referee.key").exists() {
+            bail!("no network began in {}: give the gateway's --data-dir", self.0.display());
+        }
+        let identity = keys.identity("referee", "referee-operator", network)?;
+        Ok((keys.sub("referee")?, identity))
     }
 
     /// Refuses a folder that another kind of process uses.

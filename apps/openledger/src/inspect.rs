@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn open(common: &flags::Common) -> anyhow::Result<SqliteReader> {
     let config = flags::load(Role::Gateway, common, None, None, None)?;
-    let path = config.data_dir.join("network").join("gateway.db");
+    let path = config.data_dir.join(crate::home::NETWORK).join("gateway.db");
     anyhow::ensure!(
         path.exists(),
         "no ledger in {}: start a gateway there first, or name its folder with --data-dir",

@@ -7,6 +7,7 @@ use crate::models::{Models, Run};
 use crate::{flags, gateway, logging};
 use anyhow::Context as _;
 use ol_engine::Instant;
+use ol_net::frame::Role as LinkRole;
 use ol_node::dial;
 use ol_protocol::id::hex;
 use ol_protocol::ticket::Ticket;
@@ -22,6 +23,10 @@ pub(crate) struct Args {
     /// Answer at once with this many fixed tokens instead of running a model: to measure coordination alone.
     #[arg(long, value_name = "TOKENS", hide = true)]
     instant: Option<u32>,
+    /// Be the network's referee: it gets no tasks and scores what a young network or a failed audit asks for. Give the
+    /// gateway's --data-dir: the referee's key is there.
+    #[arg(long)]
+    referee: bool,
     #[command(flatten)]
     common: flags::Common,
     #[command(flatten)]
@@ -48,8 +53,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = flags::load(Role::Node, &args.common, None, Some(&args.working), Some(&args.token))?;
     logging::start(&config.log, config.log_format)?;
     let data = Home::open(&config.data_dir)?;
-    let home = data.sub("node")?;
-    home.claim("a node")?;
+    let network = args.join.network;
+    let (home, identity, role) = match args.referee {
+        false => {
+            let home = data.sub("node")?;
+            home.claim("a node")?;
+            let identity = home.identity("node", "operator", network)?;
+            (home, identity, LinkRole::Worker)
+        }
+        true => {
+            let (home, identity) = data.referee(network)?;
+            (home, identity, LinkRole::Referee)
+        }
+    };
     let engines = match args.instant {
         Some(tokens) => vec![Arc::new(Instant::new(config.slots.get(), tokens)) as Arc<dyn ol_engine::Engine>],
         None => {
@@ -57,7 +73,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Models::load(&config, &data)?.engines(Run { slots: config.slots.get(), threads, cheat: None })
         }
     };
-    let identity = home.identity("node", "operator", args.join.network)?;
     say(format!("node     {}", hex(&identity.key.public())));
     say(format!("operator {}", identity.certificate.operator));
     runtime()?.block_on(async {
@@ -65,7 +80,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             ticket: args.join,
             key: identity.key,
             certificate: identity.certificate,
-            role: ol_net::frame::Role::Worker,
+            role,
             join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
             region: config.region.clone(),
             engines,

@@ -69,12 +69,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start(&config.log, config.log_format)?;
     let began = Instant::now();
     let data = Home::open(&config.data_dir)?;
-    let home = data.sub("network")?;
-    home.claim("a gateway")?;
+    let home = data.network()?;
     let models = Models::load(&config, &data)?;
     let loaded = began.elapsed();
     let (serving, working) = (gateway::runtime()?, node::runtime()?);
-    let network = Network { config, home, models, loaded, began, cheat: args.cheat };
+    let network = Network { config, data, home, models, loaded, began, cheat: args.cheat };
     let result = network.run(&args, &serving, &working);
     // Engine threads end with their handles; a runtime must not be dropped while its tasks wait for them.
     working.shutdown_timeout(Duration::from_secs(1));
@@ -84,6 +83,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 struct Network {
     config: Config,
+    data: Home,
     home: Home,
     models: Models,
     loaded: Duration,
@@ -210,8 +210,7 @@ impl Network {
     }
 
     fn start_referee(&self, running: &Running, network: NetworkId) -> anyhow::Result<dial::Running> {
-        let home = self.home.sub("referee")?;
-        let identity = self.home.identity("referee", "referee-operator", network)?;
+        let (home, identity) = self.data.referee(network)?;
         let config = ol_node::Config {
             ticket: running.gateway.ticket.clone(),
             key: identity.key,

@@ -114,7 +114,11 @@ async fn observe<B: Backend>(State(app): Shared<B>, request: Request, next: Next
     let receipt = response.headers().get("x-openledger-receipt").and_then(|id| id.to_str().ok()).unwrap_or("");
     let header_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id_text = request_id.to_str().unwrap_or("");
-    tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
+    if matches!(route, "/health" | "/metrics") {
+        tracing::debug!(%method, route, status, header_us, "answered");
+    } else {
+        tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
+    }
     response.headers_mut().insert("x-request-id", request_id);
     response
 }

@@ -3,7 +3,6 @@
 
 mod bad_input;
 mod cheats;
-mod clients;
 mod failures;
 mod hostile;
 mod http;

@@ -234,6 +234,11 @@ impl Node {
         Self::with(ticket, folder, &["--slots", "2", "--threads", "1"])
     }
 
+    /// The referee, in the gateway's folder.
+    pub(crate) fn referee(gateway: &Gateway) -> Self {
+        Self::with(&gateway.ticket, &gateway.folder, &["--referee", "--threads", "1"])
+    }
+
     pub(crate) fn with(ticket: &str, folder: &Path, more: &[&str]) -> Self {
         let args = ["node", "--join", ticket, "--data-dir", folder.to_str().unwrap()];
         let models = ["--model", "tiny", "--embedding-model", "tiny"];

@@ -1,8 +1,8 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
+use super::content::{self, Content, length};
 use super::handle::{Shared, lock};
 use super::journal::{Close, Commit, Journal};
-use super::payload;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use crate::refusal::{Kind, Refusal};
 use ol_drive::Hands;
@@ -11,7 +11,7 @@ use ol_net::{CloseCode, Down, Sender, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::digest::{Domain, output_root, salted, vectors_root};
+use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
@@ -137,26 +137,6 @@ struct Peer {
     referee: bool,
     certificate: Certificate,
     region: String,
-}
-
-// A task from its submission until its receipts are on their way to the disk.
-struct Content {
-    tenant: TenantId,
-    assurance: Assurance,
-    price: ol_protocol::Price,
-    payload: Payload,
-    salt: Salt,
-    seed: [u8; 32],
-    replies: mpsc::Sender<Reply>,
-    ids: Vec<u32>,
-    // By attempt.
-    log_probs: Vec<Vec<u8>>,
-    resumed: Vec<u32>,
-    orders: Vec<(VariantId, NodeId)>,
-    vectors: Vec<Vec<f32>>,
-    tail: String,
-    created: Timestamp,
-    ended: bool,
 }
 
 /// See the module.
@@ -387,25 +367,9 @@ impl GatewayHands {
     }
 
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
-        let content = Content {
-            tenant: new.submission.tenant,
-            assurance: new.assurance,
-            price: new.submission.price,
-            payload: new.payload,
-            salt: new.salt,
-            seed: new.seed,
-            replies: new.replies,
-            ids: Vec::new(),
-            log_probs: Vec::new(),
-            resumed: Vec::new(),
-            orders: Vec::new(),
-            vectors: Vec::new(),
-            tail: String::new(),
-            created: now,
-            ended: false,
-        };
-        self.contents.insert(new.submission.task, content);
-        inputs.push(Input::Submitted(new.submission));
+        let submission = new.submission.clone();
+        self.contents.insert(submission.task, Content::of(new, now));
+        inputs.push(Input::Submitted(submission));
     }
 
     fn assign(&mut self, output: Output) {
@@ -543,7 +507,7 @@ impl GatewayHands {
         let bytes = self.facts(now, commitment, job);
         job.facts.push(Facts { task: attempt.task, bytes });
         let Some(content) = self.contents.get(&attempt.task) else { return };
-        if let Some(payload) = content.payload_of(attempt, now, commitment) {
+        if let Some(payload) = content.seal(attempt, now, commitment) {
             job.payloads.push(payload);
         }
         let last = content.orders.len() == usize::from(attempt.attempt) + 1;
@@ -577,7 +541,7 @@ impl GatewayHands {
 
     fn audit(&mut self, auditor: NodeId, audit: AuditId, subject: AttemptId, inputs: &mut Vec<Input>) {
         let row = lock(&self.shared.reader).payload(subject).ok().flatten();
-        let Some((mut frame, log_probs)) = row.as_ref().and_then(payload::open) else {
+        let Some((mut frame, log_probs)) = row.as_ref().and_then(content::open) else {
             return inputs.push(Input::PayloadLost { audit });
         };
         frame.audit = audit;
@@ -742,31 +706,6 @@ impl Hands for GatewayHands {
     }
 }
 
-impl Content {
-    fn root(&self) -> Digest {
-        match self.payload {
-            Payload::Embed { .. } => vectors_root(&self.salt, &self.vectors),
-            Payload::Chat { .. } | Payload::Text { .. } | Payload::Tokens { .. } => output_root(&self.salt, &self.ids),
-        }
-    }
-
-    fn payload_of(&self, attempt: AttemptId, now: Timestamp, commitment: &Commitment) -> Option<ol_store::Payload> {
-        let number = usize::from(attempt.attempt);
-        let output = self.ids.get(..commitment.output_tokens.0 as usize)?;
-        let content = payload::Content {
-            variant: commitment.variant,
-            salt: self.salt,
-            seed: self.seed,
-            payload: &self.payload,
-            output,
-            resumed_from: *self.resumed.get(number)?,
-            vectors: &self.vectors,
-            finish: commitment.finish.to_byte(),
-        };
-        Some(payload::seal(attempt, now, &content, self.log_probs.get(number)?))
-    }
-}
-
 const fn fail_code(code: frame::FailCode) -> FailCode {
     match code {
         frame::FailCode::Invalid => FailCode::Invalid,
@@ -775,10 +714,6 @@ const fn fail_code(code: frame::FailCode) -> FailCode {
         frame::FailCode::Internal => FailCode::Internal,
         frame::FailCode::UnknownVariant => FailCode::UnknownVariant,
     }
-}
-
-fn length(ids: &[u32]) -> u32 {
-    u32::try_from(ids.len()).unwrap_or(u32::MAX)
 }
 
 fn explain(refusal: &event::Refusal) -> Refusal {

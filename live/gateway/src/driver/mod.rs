@@ -1,11 +1,11 @@
 //! Drives the gateway machine: links to nodes, the log on disk, replies to HTTP.
 
+mod content;
 pub mod document;
 mod handle;
 mod hands;
 mod journal;
 mod links;
-mod payload;
 pub mod start;
 
 pub use handle::Handle;
