@@ -1,6 +1,6 @@
 """Conformance with the official openai client, and with raw HTTP, against a running gateway.
 
-Needs: pip install openai httpx
+Needs: pip install openai, which brings httpx2
 Run:   OPENLEDGER_URL=http://127.0.0.1:8080 OPENLEDGER_KEY=ol-... python openai_client.py
 
 OPENLEDGER_MODEL and OPENLEDGER_EMBEDDING_MODEL choose models; else the first of each kind is taken.
@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 
-import httpx
+import httpx2 as httpx
 import openai
 
 URL = os.environ["OPENLEDGER_URL"].rstrip("/")

@@ -19,7 +19,7 @@ const LIVE_EDGES: [(&str, &[&str]); 2] = [
 ];
 
 /// Outside packages that core may use: all work without std.
-const CORE_OUTSIDE: [&str; 5] = ["sha2", "ed25519-dalek", "subtle", "libm", "thiserror"];
+const CORE_OUTSIDE: [&str; 4] = ["sha2", "ed25519-dalek", "libm", "thiserror"];
 
 /// Outside packages that core's tests may use beyond those.
 const CORE_TESTS_OUTSIDE: [&str; 1] = ["proptest"];

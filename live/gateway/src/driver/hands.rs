@@ -425,8 +425,14 @@ impl GatewayHands {
         drop(content.replies.try_send(Reply::Finished(Box::new(reply))));
     }
 
+    fn context_of(&self, variant: VariantId) -> Option<u32> {
+        let mut variants = self.peers.values().flat_map(|peer| &peer.variants);
+        Some(variants.find(|of_peer| of_peer.id() == variant)?.context_tokens)
+    }
+
     fn refuse(&mut self, task: TaskId, refusal: &event::Refusal) {
-        self.reply(task, Reply::Failed(explain(refusal)));
+        let context = self.contents.get(&task).and_then(|content| self.context_of(content.orders.last()?.0));
+        self.reply(task, Reply::Failed(explain(refusal, context)));
         if let Some(content) = self.contents.get_mut(&task) {
             content.ended = true;
             if content.orders.is_empty() {
@@ -716,7 +722,7 @@ const fn fail_code(code: frame::FailCode) -> FailCode {
     }
 }
 
-fn explain(refusal: &event::Refusal) -> Refusal {
+fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
     use event::Refusal as R;
     let why = |gates: &[ol_sched::Gate]| gates.iter().map(ToString::to_string).collect::<Vec<_>>();
     let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
@@ -733,7 +739,11 @@ fn explain(refusal: &event::Refusal) -> Refusal {
             Refusal::new(Kind::NodeFailed, message)
         }
         R::Invalid => {
-            let message = "prompt and output don't fit the model's context, or its template refuses the messages";
+            let tokens = context.map(|tokens| format!(" of {tokens} tokens")).unwrap_or_default();
+            let message = format!(
+                "prompt and output don't fit the model's context{tokens}, or its template refuses the messages: shorten them, or \
+                 ask for fewer tokens with max_tokens"
+            );
             Refusal::new(Kind::TooLong, message)
         }
     }
