@@ -58,7 +58,7 @@ impl World {
         let setup = Setup {
             gateway: self.genesis.gateway,
             master: digest(Domain::Nonce, &[&self.config.seed.to_le_bytes()]).0,
-            seed: Seed(digest(Domain::Seed, &[&self.config.seed.to_le_bytes()]).0),
+            seed: Seed(digest(Domain::Seed, &[&self.config.seed.to_le_bytes(), &self.now.0.to_le_bytes()]).0),
             settler,
             next_batch,
             limits: Limits::default(),

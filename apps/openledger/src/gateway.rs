@@ -138,11 +138,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let running = start(&config, &home).await?;
         announce(&running);
-        wait_for_signal().await?;
+        wait_for_end(&running).await?;
         say("stopping: answering what runs, then closing the ledger");
         running.drain().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Waits for a signal; an error if the gateway stops by itself.
+pub(crate) async fn wait_for_end(running: &Running) -> anyhow::Result<()> {
+    tokio::select! {
+        signal = wait_for_signal() => signal,
+        () = running.gateway.handle.stopped() => {
+            anyhow::bail!("the gateway stopped because of a fault of its own: please report it with what it logged")
+        }
+    }
 }
 
 fn announce(running: &Running) {

@@ -136,7 +136,7 @@ impl Network {
         }
         Report::of(&asked, None, &ask::receipt(running, &asked.task).await?)?.tell(false, first_answer);
         say("serving; Ctrl-C stops");
-        gateway::wait_for_signal().await?;
+        gateway::wait_for_end(running).await?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -456,10 +456,13 @@ impl Node {
     }
 
     fn ask_audit(&mut self, audit: AuditId, variant: VariantId, out: &mut Vec<Output>) {
-        if !self.slots.contains_key(&variant) || !self.audits.insert(audit) {
+        if !self.slots.contains_key(&variant) {
             return out.push(Output::RefuseAudit { audit });
         }
-        out.push(Output::Audit { audit });
+        // Asked again while it waits for the engine: one verdict answers both.
+        if self.audits.insert(audit) {
+            out.push(Output::Audit { audit });
+        }
     }
 
     fn drained(&self) -> bool {

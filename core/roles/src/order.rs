@@ -3,7 +3,7 @@
 
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, MicroCredits, NodeId, Price, TaskId, TenantId, TokenCount, VariantId};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, Price, TaskId, TenantId, TokenCount, VariantId};
 
 /// Longest sealed order, in bytes.
 pub const ORDER_BYTES_MAX: usize = 256;
@@ -11,6 +11,10 @@ pub const ORDER_BYTES_MAX: usize = 256;
 /// What a gateway wants to remember of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
+    /// The epoch that the attempt belongs to.
+    pub epoch: Epoch,
+    /// Which run of the gateway gave it: one that has forgotten the task in this run has settled it.
+    pub boot: u64,
     /// The task.
     pub task: TaskId,
     /// The attempt, from 0.
@@ -56,7 +60,13 @@ impl Order {
 
     fn body(&self) -> alloc::vec::Vec<u8> {
         let mut w = Writer::new();
-        w.raw(&self.task.0).u8(self.attempt).raw(&self.node.0).raw(&self.variant.0).raw(&self.tenant.0);
+        w.u64(self.epoch.0)
+            .u64(self.boot)
+            .raw(&self.task.0)
+            .u8(self.attempt)
+            .raw(&self.node.0)
+            .raw(&self.variant.0)
+            .raw(&self.tenant.0);
         w.raw(&self.request.0).u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0);
         w.u32(self.prompt_tokens_max.0).u32(self.output_tokens_max.0).u32(self.resumed_from.0);
         w.finish()
@@ -65,6 +75,8 @@ impl Order {
     fn parse(body: &[u8]) -> Result<Self, Error> {
         let mut r = Reader::new(body);
         let order = Self {
+            epoch: Epoch(r.u64()?),
+            boot: r.u64()?,
             task: TaskId(r.array()?),
             attempt: r.u8()?,
             node: NodeId(r.array()?),
@@ -91,6 +103,8 @@ mod tests {
 
     fn order() -> Order {
         Order {
+            epoch: Epoch(12),
+            boot: 13,
             task: TaskId([1; 16]),
             attempt: 2,
             node: NodeId([3; 32]),

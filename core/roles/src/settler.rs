@@ -331,9 +331,10 @@ impl Settler {
     }
 
     /// What the next close will give back to tenants for failed results.
-    pub fn refunds_due(&self) -> Vec<(TenantId, MicroCredits)> {
-        let failed = |open: &&Open| open.finding == Some(Finding::Failed);
-        self.open.values().filter(failed).map(|open| (open.receipt.charge.tenant, open.receipt.charge.amount)).collect()
+    pub fn refunds_due(&self) -> Vec<(AttemptId, (TenantId, MicroCredits))> {
+        let failed = |(_, open): &(&AttemptId, &Open)| open.finding == Some(Finding::Failed);
+        let amount = |open: &Open| (open.receipt.charge.tenant, open.receipt.charge.amount);
+        self.open.iter().filter(failed).map(|(id, open)| (*id, amount(open))).collect()
     }
 
     /// Balances in micro-credits.

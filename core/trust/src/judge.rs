@@ -18,8 +18,8 @@ pub enum Judgement {
     Failed(Fault),
     /// The auditor measured something else: another network, another variant or other output than the commitment's. It
     /// blames nobody, so that no one can be framed with content they did not commit to; another audit may follow. A
-    /// gateway checks the output of a commitment against what it relayed before it countersigns, so a node can't get
-    /// here by committing to something else.
+    /// gateway checks the output that ends a task against what it relayed before it countersigns, so there a node can't
+    /// get here by committing to something else. What an attempt that broke off committed to, nobody else has seen.
     Mismatched,
 }
 

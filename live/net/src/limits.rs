@@ -312,7 +312,7 @@ pub fn payload(it: &Payload) -> Checked {
 
 fn generate(it: &Generate) -> Checked {
     within("generate.temperature", (0.0..=2.0).contains(&it.temperature))?;
-    within("generate.top_p", it.top_p > 0.0 && it.top_p <= 1.0)?;
+    within("generate.top_p", (0.0..=1.0).contains(&it.top_p))?;
     within("generate.min_p", (0.0..=1.0).contains(&it.min_p))?;
     most("generate.max_tokens", it.max_tokens as usize, CONTEXT_TOKENS_MAX)?;
     most("generate.stop", it.stop.len(), STOPS_MAX)?;

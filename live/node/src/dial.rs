@@ -35,7 +35,8 @@ impl Running {
     pub async fn ended(&mut self) -> Result<(), Error> {
         match self.tasks.join_next().await {
             Some(Ok(result)) => result,
-            Some(Err(_)) | None => Ok(()),
+            Some(Err(_)) => Err(Error::Panicked),
+            None => Ok(()),
         }
     }
 

@@ -132,7 +132,7 @@ impl NodeHands {
             Down::Cancel { task, attempt } => inputs.push(Input::Cancelled { attempt: Attempt { task, attempt } }),
             Down::Audit(audit) => {
                 inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
-                self.audits.insert(audit.audit, audit);
+                self.audits.entry(audit.audit).or_insert(audit);
             }
             Down::BatchAck { sequence, countersigned, .. } => {
                 self.acks.insert(sequence, countersigned);
@@ -196,6 +196,7 @@ impl NodeHands {
                     FailCode::Invalid => tracing::info!(task = %attempt.task, %error, "a request can't be served"),
                     _ => tracing::warn!(task = %attempt.task, %error, "the engine gave an attempt up"),
                 }
+                self.contents.remove(&attempt);
                 inputs.push(Input::EngineFailed { attempt, code });
             }
         }
@@ -215,7 +216,10 @@ impl NodeHands {
                 inputs.push(Input::FirstToken { attempt });
                 inputs.push(ended(attempt, content.work(Finish::Embedded)));
             }
-            Err(error) => inputs.push(Input::EngineFailed { attempt, code: code(&error) }),
+            Err(error) => {
+                inputs.push(Input::EngineFailed { attempt, code: code(&error) });
+                self.contents.remove(&attempt);
+            }
         }
     }
 
@@ -376,6 +380,10 @@ impl Hands for NodeHands {
             Message::Stopped(attempt) => {
                 if let Some(content) = self.contents.get(&attempt) {
                     inputs.push(ended(attempt, content.work(Finish::Cancelled)));
+                    // Nothing was made: no batch will ask for it.
+                    if content.ids.len() == content.assign.resume.len() {
+                        self.contents.remove(&attempt);
+                    }
                 }
             }
             Message::Embedded(attempt, result) => self.embedded(attempt, result, inputs),

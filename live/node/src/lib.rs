@@ -51,4 +51,7 @@ pub enum Error {
     /// A thread of its own could not be started.
     #[error("cannot start the outbox's thread")]
     Thread(#[source] std::io::Error),
+    /// A task of its own panicked.
+    #[error("the node stopped because of a fault of its own: please report it with what it logged")]
+    Panicked,
 }

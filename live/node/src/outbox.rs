@@ -1,14 +1,18 @@
 //! A thread round the outbox, so that a slow disk holds up batches and nothing else.
 
 use crate::hands::Message;
-use ol_protocol::NodeId;
 use ol_protocol::bytes::{Reader, Writer};
+use ol_protocol::{Micros, NodeId, Timestamp};
 use ol_store::{Outbox, Payload, Peer};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::mpsc;
 
-/// Jobs that may wait for the disk. A node makes at most a batch a second and 256 results.
-const JOBS_MAX: usize = 64;
+/// Jobs that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a full
+/// disk stops the grants before it fills this.
+const JOBS_MAX: usize = 2 * 1_024 + 64;
+
+/// How long payloads are kept for audits.
+const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
 
 /// What the outbox is asked for.
 pub(crate) enum Job {
@@ -50,6 +54,10 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
         match job {
             Job::Put { sequence, bytes, payloads } => {
                 put(&mut outbox, peer, sequence, &bytes, &payloads);
+                let before = Timestamp(ol_drive::clock::now().0.saturating_sub(AUDIT_WINDOW.0));
+                if let Err(error) = outbox.expire(before) {
+                    tracing::warn!(%error, "old payloads can't be deleted; trying again with the next batch");
+                }
                 if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
                     return;
                 }

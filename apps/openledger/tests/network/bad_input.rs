@@ -133,6 +133,12 @@ fn requests_that_cannot_be_served_are_refused_and_others_are_served() {
         ("unknown field", with("tools", json!([{}])), 400, "tools"),
         ("more tokens than the context", long, 400, "context"),
         ("more output than the context", with("max_tokens", json!(1_000_000)), 400, "max_tokens"),
+        (
+            "too many messages",
+            with("messages", json!(vec![json!({"role": "user", "content": "a"}); 5_000])),
+            400,
+            "messages",
+        ),
         ("price", with("max_price", json!(1)), 400, "max_price"),
     ] {
         let refused = api.chat(&body);
@@ -140,6 +146,10 @@ fn requests_that_cannot_be_served_are_refused_and_others_are_served() {
         let error = &refused.json()["error"];
         assert!(error["message"].as_str().unwrap().contains(word), "{what}: {error}");
         good();
+    }
+    // At the edge of what is allowed, and served: a slot that such a request cost would be gone for good.
+    for _ in 0..5 {
+        api.chat(&with("top_p", json!(0.0))).good();
     }
     let malformed = api.try_send("POST", "/v1/chat/completions", b"{\"model\": ").unwrap();
     assert_eq!(malformed.status, 400, "{}", malformed.text());

@@ -11,7 +11,7 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::Variant;
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{AuditId, Digest, Epoch, Micros, NetworkId, NodeId, TaskId, Timestamp, TokenCount};
+use ol_protocol::{AuditId, Digest, Epoch, Micros, NetworkId, NodeId, OperatorId, TaskId, Timestamp, TokenCount};
 use std::path::Path;
 
 struct World {
@@ -70,7 +70,7 @@ impl World {
         let (link, first) = self.greet(key, self.hello(key));
         assert!(matches!(first, Some(Down::Welcome(_))), "{first:?}");
         link.sender.try_send(Up::Grant { variant: self.variant.id(), total: 1 }).unwrap();
-        self.gateway.wait_for_nodes(before + 1);
+        eventually("room at every node", || (self.gateway.metric("nodes_ready") == before + 1).then_some(()));
         link
     }
 
@@ -78,29 +78,33 @@ impl World {
     fn assigned(&self, link: &mut NodeLink, seed: u64) -> (std::thread::JoinHandle<serde_json::Value>, Box<Assign>) {
         let api = self.gateway.api();
         let client = std::thread::spawn(move || api.chat(&chat("are you honest?", 24, seed)).good());
-        let assign = loop {
-            match self.next(link) {
-                Some(Ok(Down::Assign(assign))) => break assign,
-                Some(Ok(_)) => {}
-                ended => panic!("no task: {ended:?}"),
-            }
-        };
+        let assign = self.until(link, |got| match got {
+            Some(Ok(Down::Assign(assign))) => Some(assign),
+            Some(Ok(_)) => None,
+            ended => panic!("no task: {ended:?}"),
+        });
         (client, assign)
     }
 
     // Why the gateway closed the link.
     fn closed(&self, mut link: NodeLink) -> String {
-        loop {
-            match self.next(&mut link) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return error.to_string(),
-                None => return "without a reason".into(),
-            }
-        }
+        self.until(&mut link, |got| match got {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some("without a reason".into()),
+        })
     }
 
-    fn next(&self, link: &mut NodeLink) -> Option<Result<Down, ol_net::Error>> {
-        self.runtime.block_on(async { tokio::time::timeout(LIMIT, link.receiver.recv()).await.unwrap() })
+    // Reads frames until one is what is looked for.
+    fn until<T>(&self, link: &mut NodeLink, find: impl Fn(Option<Result<Down, ol_net::Error>>) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                if let Some(found) = find(link.receiver.recv().await) {
+                    return found;
+                }
+            }
+        };
+        self.runtime.block_on(async { tokio::time::timeout(LIMIT, found).await.unwrap() })
     }
 }
 
@@ -173,9 +177,28 @@ fn done(assign: &Assign, commitment: Vec<u8>) -> Up {
 // A lie about a task. The task moves to another node; if the lie breaks the protocol, the link ends with this word.
 type Lie = (&'static str, fn(&World, &SecretKey, &Assign) -> Vec<Up>, Option<&'static str>);
 
-const LIES: [Lie; 9] = [
+const LIES: [Lie; 12] = [
     ("a count that leaves tokens out", |_, _, assign| vec![tokens(assign, 9, 2)], None),
     ("more tokens than were asked for", |_, _, assign| vec![tokens(assign, 200, 200)], None),
+    (
+        "a prompt of more tokens than the request can have",
+        |_, _, assign| {
+            let (task, attempt) = (assign.task, assign.attempt);
+            vec![Up::Started { task, attempt, prompt_tokens: 100_000, prompt: Digest([1; 32]) }]
+        },
+        None,
+    ),
+    ("text without tokens", |_, _, assign| vec![tokens(assign, 0, 0)], Some("without tokens")),
+    (
+        "a batch in another operator's name",
+        |world, key, assign| {
+            let mut batch = batch(world, key, 0, vec![commitment(world, key, assign)]);
+            batch.header.operator = OperatorId([8; 32]);
+            let batch = SignedBatch::sign(key, batch.header, batch.commitments);
+            vec![Up::Batch { bytes: batch.to_bytes(), orders: vec![assign.order.clone()] }]
+        },
+        Some("operator"),
+    ),
     ("a commitment that is garbage", |_, _, assign| vec![done(assign, vec![7; Commitment::BYTES])], Some("commitment")),
     (
         "a commitment for another task",

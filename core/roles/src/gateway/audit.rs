@@ -55,10 +55,20 @@ impl Gateway {
             .filter(|(_, audit)| audit.running.is_none_or(|(_, due)| due <= now))
             .map(|(id, _)| *id)
             .collect();
+        let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
+        let referee = self.settler.genesis().referee;
+        let mut with_referee =
+            self.audits.values().filter(|a| a.running.is_some_and(|(n, due)| n == referee && due > now)).count();
         let mut busy: BTreeSet<NodeId> =
             self.audits.values().filter_map(|a| a.running).filter(|(_, due)| *due > now).map(|(n, _)| n).collect();
         for id in waiting {
-            let Some((auditor, level)) = self.auditor(&id, &busy) else { continue };
+            let Some((auditor, level)) = self.auditor(&id, &busy, &operators) else { continue };
+            if level == Level::Referee {
+                if with_referee >= limits::REFEREE_AUDITS {
+                    continue;
+                }
+                with_referee += 1;
+            }
             let Some(audit) = self.audits.get_mut(&id) else { continue };
             audit.running = Some((auditor, now.after(limits::AUDIT)));
             audit.tried.insert(auditor);
@@ -71,9 +81,13 @@ impl Gateway {
 
     // The first by draw among other operators' nodes that have a free slot; the referee where operators are too few to
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
-    fn auditor(&self, id: &AuditId, busy: &BTreeSet<NodeId>) -> Option<(NodeId, Level)> {
+    fn auditor(
+        &self,
+        id: &AuditId,
+        busy: &BTreeSet<NodeId>,
+        operators: &BTreeSet<OperatorId>,
+    ) -> Option<(NodeId, Level)> {
         let audit = self.audits.get(id)?;
-        let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
         let few = operators.len() < self.settler.genesis().audit.cross_audit_operators_min as usize;
         let peer = self
             .workers

@@ -56,8 +56,8 @@ impl Gateway {
 
     fn open_order(&self, sealed: &[u8], commitment: &Commitment) -> Option<Order> {
         let order = Order::open(sealed, &self.setup.master)?;
-        let same = (order.task, order.attempt, order.node, order.variant)
-            == (commitment.task, commitment.attempt, commitment.node, commitment.variant);
+        let same = (order.task, order.attempt, order.node, order.variant, order.epoch)
+            == (commitment.task, commitment.attempt, commitment.node, commitment.variant, commitment.epoch);
         same.then_some(order)
     }
 
@@ -113,7 +113,12 @@ impl Gateway {
     fn receipt(&mut self, commitment: Commitment, order: &Order) -> Receipt {
         let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let task = self.tasks.get(&id.task);
-        let (prompt_tokens, output_tokens) = charged(task, &commitment, order);
+        let is_settled = task.is_none() && order.boot == self.setup.boot;
+        let (prompt_tokens, output_tokens) = match is_settled {
+            // What was not handed in as long as the task was remembered is nobody's: its tenant has the money back.
+            true => (TokenCount(0), TokenCount(0)),
+            false => charged(task, &commitment, order),
+        };
         let last = task.is_some_and(|task| task.ends.len() == usize::from(id.attempt) + 1);
         let nothing = digest(Domain::Response, &[]);
         let response = task.filter(|_| last).and_then(|task| task.response).unwrap_or(nothing);

@@ -73,7 +73,10 @@ impl Gateway {
             Ok(summary) => summary,
             Err(fault) => unreachable!("the gateway's own log settles: {fault}"),
         };
-        let unpaid = self.settler.refused().iter().filter_map(|id| self.charged.get(id)).copied();
+        // A receipt that the close refused is given back once, whatever its audit found.
+        let refused = self.settler.refused();
+        let unpaid = refused.iter().filter_map(|id| self.charged.get(id)).copied();
+        let refunds = refunds.into_iter().filter(|(id, _)| !refused.contains(id)).map(|(_, amount)| amount);
         for (tenant, amount) in unpaid.chain(refunds).collect::<Vec<_>>() {
             self.budget.credit(tenant, amount);
             self.collect(tenant);

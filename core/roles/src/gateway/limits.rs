@@ -13,6 +13,10 @@ pub(super) const RESPONSE_WAIT: Micros = Micros::from_secs(2);
 /// Time an auditor has. Scoring 2,048 tokens takes some 7 s on one CPU; audits have low priority.
 pub(super) const AUDIT: Micros = Micros::from_secs(120);
 
+/// Audits that the referee has at the same time: so many that it never waits for the next, and so few that the last of
+/// them begins well within its time.
+pub(super) const REFEREE_AUDITS: usize = 8;
+
 /// When a referee that could not answer is asked again.
 pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);
 

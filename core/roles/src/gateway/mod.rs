@@ -14,6 +14,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use event::{Input, Output};
 use ol_ledger::Budget;
+use ol_protocol::digest::{Domain, digest};
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
@@ -46,6 +47,14 @@ struct Fixed {
     master: [u8; 32],
     seed: Seed,
     limits: Limits,
+    // Which run of the gateway this is: the seed is drawn anew at each start.
+    boot: u64,
+}
+
+fn boot(seed: &Seed) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest(Domain::Seed, &[b"boot".as_slice(), &seed.0]).0[..8]);
+    u64::from_le_bytes(bytes)
 }
 
 /// What an append to the log was for.
@@ -127,7 +136,7 @@ impl Gateway {
         let epoch_ends = if settler.epoch() == Epoch(0) { now } else { now.after(settler.genesis().epoch) };
         let mut new = Self {
             network: settler.genesis().network(),
-            setup: Fixed { gateway, master, seed, limits },
+            setup: Fixed { gateway, master, seed, limits, boot: boot(&seed) },
             settler,
             budget: Budget::new(),
             offers: Offers::default(),
@@ -203,6 +212,11 @@ impl Gateway {
         self.audits.len()
     }
 
+    /// Connected nodes that have room for a task now.
+    pub fn ready(&self) -> usize {
+        self.offers.variants().flat_map(|variant| self.offers.ready_nodes(variant)).collect::<BTreeSet<_>>().len()
+    }
+
     /// Connected nodes that take tasks.
     pub fn workers(&self) -> usize {
         self.workers.len()
@@ -238,6 +252,10 @@ impl Gateway {
         }
         self.workers.remove(&node);
         self.offers.leave(node);
+        // Keys are free: what is known of one that never handed in a batch goes with its link.
+        if !self.next_batch.contains_key(&node) {
+            self.rates.forget(node);
+        }
         self.audits.values_mut().for_each(|audit| audit.abandon(node));
         let lost: Vec<AttemptId> = self
             .tasks
@@ -309,7 +327,7 @@ impl Machine for Gateway {
             Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
             Input::RoundTrip { node, took } => self.rates.round_trip(node, took),
             Input::Submitted(submission) => self.submit(now, submission, out),
-            Input::Started { node, attempt, prompt_tokens } => self.started(node, attempt, prompt_tokens),
+            Input::Started { node, attempt, prompt_tokens } => self.started(now, node, attempt, prompt_tokens, out),
             Input::Progress { node, attempt, count, added } => self.progress(now, node, attempt, count, added, out),
             Input::Done { node, commitment, relayed } => self.done(now, node, commitment, relayed, out),
             Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),

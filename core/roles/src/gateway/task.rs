@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, MicroCredits, Micros, NodeId, TaskId, Timestamp, TokenCount};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, TaskId, Timestamp, TokenCount};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::{Accepted, Ask, Attempts, Entry, Gate, Limits, Overdue, Placement, Reason};
 
@@ -149,13 +149,14 @@ impl Gateway {
         let Ok(attempt) = task.attempts.begin(node, now) else { return false };
         task.state = State::Running(node, attempt);
         let attempt = AttemptId { task: id, attempt };
-        let order = order(&task.submission, node, attempt, delivered).seal(&self.setup.master);
+        let (epoch, boot) = (self.settler.epoch(), self.setup.boot);
+        let order = order(&task.submission, node, attempt, epoch, boot, delivered).seal(&self.setup.master);
         self.counters.assigned += 1;
         out.push(Output::Assign {
             node,
             attempt,
             variant,
-            epoch: self.settler.epoch(),
+            epoch,
             resumed_from: delivered,
             order,
             deadline: task.attempts.deadline().since(now),
@@ -163,10 +164,20 @@ impl Gateway {
         true
     }
 
-    pub(super) fn started(&mut self, node: NodeId, attempt: AttemptId, prompt: TokenCount) {
-        if let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) {
-            task.prompt_tokens = Some(prompt);
+    pub(super) fn started(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        attempt: AttemptId,
+        prompt: TokenCount,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
+        if prompt > task.submission.prompt_tokens_max {
+            self.counters.wrong_counts += 1;
+            return self.fail_over(now, node, attempt, Reason::Wrong, out);
         }
+        task.prompt_tokens = Some(prompt);
     }
 
     pub(super) fn progress(
@@ -203,7 +214,6 @@ impl Gateway {
     ) {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let variant = commitment.variant;
-        self.offers.finish(node, variant);
         self.measure(node, &commitment);
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else {
             // A late answer of an abandoned attempt is not an error: its batch will be paid for what was delivered.
@@ -242,6 +252,7 @@ impl Gateway {
     fn finish(&mut self, now: Timestamp, node: NodeId, commitment: &Commitment, out: &mut Vec<Output>) {
         let id = commitment.task;
         let Some(task) = self.tasks.get_mut(&id) else { return };
+        self.offers.finish(node, commitment.variant);
         task.ends.resize(usize::from(commitment.attempt) + 1, commitment.output_tokens);
         let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
         let charge = task.submission.price.charge(prompt_tokens, output_tokens).unwrap_or_default();
@@ -272,12 +283,16 @@ impl Gateway {
     ) {
         let Some(task) = self.tasks.get(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
         let variant = task.submission.variant;
-        self.offers.finish(node, variant);
+        let has_delivered =
+            task.attempts.delivered() > task.attempts.all().last().map_or(TokenCount(0), |a| a.resumed_from);
         match code {
             // A client's mistake says nothing about the node.
             FailCode::Invalid => self.give_up(now, attempt.task, Refusal::Invalid, out),
-            FailCode::Draining | FailCode::Overloaded => self.retry(now, node, attempt, Reason::Refused, out),
-            FailCode::UnknownVariant | FailCode::Internal => {
+            FailCode::Draining | FailCode::Overloaded if !has_delivered => {
+                self.retry(now, node, attempt, Reason::Refused, out);
+            }
+            // Who began an answer and then has no room for it broke it off.
+            FailCode::Draining | FailCode::Overloaded | FailCode::UnknownVariant | FailCode::Internal => {
                 self.retry(now, node, attempt, Reason::NodeError, out);
             }
         }
@@ -300,6 +315,7 @@ impl Gateway {
     fn retry(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, reason: Reason, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
         self.breaker.failed(node, reason, now);
+        self.offers.finish(node, task.submission.variant);
         let delivered = task.attempts.delivered();
         task.ends.resize(usize::from(attempt.attempt) + 1, delivered);
         task.attempts.fail(reason);
@@ -337,6 +353,7 @@ impl Gateway {
             }
             State::Running(node, attempt) => {
                 task.ends.resize(usize::from(attempt) + 1, delivered);
+                self.offers.finish(node, submission.variant);
                 out.push(Output::Cancel { node, attempt: AttemptId { task: id, attempt } });
             }
             State::Ended { .. } => return,
@@ -406,8 +423,17 @@ impl Gateway {
     }
 }
 
-fn order(submission: &Submission, node: NodeId, attempt: AttemptId, resumed_from: TokenCount) -> Order {
+fn order(
+    submission: &Submission,
+    node: NodeId,
+    attempt: AttemptId,
+    epoch: Epoch,
+    boot: u64,
+    resumed_from: TokenCount,
+) -> Order {
     Order {
+        epoch,
+        boot,
         task: attempt.task,
         attempt: attempt.attempt,
         node,

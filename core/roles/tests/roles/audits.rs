@@ -1,7 +1,7 @@
 //! Audits: who does them, whose word counts, and what they cost whom.
 
-use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, commitment, found, node, referee, verdict_of};
-use ol_protocol::commitment::{Commitment, Finish};
+use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, found, node, referee, verdict_of};
+use ol_protocol::commitment::Commitment;
 use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Micros, NodeId};
 use ol_roles::gateway::event::{Input, Output};
@@ -162,17 +162,20 @@ fn a_failed_result_is_not_paid_and_its_tenant_may_spend_the_money_again() {
 fn an_audit_of_a_receipt_that_settlement_refused_ends() {
     let mut bench = Bench::new();
     bench.join(10);
-    bench.join(3);
     let to = bench.assign(1);
-    bench.progress(&to, 8, 8);
-    // Of an epoch that has not begun: the ledger takes no receipt for it.
-    let early = Commitment { epoch: ol_protocol::Epoch(99), ..commitment(&to, 8, Finish::EndOfText) };
-    bench.done(&early);
-    bench.feed(Input::Responded { task: to.attempt.task, response: Digest([0x72; 32]) });
-    bench.batch(0, &[(&early, &to)]);
+    let late = bench.answer(&to, 8);
+    bench.restart();
+    // Of an epoch so long ago that the ledger takes no receipt for it.
+    for _ in 0..400 {
+        bench.close();
+    }
+    bench.join(10);
+    bench.join(3);
+    bench.batch(0, &[(&late, &to)]);
     let asked = asked(&bench.write());
+    assert!(bench.available() < FUNDS);
     bench.close();
     assert_eq!((bench.available(), bench.balance()), (FUNDS, i128::from(FUNDS)));
-    let out = bench.verdict(3, asked[0].1, &early, |_| {});
+    let out = bench.verdict(3, asked[0].1, &late, |_| {});
     assert_eq!((found(&out), bench.gateway.auditing()), (vec![], 0));
 }

@@ -112,6 +112,28 @@ fn a_restart_without_memory_charges_by_the_order() {
 }
 
 #[test]
+fn who_hands_in_work_that_is_forgotten_in_the_same_run_gets_nothing() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    bench.answer(&to, 5);
+    bench.wait(Micros::from_secs(601));
+    assert_eq!(bench.available(), FUNDS);
+    // The order would allow a hundred tokens.
+    bench.batch(0, &[(&commitment(&to, 100, Finish::EndOfText), &to)]);
+    bench.write();
+    assert_eq!((bench.charged(), bench.available()), (vec![(0, 0)], FUNDS));
+}
+
+#[test]
+fn a_commitment_of_another_epoch_than_the_orders_closes_the_link() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    let answered = bench.answer(&to, 5);
+    let other = ol_protocol::commitment::Commitment { epoch: ol_protocol::Epoch(99), ..answered };
+    assert!(is_closed(&bench.batch(0, &[(&other, &to)])));
+}
+
+#[test]
 fn a_restart_keeps_what_was_on_disk_and_takes_again_what_was_not() {
     let mut bench = one_node();
     let first = bench.assign(1);

@@ -97,6 +97,18 @@ fn a_client_that_went_away_pays_for_what_was_produced() {
 }
 
 #[test]
+fn a_node_that_counts_more_prompt_than_the_request_can_have_loses_the_task_and_makes_no_money() {
+    let mut bench = two_nodes();
+    let to = bench.assign(1);
+    let inflated = Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(u32::MAX) };
+    let next = assigned(&bench.feed(inflated)).expect("the other node takes it");
+    assert_ne!(next.node, to.node);
+    bench.feed(Input::ClientGone { task: to.attempt.task });
+    bench.wait(Micros::from_secs(601));
+    assert_eq!(bench.available(), FUNDS);
+}
+
+#[test]
 fn a_client_that_went_before_the_prompt_was_counted_still_pays_what_its_receipt_says() {
     let mut bench = two_nodes();
     let to = bench.assign(1);

@@ -150,7 +150,10 @@ impl Bench {
     pub(crate) fn restart(&mut self) {
         self.pending.clear();
         self.granted.clear();
-        self.gateway = Gateway::new(self.now, restarted(&self.records, self.next_batch.clone()));
+        let mut setup = restarted(&self.records, self.next_batch.clone());
+        // Drawn anew at each start.
+        setup.seed.0[31] ^= 1;
+        self.gateway = Gateway::new(self.now, setup);
     }
 
     pub(crate) fn wait(&mut self, span: Micros) -> Vec<Output> {

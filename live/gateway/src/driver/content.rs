@@ -55,6 +55,11 @@ impl Content {
         }
     }
 
+    /// Whether the node has the attempt, and no later one was begun.
+    pub(super) fn is_current(&self, node: NodeId, attempt: u8) -> bool {
+        self.orders.last().is_some_and(|(_, of)| *of == node) && self.orders.len() == usize::from(attempt) + 1
+    }
+
     /// The root that a commitment to what was relayed has.
     pub(super) fn root(&self) -> Digest {
         match self.payload {

@@ -33,13 +33,22 @@ const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
 /// Replies that may wait for a slow client beside one for each token.
 const REPLIES_EXTRA: usize = 16;
 
+/// A variant that nodes offer.
+pub(super) struct Served {
+    pub(super) variant: Variant,
+    pub(super) nodes: u32,
+    /// Whether the referee has it too. Whoever likes can give weights of their own a known name, and any number of keys:
+    /// of several variants of one name, the one that can be audited to the end comes first.
+    pub(super) by_referee: bool,
+}
+
 /// What the loop shares with those who ask.
 pub(super) struct Shared {
     pub(super) network: NetworkId,
     pub(super) gateway: GatewayId,
     pub(super) master: [u8; 32],
     pub(super) price: Price,
-    pub(super) variants: RwLock<BTreeMap<VariantId, (Variant, u32)>>,
+    pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
     pub(super) reader: Mutex<Box<dyn Read>>,
     pub(super) epoch: AtomicU64,
@@ -75,6 +84,11 @@ impl Handle {
         Epoch(self.shared.epoch.load(Ordering::Relaxed))
     }
 
+    /// Waits until the gateway's loop is gone: after a drain, or a fault of its own.
+    pub async fn stopped(&self) {
+        self.inbox.closed().await;
+    }
+
     /// Nodes that are connected and take tasks.
     pub fn workers(&self) -> u64 {
         self.shared.workers.load(Ordering::Relaxed)
@@ -101,9 +115,9 @@ impl Handle {
             Payload::Chat(_) | Payload::Text(_) => variant::Work::Generate,
         };
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
-        let of_model: Vec<_> = variants.iter().filter(|(_, (v, _))| v.model == submission.model).collect();
+        let of_model: Vec<_> = variants.iter().filter(|(_, served)| served.variant.model == submission.model).collect();
         if of_model.is_empty() {
-            let names: std::collections::BTreeSet<&str> = variants.values().map(|(v, _)| v.model.as_str()).collect();
+            let names: std::collections::BTreeSet<&str> = variants.values().map(|s| s.variant.model.as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
             let message = match names.is_empty() {
                 true => "no node is connected yet: there is no model to ask".to_owned(),
@@ -114,11 +128,12 @@ impl Handle {
         let fits = |v: &Variant| submission.quantisation.as_ref().is_none_or(|q| *q == v.quantisation);
         of_model
             .iter()
-            .filter(|(_, (v, _))| v.work == wanted && fits(v))
-            .max_by_key(|(_, (_, nodes))| *nodes)
-            .map(|(id, (v, _))| (**id, v.clone()))
+            .filter(|(_, served)| served.variant.work == wanted && fits(&served.variant))
+            .max_by_key(|(_, served)| (served.by_referee, served.nodes))
+            .map(|(id, served)| (**id, served.variant.clone()))
             .ok_or_else(|| {
-                let param = if of_model.iter().any(|(_, (v, _))| v.work == wanted) { "quantisation" } else { "model" };
+                let param =
+                    if of_model.iter().any(|(_, s)| s.variant.work == wanted) { "quantisation" } else { "model" };
                 let message = format!("model {:?} is not served that way", submission.model);
                 Refusal::new(Kind::Invalid { param: Some(param.into()) }, message)
             })
@@ -148,6 +163,9 @@ impl Handle {
         let nonce_secret = seed::nonce_secret(&self.shared.master, self.epoch());
         let nonce = seed::nonce(&nonce_secret, self.shared.counter.fetch_add(1, Ordering::Relaxed));
         let seed = seed::derive(&tenant, client_seed, &canonical, &nonce);
+        let payload = node_payload(payload, generate, output_max);
+        ol_net::limits::payload(&payload)
+            .map_err(|error| Refusal::new(Kind::Invalid { param: None }, error.to_string()))?;
         let (replies, events) = mpsc::channel(output_max as usize + REPLIES_EXTRA);
         let new = New {
             submission: ol_roles::gateway::event::Submission {
@@ -161,7 +179,7 @@ impl Handle {
                 request: salted(Domain::Request, &salt, &request_digest.0),
             },
             assurance: variant.assurance,
-            payload: node_payload(payload, generate, output_max),
+            payload,
             salt,
             seed: seed.0,
             replies,
@@ -202,7 +220,7 @@ impl Backend for Handle {
                 variant::Work::Embed => Work::Embed,
             },
         };
-        let mut models: Vec<ModelInfo> = variants.values().map(|(v, _)| info(v)).collect();
+        let mut models: Vec<ModelInfo> = variants.values().map(|served| info(&served.variant)).collect();
         models.sort_by(|a, b| a.id.cmp(&b.id));
         models.dedup_by(|a, b| a.id == b.id);
         models
@@ -231,8 +249,10 @@ impl Backend for Handle {
         let fault = lock(&self.shared.fault).clone();
         let draining = self.shared.draining.load(Ordering::Relaxed).then(|| "shutting down".to_owned());
         let nobody = (nodes == 0).then(|| "no node is connected".to_owned());
-        let reason = fault.or(draining).or(nobody);
-        Health { live: true, ready: reason.is_none(), nodes, reason }
+        let live = !self.inbox.is_closed();
+        let stopped = (!live).then(|| "the gateway has stopped because of a fault of its own".to_owned());
+        let reason = stopped.or(fault).or(draining).or(nobody);
+        Health { live, ready: reason.is_none(), nodes, reason }
     }
 
     fn metrics(&self) -> String {

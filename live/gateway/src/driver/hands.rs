@@ -1,7 +1,7 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
 use super::content::{self, Content, length};
-use super::handle::{Shared, lock};
+use super::handle::{Served, Shared, lock};
 use super::journal::{Close, Commit, Journal};
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use crate::refusal::{Kind, Refusal};
@@ -185,11 +185,20 @@ impl GatewayHands {
 
     // A link that doesn't take a frame is broken, and its reader notices.
     fn send(&self, node: NodeId, frame: Down) {
-        if let Some(peer) = self.peers.get(&node)
-            && let Err(error) = peer.sender.try_send(frame)
-        {
-            tracing::info!(node = %node.short(), %error, "a frame is lost with its link");
+        let Some(peer) = self.peers.get(&node) else { return };
+        match peer.sender.try_send(frame) {
+            Ok(()) => {}
+            Err(error @ ol_net::SendError::Invalid { .. }) => {
+                // Both ends count what was sent: the link begins anew, or they would count differently from here on.
+                tracing::error!(node = %node.short(), %error, "a frame can't be sent: its link is closed");
+                peer.sender.close(ol_net::Reason::new(CloseCode::Ended, "a frame could not be sent"));
+            }
+            Err(error) => tracing::info!(node = %node.short(), %error, "a frame is lost with its link"),
         }
+    }
+
+    fn is_current(&self, node: NodeId, attempt: AttemptId) -> bool {
+        self.contents.get(&attempt.task).is_some_and(|content| content.is_current(node, attempt.attempt))
     }
 
     fn reply(&self, task: TaskId, reply: Reply) {
@@ -226,9 +235,15 @@ impl GatewayHands {
 
     // Which variants are served, for the API.
     fn publish(&self) {
-        let mut variants: BTreeMap<VariantId, (Variant, u32)> = BTreeMap::new();
+        let mut variants: BTreeMap<VariantId, Served> = BTreeMap::new();
         for variant in self.peers.values().filter(|peer| !peer.referee).flat_map(|peer| &peer.variants) {
-            variants.entry(variant.id()).or_insert_with(|| (variant.clone(), 0)).1 += 1;
+            let new = || Served { variant: variant.clone(), nodes: 0, by_referee: false };
+            variants.entry(variant.id()).or_insert_with(new).nodes += 1;
+        }
+        for variant in self.peers.values().filter(|peer| peer.referee).flat_map(|peer| &peer.variants) {
+            if let Some(served) = variants.get_mut(&variant.id()) {
+                served.by_referee = true;
+            }
         }
         *self.shared.variants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = variants;
         let workers = self.peers.values().filter(|peer| !peer.referee).count() as u64;
@@ -241,8 +256,10 @@ impl GatewayHands {
             Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
             Up::Started { task, attempt, prompt_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
-                let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
-                self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
+                if self.is_current(node, attempt) {
+                    let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
+                    self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
+                }
                 inputs.push(Input::Started { node, attempt, prompt_tokens: TokenCount(prompt_tokens) });
             }
             Up::Tokens(tokens) => self.tokens(node, tokens, inputs),
@@ -280,6 +297,9 @@ impl GatewayHands {
         if tokens.log_probs.len() != tokens.ids.len() {
             return self.misbehaved(node, "another number of log-probabilities than tokens", inputs);
         }
+        if tokens.ids.is_empty() {
+            return self.misbehaved(node, "a frame of tokens without tokens", inputs);
+        }
         let attempt = AttemptId { task: tokens.task, attempt: tokens.attempt };
         let (count, added) = (TokenCount(tokens.count), TokenCount(length(&tokens.ids)));
         self.frame = Some(tokens);
@@ -316,14 +336,13 @@ impl GatewayHands {
         }
         inputs.push(Input::Granted { node, variant: commitment.variant, total: done.grant_total });
         let mut relayed = Digest([0; 32]);
-        if let Some(content) = self.contents.get_mut(&done.task) {
-            let current = content.orders.last().is_some_and(|(_, n)| *n == node)
-                && content.orders.len() == usize::from(done.attempt) + 1;
-            if current && !content.ended {
-                content.tail = done.text;
-                content.vectors = done.vectors;
-                relayed = content.root();
-            }
+        if let Some(content) = self.contents.get_mut(&done.task)
+            && content.is_current(node, done.attempt)
+            && !content.ended
+        {
+            content.tail = done.text;
+            content.vectors = done.vectors;
+            relayed = content.root();
         }
         inputs.push(Input::Done { node, commitment, relayed });
     }
@@ -334,6 +353,9 @@ impl GatewayHands {
         };
         if batch.header.node != node || batch.header.network != self.shared.network {
             return self.misbehaved(node, "a batch of another node or network", inputs);
+        }
+        if self.peers.get(&node).is_none_or(|peer| peer.certificate.operator != batch.header.operator) {
+            return self.misbehaved(node, "a batch of another operator than the certificate's", inputs);
         }
         match batch.verify() {
             Ok(batch) => inputs.push(Input::Batch { batch, orders }),
@@ -581,7 +603,11 @@ impl GatewayHands {
     }
 
     fn drain(&mut self, now: Timestamp) {
-        self.draining_since.get_or_insert(now);
+        if self.draining_since.replace(now).is_none() {
+            for node in self.peers.keys() {
+                self.send(*node, Down::Drain { message: "the gateway is stopping".into() });
+            }
+        }
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 }

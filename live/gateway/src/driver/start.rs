@@ -334,6 +334,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
     ];
     let gauges = [
         ("nodes_connected", "Links to nodes, the referee's included.", links),
+        ("nodes_ready", "Nodes that have room for a task.", machine.ready()),
         ("tasks_active", "Tasks that wait or run.", machine.active()),
         ("tasks_queued", "Tasks that wait for a node.", machine.queued()),
         ("audits_open", "Audits that are not final.", machine.auditing()),
