@@ -15,6 +15,13 @@ use std::time::Duration;
 // WAL mode but for a checkpoint's moment.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
+// Memory for pages that a writer changes again and again: those that the indexes grow at.
+const CACHE_KIB: i64 = 16 * 1_024;
+
+// Pages of the write-ahead log before they are carried over: some 16 MiB, so that a page that changes with each commit is
+// carried over once for many.
+const LOG_PAGES: i64 = 4_096;
+
 // Prepared statements that a connection keeps; all that occur.
 const STATEMENTS_KEPT: usize = 64;
 
@@ -88,6 +95,8 @@ impl Db {
         let found = self.recognise(kind)?;
         self.set("journal_mode", "WAL")?;
         self.set("synchronous", "FULL")?;
+        self.set("cache_size", -CACHE_KIB)?;
+        self.set("wal_autocheckpoint", LOG_PAGES)?;
         self.in_transaction(|| {
             for (version, script) in kind.migrations.iter().enumerate().skip(found as usize) {
                 self.connection.execute_batch(script).map_err(|cause| self.failed(cause))?;
