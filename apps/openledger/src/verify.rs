@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     say(match (failed, open) {
         (0, 0) => format!("the receipt holds: {} checks", checks.len()),
-        (0, open) => format!("the receipt holds so far: {} checks, {open} can't be made yet", checks.len()),
+        (0, open) => format!("the receipt holds so far: {} checks; {open} can't be made yet", checks.len() - open),
         (failed, _) => format!("the receipt does NOT hold: {failed} of {} checks fail", checks.len()),
     });
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
