@@ -4,10 +4,11 @@
 use crate::config::Broken;
 use ol_ledger::{Account, Ledger};
 use ol_protocol::genesis::Genesis;
+use ol_protocol::parameters::{Parameters, Split};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{Digest, NodeId, OperatorId, Timestamp, VariantId};
+use ol_protocol::{Digest, Epoch, NodeId, OperatorId, Timestamp, VariantId};
 use ol_trust::draw::{self, Chance};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,11 @@ struct Item {
     // Whether an audit ended, and against the node.
     found: Option<bool>,
     cleared: bool,
+    // The nodes whose word that it is good, or bad, was not the referee's.
+    praised_by: Option<(NodeId, OperatorId)>,
+    blamed_by: Option<(NodeId, OperatorId)>,
+    // What held when it was charged.
+    split: Split,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,14 +41,16 @@ struct Lot {
     node: NodeId,
     operator: OperatorId,
     amount: i128,
-    at: Timestamp,
-    receipts_then: u64,
+    free_at: Timestamp,
+    free_after: u64,
 }
 
 /// The other books.
 #[derive(Debug)]
 pub(crate) struct Books {
     genesis: Genesis,
+    rules: Parameters,
+    later: Vec<(Epoch, Parameters)>,
     balances: BTreeMap<Account, i128>,
     nodes: BTreeMap<(NodeId, VariantId), Known>,
     paid_receipts: BTreeMap<NodeId, u64>,
@@ -62,6 +70,8 @@ impl Books {
     pub(crate) fn new(genesis: &Genesis) -> Self {
         Self {
             genesis: genesis.clone(),
+            rules: genesis.parameters,
+            later: Vec::new(),
             balances: BTreeMap::new(),
             nodes: BTreeMap::new(),
             paid_receipts: BTreeMap::new(),
@@ -87,6 +97,7 @@ impl Books {
             }
             Record::Audit { subject, outcome } => self.found(*subject, outcome),
             Record::Close(close) => self.close(close),
+            Record::Parameters(change) => self.later.push((change.from, change.parameters)),
         }
     }
 
@@ -102,10 +113,12 @@ impl Books {
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
-        let always = known.suspect || known.receipts < u64::from(self.genesis.audit.newcomer_tasks);
+        let always = known.suspect || known.receipts < u64::from(self.rules.audit.newcomer_tasks);
         known.receipts += 1;
         if !self.fresh.iter().chain(&self.held).any(|item| id(&item.receipt) == id(&receipt)) {
-            self.fresh.push(Item { receipt, root, leaf, always, found: None, cleared: false });
+            let split = self.rules.split;
+            let (found, cleared, praised_by, blamed_by) = (None, false, None, None);
+            self.fresh.push(Item { receipt, root, leaf, always, found, cleared, praised_by, blamed_by, split });
         }
     }
 
@@ -114,24 +127,29 @@ impl Books {
             AuditOutcome::Verdict(verdict) => Some(verdict),
             AuditOutcome::Unauditable { .. } => None,
         };
-        let rule = self.genesis.audit;
+        let rule = self.rules.audit;
         let item = self.fresh.iter_mut().chain(&mut self.held).find(|item| id(&item.receipt) == subject);
         let Some(item) = item.filter(|item| !item.cleared) else { return };
         match against {
             None => item.cleared = true,
             Some(verdict) => {
                 let bad = is_bad(&item.receipt, verdict, rule.margin_micro_max);
+                let by = (verdict.auditor, verdict.operator);
                 // Only the referee's word is against anyone.
-                if !bad || verdict.level == Level::Referee {
-                    item.cleared = true;
-                    item.found = Some(bad);
+                match (bad, verdict.level == Level::Referee) {
+                    (true, false) => item.blamed_by = item.blamed_by.or(Some(by)),
+                    (bad, by_referee) => {
+                        item.cleared = true;
+                        item.found = Some(bad);
+                        item.praised_by = (!by_referee).then_some(by);
+                    }
                 }
             }
         }
     }
 
     fn close(&mut self, close: &Close) {
-        let usual = Chance::per_million(self.genesis.audit.rate_ppm);
+        let usual = Chance::per_million(self.rules.audit.rate_ppm);
         for item in std::mem::take(&mut self.fresh) {
             let chance = if item.always { Chance::ALWAYS } else { usual };
             let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, chance);
@@ -158,21 +176,34 @@ impl Books {
         done.sort_by_key(|item| id(&item.receipt));
         self.settle(done, close.at);
         self.release(close.at);
+        self.pay_out();
+        let next = close.epoch.next();
+        if let Some((_, rules)) = self.later.iter().find(|(from, _)| *from == next) {
+            self.rules = *rules;
+        }
     }
 
     fn settle(&mut self, done: Vec<Item>, at: Timestamp) {
         let mut earned: BTreeMap<(NodeId, OperatorId), (i128, u64)> = BTreeMap::new();
+        let mut audits: BTreeMap<(NodeId, OperatorId), i128> = BTreeMap::new();
         for item in done {
             let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
             let amount = i128::from(charge.amount.0);
             if let Some(failed) = item.found {
                 self.judge((commitment.node, commitment.variant), failed);
+                let (owed, wrong) = if failed { (item.blamed_by, None) } else { (item.praised_by, item.blamed_by) };
+                if let Some(auditor) = owed {
+                    *audits.entry(auditor).or_default() += amount * i128::from(self.rules.audit.pay_bp) / 10_000;
+                }
+                if let Some((auditor, _)) = wrong {
+                    self.judge((auditor, commitment.variant), true);
+                }
             }
             if item.found == Some(true) {
                 self.shift(Account::Pending, Account::Tenant(charge.tenant), amount);
                 continue;
             }
-            let split = self.genesis.split;
+            let split = item.split;
             let share = |bp: u16| amount * i128::from(bp) / 10_000;
             let (node, audits, gateway) = (share(split.node_bp), share(split.verification_bp), share(split.gateway_bp));
             self.shift(Account::Pending, Account::Escrow(commitment.node), node);
@@ -183,12 +214,20 @@ impl Books {
             of.0 += node;
             of.1 += u64::from(amount > 0);
         }
+        for (auditor, owed) in audits {
+            let first = owed.min(self.balance(&Account::Verification));
+            let second = (owed - first).min(self.balance(&Account::Reserve));
+            self.shift(Account::Verification, Account::Escrow(auditor.0), first);
+            self.shift(Account::Reserve, Account::Escrow(auditor.0), second);
+            earned.entry(auditor).or_default().0 += first + second;
+        }
         for ((node, _), (_, receipts)) in &earned {
             *self.paid_receipts.entry(*node).or_default() += receipts;
         }
         for ((node, operator), (amount, _)) in earned {
-            let receipts_then = self.paid_receipts.get(&node).copied().unwrap_or(0);
-            self.lots.push(Lot { node, operator, amount, at, receipts_then });
+            let rule = self.rules.escrow;
+            let free_after = self.paid_receipts.get(&node).copied().unwrap_or(0) + u64::from(rule.tasks);
+            self.lots.push(Lot { node, operator, amount, free_at: at.after(rule.hold), free_after });
         }
     }
 
@@ -207,16 +246,22 @@ impl Books {
     }
 
     fn release(&mut self, at: Timestamp) {
-        let rule = self.genesis.escrow;
         let paid = &self.paid_receipts;
-        let ripe = |lot: &Lot| {
-            let later = paid.get(&lot.node).copied().unwrap_or(0) - lot.receipts_then;
-            at.since(lot.at) >= rule.hold && later >= u64::from(rule.tasks)
-        };
+        let ripe = |lot: &Lot| at >= lot.free_at && paid.get(&lot.node).copied().unwrap_or(0) >= lot.free_after;
         let (ripe, lots) = std::mem::take(&mut self.lots).into_iter().partition(ripe);
         self.lots = lots;
         for lot in ripe {
             self.shift(Account::Escrow(lot.node), Account::Operator(lot.operator), lot.amount);
+        }
+    }
+
+    fn pay_out(&mut self) {
+        let least = i128::from(self.rules.payout.threshold.0);
+        for (account, balance) in self.balances.clone() {
+            let is_earned = matches!(account, Account::Operator(_) | Account::Gateway(_));
+            if is_earned && balance >= least {
+                self.shift(account, Account::Issuer, balance);
+            }
         }
     }
 

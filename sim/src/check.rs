@@ -128,6 +128,9 @@ impl World {
         let Some(gateway) = &self.gateway else { return Ok(()) };
         let ledger = gateway.settler().ledger();
         ledger.check()?;
+        let totals = ledger.totals();
+        self.report.charged = totals.charged.0;
+        (self.report.audit_pay, self.report.paid_out) = (totals.audits.0, totals.paid_out.0);
         for index in 0..self.config.tenants {
             let (id, available) = (tenant(index), gateway.available(tenant(index)).0);
             let balance = ledger.balance(&Account::Tenant(id));

@@ -103,6 +103,12 @@ pub struct Report {
     pub tokens: u64,
     /// Epochs that were settled.
     pub epochs: u64,
+    /// Micro-credits that tenants were charged for settled receipts.
+    pub charged: u64,
+    /// Micro-credits that auditors got.
+    pub audit_pay: u64,
+    /// Micro-credits that were paid out.
+    pub paid_out: u64,
     /// Digest over all outputs of all machines, in order.
     pub digest: String,
 }

@@ -214,7 +214,7 @@ impl World {
                 self.log.snapshot(snapshot);
                 return self.closed();
             }
-            Output::TopUpRefused { .. } => return Err(Broken::Unexpected("a top-up was refused")),
+            Output::Denied { .. } => return Err(Broken::Unexpected("an order of the issuer was refused")),
             Output::Close { node, .. } => return self.close_link(&node, inputs),
         }
         Ok(())

@@ -88,7 +88,7 @@ impl Trace {
             Output::Closed { summary, state, seals, .. } => {
                 self.begin(now, gateway, 10).text(summary).bytes(&state.0).bytes(&seals.0.0).bytes(&seals.1.0)
             }
-            Output::TopUpRefused { error } => self.begin(now, gateway, 11).text(error),
+            Output::Denied { error } => self.begin(now, gateway, 11).text(error),
             Output::Welcome { node, next_batch, epoch } => {
                 self.begin(now, gateway, 13).bytes(&node.0).number(*next_batch).number(epoch.0)
             }

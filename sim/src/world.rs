@@ -8,11 +8,12 @@ use crate::log::Log;
 use crate::random::{Random, Use};
 use crate::trace::Trace;
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::SecretKey;
+use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
-    AuditId, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
+    AuditId, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
     VariantId,
 };
 use ol_roles::Gateway;
@@ -27,6 +28,12 @@ const DOWN: Micros = Micros::from_secs(5);
 /// What the poorest tenant has, and what the others have.
 const POOR: MicroCredits = MicroCredits(2_000);
 const RICH: MicroCredits = MicroCredits(10_000_000_000);
+
+/// What is paid out at once: little, so that some is in a run of a minute.
+const PAYOUT: MicroCredits = MicroCredits(500);
+
+/// From when on other parameters hold.
+const CHANGE_FROM: Epoch = Epoch(3);
 
 /// Price of the only model: half a credit for a million prompt tokens, one and a half for a million of output.
 pub(crate) const PRICE: Price =
@@ -207,7 +214,13 @@ impl World {
             let top_up = ol_protocol::top_up::TopUp::issue(&issuer(), network, gateway, tenant(index), amount, serial);
             self.feed(ol_roles::gateway::event::Input::TopUp(top_up))?;
         }
-        Ok(())
+        let network = self.genesis.network();
+        let before = self.genesis.parameters;
+        let (split, audit) = (Split { node_bp: 8_400, reserve_bp: 550, gateway_bp: 850, ..before.split }, before.audit);
+        let audit = AuditRule { rate_ppm: audit.rate_ppm / 10 * 9, pay_bp: audit.pay_bp / 10 * 11, ..audit };
+        let parameters = Parameters { split, audit, ..before };
+        let change = ParameterChange::issue(&issuer(), network, CHANGE_FROM, parameters);
+        self.feed(ol_roles::gateway::event::Input::Change(change))
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Broken> {
@@ -304,8 +317,10 @@ fn genesis(config: &Config) -> Genesis {
         referee_operator: operator(u32::MAX),
         born_at: Timestamp(0),
         epoch: config.epoch,
-        split: Split::DEFAULT,
-        audit: AuditRule::DEFAULT,
-        escrow: EscrowRule { hold: Micros(2 * config.epoch.0), tasks: 3 },
+        parameters: Parameters {
+            escrow: EscrowRule { hold: Micros(2 * config.epoch.0), tasks: 3 },
+            payout: PayoutRule { threshold: PAYOUT },
+            ..Parameters::DEFAULT
+        },
     }
 }

@@ -15,6 +15,7 @@ fn twenty_calm_networks_answer_everything_and_repeat_themselves() {
     for seed in 0..20 {
         let report = twice(&Config { seed, ..Config::default() });
         assert!(report.finished > 80 && report.failed_over < 10, "{report:?}");
+        assert!(report.audit_pay > 0 && report.paid_out > 0 && report.paid_out < report.charged, "{report:?}");
     }
 }
 
@@ -68,6 +69,7 @@ fn a_thousand_nodes_for_a_minute() {
     let config =
         Config { nodes: 1_000, seconds: 60, rate: 100.0, churn_per_minute: 60.0, operators: 300, ..Config::default() };
     let report = run(&config).unwrap_or_else(|violation| panic!("{violation}"));
-    assert!(report.tasks > 5_500 && report.finished > 5_100, "{report:?}");
+    // Some tenants are poor: what they can't pay is refused.
+    assert!(report.tasks > 5_500 && report.finished * 5 > report.tasks * 4, "{report:?}");
     println!("{report:?}");
 }

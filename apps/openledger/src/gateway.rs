@@ -7,7 +7,6 @@ use crate::{flags, logging};
 use anyhow::Context as _;
 use ol_gateway::driver::{self, Gateway};
 use ol_gateway::{PlainHttp, Server};
-use ol_protocol::genesis::AuditRule;
 use ol_protocol::top_up::TopUp;
 use ol_protocol::{MicroCredits, Micros, Price};
 use std::net::SocketAddr;
@@ -67,7 +66,7 @@ pub(crate) async fn start(config: &Config, home: &Home) -> anyhow::Result<Runnin
         data_dir: home.path().to_path_buf(),
         key: home.key("gateway")?,
         master: home.secret("gateway")?,
-        genesis: home.genesis(epoch, AuditRule::DEFAULT)?,
+        genesis: home.genesis(epoch)?,
         node_listen: config.node_listen,
         join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
         price: price(config),

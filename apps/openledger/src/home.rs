@@ -5,8 +5,9 @@ use ol_gateway::ApiKey;
 use ol_protocol::TenantId;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::SecretKey;
+use ol_protocol::parameters::Parameters;
 use ol_protocol::{GatewayId, IssuerId, Micros, NetworkId, NodeId, OperatorId};
 use ol_store::keyfile;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl Home {
     }
 
     /// The parameters of a new network of the keys here.
-    pub(crate) fn genesis(&self, epoch: Micros, audit: AuditRule) -> anyhow::Result<Genesis> {
+    pub(crate) fn genesis(&self, epoch: Micros) -> anyhow::Result<Genesis> {
         Ok(Genesis {
             issuer: IssuerId(self.key("issuer")?.public()),
             gateway: GatewayId(self.key("gateway")?.public()),
@@ -61,9 +62,7 @@ impl Home {
             referee_operator: OperatorId(self.key("referee-operator")?.public()),
             born_at: ol_drive::clock::now(),
             epoch,
-            split: Split::DEFAULT,
-            audit,
-            escrow: EscrowRule::DEFAULT,
+            parameters: Parameters::DEFAULT,
         })
     }
 

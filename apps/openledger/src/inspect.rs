@@ -75,6 +75,8 @@ fn balances(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
             Account::Verification => ("verification", String::new()),
             Account::Reserve => ("reserve", String::new()),
             Account::Gateway(id) => ("gateway", id.to_string()),
+            Account::Data(id) => ("data owner", id.to_string()),
+            Account::Model(id) => ("model owner", id.to_string()),
         };
         say(format!("{kind:<14} {whose:<66} {:>20}", credits(balance)));
     }

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use ol_protocol::bytes::{Error, Reader, Writer};
-use ol_protocol::{GatewayId, MicroCredits, NodeId, OperatorId, TenantId};
+use ol_protocol::{GatewayId, MicroCredits, NodeId, OperatorId, OwnerId, TenantId};
 
 /// Where money is. Only the issuer's balance is ever below zero: by what it brought in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,10 @@ pub enum Account {
     Reserve,
     /// Earned by a gateway's owner.
     Gateway(GatewayId),
+    /// Of an owner of data: nothing is paid into it yet.
+    Data(OwnerId),
+    /// Of an owner of a model: nothing is paid into it yet.
+    Model(OwnerId),
 }
 
 impl Account {
@@ -39,6 +43,18 @@ impl Account {
             Self::Verification => "verification".into(),
             Self::Reserve => "reserve".into(),
             Self::Gateway(id) => format!("gateway {}", id.short()),
+            Self::Data(id) => format!("data owner {}", id.short()),
+            Self::Model(id) => format!("model owner {}", id.short()),
+        }
+    }
+
+    /// Whether what is in it is somebody's to have paid out.
+    pub const fn is_payable(&self) -> bool {
+        match self {
+            Self::Operator(_) | Self::Gateway(_) | Self::Data(_) | Self::Model(_) => true,
+            Self::Issuer | Self::Tenant(_) | Self::Pending | Self::Escrow(_) | Self::Verification | Self::Reserve => {
+                false
+            }
         }
     }
 
@@ -52,6 +68,8 @@ impl Account {
             Self::Verification => w.u8(5),
             Self::Reserve => w.u8(6),
             Self::Gateway(id) => w.u8(7).raw(&id.0),
+            Self::Data(id) => w.u8(8).raw(&id.0),
+            Self::Model(id) => w.u8(9).raw(&id.0),
         };
     }
 
@@ -65,6 +83,8 @@ impl Account {
             5 => Self::Verification,
             6 => Self::Reserve,
             7 => Self::Gateway(GatewayId(r.array()?)),
+            8 => Self::Data(OwnerId(r.array()?)),
+            9 => Self::Model(OwnerId(r.array()?)),
             other => return Err(Error::Unknown { what: "account", value: u64::from(other) }),
         })
     }

@@ -1,9 +1,11 @@
 //! Receipts on their way from charge to pay.
 
+use crate::split::Shares;
 use ol_protocol::bytes::{Error, Reader, Writer};
+use ol_protocol::parameters::Split;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
-use ol_protocol::{MicroCredits, NodeId, OperatorId, TaskId, TenantId};
+use ol_protocol::{NodeId, OperatorId, TaskId, TenantId};
 
 /// How an audit of an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,25 +62,27 @@ pub(crate) struct Attempt {
     pub(crate) tenant: TenantId,
     pub(crate) node: NodeId,
     pub(crate) operator: OperatorId,
-    pub(crate) amount: MicroCredits,
+    // Of its charge, by the split that held when it was charged.
+    pub(crate) shares: Shares,
     pub(crate) stage: Stage,
 }
 
 impl Attempt {
-    pub(crate) const fn new(receipt: &Receipt, drawn: bool) -> Self {
+    pub(crate) fn new(receipt: &Receipt, drawn: bool, split: &Split) -> Self {
         let (commitment, charge) = (&receipt.commitment, &receipt.charge);
         Self {
             tenant: charge.tenant,
             node: commitment.node,
             operator: commitment.operator,
-            amount: charge.amount,
+            shares: Shares::of(charge.amount, split),
             stage: if drawn { Stage::Drawn } else { Stage::Undrawn },
         }
     }
 
     pub(crate) fn write(&self, id: &AttemptId, w: &mut Writer) {
         w.raw(&id.task.0).u8(id.attempt).raw(&self.tenant.0).raw(&self.node.0).raw(&self.operator.0);
-        w.u64(self.amount.0).u8(self.stage.to_byte());
+        self.shares.write(w);
+        w.u8(self.stage.to_byte());
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<(AttemptId, Self), Error> {
@@ -87,7 +91,7 @@ impl Attempt {
             tenant: TenantId(r.array()?),
             node: NodeId(r.array()?),
             operator: OperatorId(r.array()?),
-            amount: MicroCredits(r.u64()?),
+            shares: Shares::read(r)?,
             stage: Stage::from_byte(r.u8()?)?,
         };
         Ok((id, attempt))

@@ -81,7 +81,7 @@ impl Ledger {
 
     fn check_pending(&self) -> Result<(), Fault> {
         let open = self.pending.values().filter(|attempt| attempt.stage != Stage::Refunded);
-        let receipts = open.map(|attempt| i128::from(attempt.amount.0)).sum();
+        let receipts = open.map(|attempt| i128::from(attempt.shares.total().0)).sum();
         let balance = self.book.balance(&Account::Pending);
         if balance == receipts { Ok(()) } else { Err(Fault::Pending { balance, receipts }) }
     }

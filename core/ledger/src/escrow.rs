@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use ol_protocol::bytes::{Error, Reader, Writer};
-use ol_protocol::genesis::EscrowRule;
+use ol_protocol::parameters::EscrowRule;
 use ol_protocol::{Epoch, MicroCredits, NodeId, OperatorId, Timestamp};
 
 /// Whose pay of which epoch.
@@ -16,10 +16,10 @@ pub(crate) struct LotId {
 /// A node's pay of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lot {
-    settled_at: Timestamp,
     amount: MicroCredits,
-    // Tasks of the node up to and with this epoch.
-    tasks_before: u64,
+    // By the rule that held when it was earned: from when on, and from which count of the node's tasks on.
+    due: Timestamp,
+    tasks_due: u64,
 }
 
 /// What a node earned in an epoch, before it becomes a lot.
@@ -38,14 +38,21 @@ pub(crate) struct Escrow {
 
 impl Escrow {
     /// Takes an epoch's pay.
-    pub(crate) fn add(&mut self, epoch: Epoch, at: Timestamp, earned: &BTreeMap<(NodeId, OperatorId), Earned>) {
+    pub(crate) fn add(
+        &mut self,
+        epoch: Epoch,
+        at: Timestamp,
+        rule: &EscrowRule,
+        earned: &BTreeMap<(NodeId, OperatorId), Earned>,
+    ) {
         for ((node, _), earned) in earned {
             let tasks = self.tasks.entry(*node).or_default();
             *tasks = tasks.saturating_add(earned.tasks);
         }
         for ((node, operator), earned) in earned {
-            let tasks_before = self.tasks.get(node).copied().unwrap_or(0);
-            let lot = Lot { settled_at: at, amount: earned.amount, tasks_before };
+            let tasks = self.tasks.get(node).copied().unwrap_or(0);
+            let tasks_due = tasks.saturating_add(u64::from(rule.tasks));
+            let lot = Lot { amount: earned.amount, due: at.after(rule.hold), tasks_due };
             self.lots.insert(LotId { epoch, node: *node, operator: *operator }, lot);
         }
         self.drop_empty();
@@ -63,12 +70,9 @@ impl Escrow {
     }
 
     /// Gives up the lots that are held long enough and were followed by enough tasks.
-    pub(crate) fn release(&mut self, rule: &EscrowRule, at: Timestamp) -> BTreeMap<LotId, MicroCredits> {
+    pub(crate) fn release(&mut self, at: Timestamp) -> BTreeMap<LotId, MicroCredits> {
         let tasks = &self.tasks;
-        let ripe = |id: &LotId, lot: &Lot| {
-            let later = tasks.get(&id.node).copied().unwrap_or(0).saturating_sub(lot.tasks_before);
-            at.since(lot.settled_at) >= rule.hold && later >= u64::from(rule.tasks)
-        };
+        let ripe = |id: &LotId, lot: &Lot| at >= lot.due && tasks.get(&id.node).copied().unwrap_or(0) >= lot.tasks_due;
         let released = self.lots.extract_if(.., |id, lot| ripe(id, lot)).map(|(id, lot)| (id, lot.amount)).collect();
         self.drop_empty();
         released
@@ -94,7 +98,7 @@ impl Escrow {
         w.u64(self.lots.len() as u64);
         for (id, lot) in &self.lots {
             w.u64(id.epoch.0).raw(&id.node.0).raw(&id.operator.0);
-            w.u64(lot.settled_at.0).u64(lot.amount.0).u64(lot.tasks_before);
+            w.u64(lot.amount.0).u64(lot.due.0).u64(lot.tasks_due);
         }
         w.u64(self.tasks.len() as u64);
         for (node, tasks) in &self.tasks {
@@ -113,6 +117,6 @@ impl Escrow {
 
 fn read_lot(r: &mut Reader<'_>) -> Result<(LotId, Lot), Error> {
     let id = LotId { epoch: Epoch(r.u64()?), node: NodeId(r.array()?), operator: OperatorId(r.array()?) };
-    let lot = Lot { settled_at: Timestamp(r.u64()?), amount: MicroCredits(r.u64()?), tasks_before: r.u64()? };
+    let lot = Lot { amount: MicroCredits(r.u64()?), due: Timestamp(r.u64()?), tasks_due: r.u64()? };
     Ok((id, lot))
 }

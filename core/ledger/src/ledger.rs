@@ -5,9 +5,15 @@
 //! - A receipt's charge moves from its tenant to pending, at once and in full, and only from a funded balance.
 //! - At the close every pending receipt that was not drawn, or whose audit ended without blame, is split: each share
 //!   rounded down, the rest to the reserve. One that was drawn and whose audit has not ended stays pending.
-//! - A node's shares of one epoch make one lot in escrow. A lot is released to the operator at the first close at least
-//!   `hold` after the one that made it, once at least `tasks` receipts with a charge above zero were settled for the
-//!   node in later epochs.
+//! - Who audited and was not contradicted gets a part of the audited charge, from the account for audits, and what that
+//!   lacks from the reserve. What both lack is not paid.
+//! - What a node earned in one epoch, with answers and audits, makes one lot in escrow. A lot is released to the operator
+//!   at the first close at least `hold` after the one that made it, once at least `tasks` receipts with a charge above
+//!   zero were settled for the node in later epochs.
+//! - At the close every account of an operator, gateway or owner with the threshold or more is paid out whole: its money
+//!   goes back to the issuer, who owes it outside.
+//! - Parameters change between epochs only. Shares are those of the epoch of the charge, the escrow rule that of the
+//!   epoch of the pay: a change touches nothing that is earned.
 //! - A receipt that fails before it is split goes back to the tenant whole. One that fails afterwards goes back as far
 //!   as it is there: the node share from its own lot (other lots of the node are not touched), the other shares from
 //!   the accounts that got them, and what is then missing, such as the share of a released lot, from the reserve. If
@@ -20,11 +26,13 @@ use crate::account::{Account, Book};
 use crate::attempt::{self, Attempt, Finding, Stage};
 use crate::escrow::{Earned, Escrow, LotId};
 use crate::history::History;
-use crate::split::Shares;
-use crate::summary::{Summary, Totals, add};
+use crate::split::share;
+use crate::summary::{Payout, Summary, Totals, add};
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::BadSignature;
+use ol_protocol::parameters::{BadParameters, ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::TopUp;
@@ -36,12 +44,35 @@ use ol_protocol::{
 /// paid for what it signs on its return. An hour of 100 receipts a second is some 70 MB.
 const KEPT_MIN: Micros = Micros::from_secs(3_600);
 
+/// Changes of parameters that may wait for their epoch.
+const CHANGES_MAX: usize = 64;
+
+/// Who audited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Auditor {
+    /// The node.
+    pub node: NodeId,
+    /// Who owns it.
+    pub operator: OperatorId,
+}
+
 /// Why a record posts nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The genesis shares out more or less than the whole.
-    #[error("the shares of the split do not add up to the whole")]
-    SplitNotWhole,
+    /// The parameters of the genesis, or those of a change, can't be.
+    #[error(transparent)]
+    Parameters(#[from] BadParameters),
+    /// A change holds for an epoch that has begun, or for one that another change is for.
+    #[error("parameters from epoch {from} on: the earliest is {earliest}")]
+    ChangeLate {
+        /// The change's.
+        from: Epoch,
+        /// The first epoch that may still be changed.
+        earliest: Epoch,
+    },
+    /// Too many changes wait.
+    #[error("{CHANGES_MAX} changes of parameters wait already")]
+    TooManyChanges,
     /// The genesis has epochs of no length.
     #[error("an epoch has no length")]
     EpochEmpty,
@@ -61,10 +92,10 @@ pub enum Error {
         /// The ledger's.
         here: GatewayId,
     },
-    /// The top-up is not of the network's issuer.
-    #[error("a top-up of {issuer}, the issuer is {here}")]
+    /// A top-up or change is not of the network's issuer.
+    #[error("signed by {issuer}, the issuer is {here}")]
     OtherIssuer {
-        /// The top-up's.
+        /// The record's.
         issuer: IssuerId,
         /// The network's.
         here: IssuerId,
@@ -143,7 +174,12 @@ pub struct Ledger {
     pub(crate) genesis: Genesis,
     // Follows from the genesis.
     pub(crate) network: NetworkId,
+    // Of the open epoch, and of those to come.
+    pub(crate) parameters: Parameters,
+    pub(crate) changes: BTreeMap<Epoch, Parameters>,
     pub(crate) open: Epoch,
+    // Receipts of earlier epochs earn nothing. It never goes back, or an attempt that was forgotten could earn again.
+    pub(crate) oldest: Epoch,
     pub(crate) last_serial: Option<u64>,
     pub(crate) book: Book,
     pub(crate) pending: BTreeMap<AttemptId, Attempt>,
@@ -151,22 +187,25 @@ pub struct Ledger {
     pub(crate) escrow: Escrow,
     pub(crate) withheld: MicroCredits,
     pub(crate) refunded: MicroCredits,
+    // What the close will pay for audits.
+    pub(crate) audits: BTreeMap<Auditor, MicroCredits>,
     pub(crate) totals: Totals,
 }
 
 impl Ledger {
     /// An empty ledger with epoch 0 open.
     pub fn new(genesis: &Genesis) -> Result<Self, Error> {
-        if !genesis.split.is_whole() {
-            return Err(Error::SplitNotWhole);
-        }
+        genesis.parameters.check()?;
         if genesis.epoch == Micros(0) {
             return Err(Error::EpochEmpty);
         }
         Ok(Self {
             genesis: genesis.clone(),
             network: genesis.network(),
+            parameters: genesis.parameters,
+            changes: BTreeMap::new(),
             open: Epoch(0),
+            oldest: Epoch(0),
             last_serial: None,
             book: Book::default(),
             pending: BTreeMap::new(),
@@ -174,16 +213,15 @@ impl Ledger {
             escrow: Escrow::default(),
             withheld: MicroCredits::ZERO,
             refunded: MicroCredits::ZERO,
+            audits: BTreeMap::new(),
             totals: Totals::default(),
         })
     }
 
     /// Books money of the issuer. One signature check.
     pub fn top_up(&mut self, top_up: &TopUp) -> Result<(), Error> {
-        self.check_place(top_up.network, top_up.gateway)?;
-        if top_up.issuer != self.genesis.issuer {
-            return Err(Error::OtherIssuer { issuer: top_up.issuer, here: self.genesis.issuer });
-        }
+        self.check_gateway(top_up.gateway)?;
+        self.check_issuer(top_up.network, top_up.issuer)?;
         top_up.verify()?;
         if let Some(last) = self.last_serial.filter(|last| top_up.serial <= *last) {
             return Err(Error::Replayed { serial: top_up.serial, last });
@@ -197,10 +235,28 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes other parameters for an epoch to come. One signature check.
+    pub fn change(&mut self, change: &ParameterChange) -> Result<(), Error> {
+        self.check_issuer(change.network, change.issuer)?;
+        change.verify()?;
+        let (last, before) = self.changes.last_key_value().unwrap_or((&self.open, &self.parameters));
+        let earliest = last.next();
+        if change.from < earliest {
+            return Err(Error::ChangeLate { from: change.from, earliest });
+        }
+        change.parameters.check_step(before)?;
+        if self.changes.len() >= CHANGES_MAX {
+            return Err(Error::TooManyChanges);
+        }
+        self.changes.insert(change.from, change.parameters);
+        Ok(())
+    }
+
     /// Charges a receipt whose batch was verified. `drawn`: whether the draw of its epoch chose it for an audit.
     pub fn earn(&mut self, receipt: &Receipt, drawn: bool) -> Result<(), Error> {
         let (attempt, commitment) = (attempt::id(receipt), &receipt.commitment);
-        self.check_place(commitment.network, commitment.gateway)?;
+        self.check_network(commitment.network)?;
+        self.check_gateway(commitment.gateway)?;
         self.check_epoch(commitment.epoch)?;
         if !receipt.charge_fits() {
             return Err(Error::ChargeWrong { attempt });
@@ -214,7 +270,16 @@ impl Ledger {
             return Err(Error::Overdrawn { tenant, available, needed });
         }
         self.book.post(Account::Tenant(tenant), Account::Pending, needed);
-        self.pending.insert(attempt, Attempt::new(receipt, drawn));
+        self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters.split));
+        Ok(())
+    }
+
+    /// Owes an auditor its pay for an attempt that is charged and not settled: the close pays it.
+    pub fn pay_audit(&mut self, attempt: AttemptId, auditor: Auditor) -> Result<(), Error> {
+        let known = self.pending.get(&attempt).ok_or(Error::UnknownAttempt { attempt })?;
+        let pay = MicroCredits(share(known.shares.total(), self.parameters.audit.pay_bp));
+        let due = self.audits.entry(auditor).or_default();
+        *due = add(*due, pay);
         Ok(())
     }
 
@@ -243,11 +308,16 @@ impl Ledger {
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         self.settle(finished, at, &mut summary);
         summary.released = self.release(at);
+        summary.payouts = self.pay_out(epoch);
         summary.withheld = core::mem::take(&mut self.withheld);
         summary.refunded = core::mem::take(&mut self.refunded);
         self.totals.close(&summary);
         self.open = epoch.next();
-        self.history.forget(self.oldest());
+        if let Some(parameters) = self.changes.remove(&self.open) {
+            self.parameters = parameters;
+        }
+        self.oldest = self.oldest.max(Epoch(self.open.0.saturating_sub(self.kept_epochs())));
+        self.history.forget(self.oldest);
         Ok(summary)
     }
 
@@ -271,15 +341,25 @@ impl Ledger {
         self.totals
     }
 
-    /// The parameters.
+    /// The first record.
     pub const fn genesis(&self) -> &Genesis {
         &self.genesis
+    }
+
+    /// The parameters of the open epoch.
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The parameters that an epoch will have as far as is known, or has.
+    pub fn parameters_from(&self, epoch: Epoch) -> &Parameters {
+        self.changes.range(..=epoch).next_back().map_or(&self.parameters, |(_, parameters)| parameters)
     }
 
     /// For how many epochs settled attempts are kept and late receipts taken: those of an hour or of the escrow rule's
     /// hold, whichever is longer, rounded up.
     pub fn kept_epochs(&self) -> u64 {
-        self.genesis.escrow.hold.max(KEPT_MIN).0.div_ceil(self.genesis.epoch.0)
+        self.parameters.escrow.hold.max(KEPT_MIN).0.div_ceil(self.genesis.epoch.0)
     }
 
     /// The serial of the last top-up: the next one must be above it.
@@ -287,22 +367,23 @@ impl Ledger {
         self.last_serial
     }
 
-    fn oldest(&self) -> Epoch {
-        Epoch(self.open.0.saturating_sub(self.kept_epochs()))
+    fn check_network(&self, network: NetworkId) -> Result<(), Error> {
+        if network == self.network { Ok(()) } else { Err(Error::OtherNetwork { network, here: self.network }) }
     }
 
-    fn check_place(&self, network: NetworkId, gateway: GatewayId) -> Result<(), Error> {
-        if network != self.network {
-            return Err(Error::OtherNetwork { network, here: self.network });
-        }
-        if gateway != self.genesis.gateway {
-            return Err(Error::OtherGateway { gateway, here: self.genesis.gateway });
-        }
-        Ok(())
+    fn check_gateway(&self, gateway: GatewayId) -> Result<(), Error> {
+        let here = self.genesis.gateway;
+        if gateway == here { Ok(()) } else { Err(Error::OtherGateway { gateway, here }) }
+    }
+
+    fn check_issuer(&self, network: NetworkId, issuer: IssuerId) -> Result<(), Error> {
+        self.check_network(network)?;
+        let here = self.genesis.issuer;
+        if issuer == here { Ok(()) } else { Err(Error::OtherIssuer { issuer, here }) }
     }
 
     fn check_epoch(&self, epoch: Epoch) -> Result<(), Error> {
-        let (open, oldest) = (self.open, self.oldest());
+        let (open, oldest) = (self.open, self.oldest);
         if epoch > open || epoch < oldest { Err(Error::EpochWrong { epoch, open, oldest }) } else { Ok(()) }
     }
 
@@ -311,10 +392,10 @@ impl Ledger {
             (Stage::Refunded, _) => return Err(Error::AlreadyFailed { attempt }),
             (_, Finding::Passed | Finding::Unauditable) => Stage::Cleared,
             (_, Finding::Failed) => {
-                let share = Shares::of(known.amount, &self.genesis.split).node;
-                self.check_refund(known.amount)?;
-                self.book.post(Account::Pending, Account::Tenant(known.tenant), known.amount);
-                self.count_failed(share, known.amount);
+                let amount = known.shares.total();
+                self.check_refund(amount)?;
+                self.book.post(Account::Pending, Account::Tenant(known.tenant), amount);
+                self.count_failed(known.shares.node, amount);
                 Stage::Refunded
             }
         };
@@ -323,8 +404,8 @@ impl Ledger {
     }
 
     fn take_back(&mut self, id: AttemptId, attempt: &Attempt, epoch: Epoch) -> Result<(), Error> {
-        self.check_refund(attempt.amount)?;
-        let (shares, tenant) = (Shares::of(attempt.amount, &self.genesis.split), Account::Tenant(attempt.tenant));
+        let (shares, tenant) = (attempt.shares, Account::Tenant(attempt.tenant));
+        self.check_refund(shares.total())?;
         let lot = LotId { epoch, node: attempt.node, operator: attempt.operator };
         let withheld = self.escrow.take(&lot, shares.node);
         self.book.post(Account::Escrow(attempt.node), tenant, withheld);
@@ -334,7 +415,7 @@ impl Ledger {
         for (from, share) in parts {
             refunded = add(refunded, self.book.post_available(from, tenant, share));
         }
-        let missing = MicroCredits(attempt.amount.0.saturating_sub(refunded.0));
+        let missing = MicroCredits(shares.total().0.saturating_sub(refunded.0));
         refunded = add(refunded, self.book.post_available(Account::Reserve, tenant, missing));
         self.history.refund(epoch, &id);
         self.count_failed(withheld, refunded);
@@ -356,18 +437,27 @@ impl Ledger {
         let mut earned: BTreeMap<(NodeId, OperatorId), Earned> = BTreeMap::new();
         for attempt in finished.values_mut().filter(|attempt| attempt.stage != Stage::Refunded) {
             attempt.stage = Stage::Paid;
-            let shares = self.split(attempt, summary);
+            self.split(attempt, summary);
             let earned = earned.entry((attempt.node, attempt.operator)).or_default();
-            earned.amount = add(earned.amount, shares.node);
+            earned.amount = add(earned.amount, attempt.shares.node);
             // Tasks that cost nothing would let a node release its own escrow for nothing.
-            earned.tasks += u64::from(attempt.amount > MicroCredits::ZERO);
+            earned.tasks += u64::from(attempt.shares.total() > MicroCredits::ZERO);
         }
-        self.escrow.add(summary.epoch, at, &earned);
+        for (auditor, due) in core::mem::take(&mut self.audits) {
+            let escrow = Account::Escrow(auditor.node);
+            let paid = self.book.post_available(Account::Verification, escrow, due);
+            let missing = MicroCredits(due.0.saturating_sub(paid.0));
+            let paid = add(paid, self.book.post_available(Account::Reserve, escrow, missing));
+            let earned = earned.entry((auditor.node, auditor.operator)).or_default();
+            earned.amount = add(earned.amount, paid);
+            summary.audits = add(summary.audits, paid);
+        }
+        self.escrow.add(summary.epoch, at, &self.parameters.escrow, &earned);
         self.history.add(summary.epoch, finished);
     }
 
-    fn split(&mut self, attempt: &Attempt, summary: &mut Summary) -> Shares {
-        let shares = Shares::of(attempt.amount, &self.genesis.split);
+    fn split(&mut self, attempt: &Attempt, summary: &mut Summary) {
+        let shares = attempt.shares;
         let to = [
             (Account::Escrow(attempt.node), shares.node, &mut summary.paid_to_nodes),
             (Account::Verification, shares.verification, &mut summary.verification),
@@ -379,16 +469,27 @@ impl Ledger {
             *sum = add(*sum, share);
         }
         summary.settled += 1;
-        summary.charged = add(summary.charged, attempt.amount);
-        shares
+        summary.charged = add(summary.charged, shares.total());
     }
 
     fn release(&mut self, at: Timestamp) -> MicroCredits {
         let mut released = MicroCredits::ZERO;
-        for (lot, amount) in self.escrow.release(&self.genesis.escrow, at) {
+        for (lot, amount) in self.escrow.release(at) {
             self.book.post(Account::Escrow(lot.node), Account::Operator(lot.operator), amount);
             released = add(released, amount);
         }
         released
+    }
+
+    fn pay_out(&mut self, epoch: Epoch) -> Vec<Payout> {
+        let threshold = i128::from(self.parameters.payout.threshold.0);
+        let due = |(account, balance): &(Account, i128)| account.is_payable() && *balance >= threshold;
+        let accounts: Vec<Account> = self.book.iter().filter(due).map(|(account, _)| account).collect();
+        let pay = |account| {
+            let amount = self.book.available(&account);
+            self.book.post(account, Account::Issuer, amount);
+            Payout { epoch, account, amount }
+        };
+        accounts.into_iter().map(pay).collect()
     }
 }

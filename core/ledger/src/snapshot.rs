@@ -5,13 +5,15 @@ use crate::attempt::Attempt;
 use crate::check::Fault;
 use crate::escrow::Escrow;
 use crate::history::History;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Auditor, Ledger};
 use crate::summary::Totals;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::{Digest, Epoch, MicroCredits};
+use ol_protocol::parameters::Parameters;
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId};
 
 /// Version of the snapshot; another one is refused and the log is replayed instead.
 const SNAPSHOT_VERSION: u16 = 1;
@@ -56,10 +58,16 @@ impl Ledger {
             other => return Err(bytes::Error::Unknown { what: "snapshot version", value: u64::from(other) }.into()),
         }
         let mut ledger = Self::new(&Genesis::read(&mut r)?)?;
-        ledger.open = Epoch(r.u64()?);
+        ledger.parameters = Parameters::read(&mut r)?;
+        let count = r.u64()?;
+        ledger.changes = (0..count)
+            .map(|_| Ok((Epoch(r.u64()?), Parameters::read(&mut r)?)))
+            .collect::<Result<_, bytes::Error>>()?;
+        (ledger.open, ledger.oldest) = (Epoch(r.u64()?), Epoch(r.u64()?));
         ledger.last_serial = read_serial(&mut r)?;
         ledger.withheld = MicroCredits(r.u64()?);
         ledger.refunded = MicroCredits(r.u64()?);
+        ledger.audits = read_audits(&mut r)?;
         ledger.totals = read_totals(&mut r)?;
         ledger.book = Book::read(&mut r)?;
         let count = r.u64()?;
@@ -76,11 +84,20 @@ impl Ledger {
 
     fn head(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u16(SNAPSHOT_VERSION).raw(&self.genesis.to_bytes()).u64(self.open.0);
+        w.u16(SNAPSHOT_VERSION).raw(&self.genesis.to_bytes()).raw(&self.parameters.to_bytes());
+        w.u64(self.changes.len() as u64);
+        for (from, parameters) in &self.changes {
+            w.u64(from.0).raw(&parameters.to_bytes());
+        }
+        w.u64(self.open.0).u64(self.oldest.0);
         w.u8(u8::from(self.last_serial.is_some())).u64(self.last_serial.unwrap_or(0));
         w.u64(self.withheld.0).u64(self.refunded.0);
-        let Totals { settled, charged, withheld, refunded, released } = self.totals;
-        w.u64(settled).u64(charged.0).u64(withheld.0).u64(refunded.0).u64(released.0);
+        w.u64(self.audits.len() as u64);
+        for (auditor, due) in &self.audits {
+            w.raw(&auditor.node.0).raw(&auditor.operator.0).u64(due.0);
+        }
+        let Totals { settled, charged, withheld, refunded, audits, released, paid_out } = self.totals;
+        w.u64(settled).u64(charged.0).u64(withheld.0).u64(refunded.0).u64(audits.0).u64(released.0).u64(paid_out.0);
         self.book.write(&mut w);
         w.u64(self.pending.len() as u64);
         for (id, attempt) in &self.pending {
@@ -96,12 +113,23 @@ fn read_serial(r: &mut Reader<'_>) -> Result<Option<u64>, bytes::Error> {
     Ok((known != 0).then_some(serial))
 }
 
+fn read_audits(r: &mut Reader<'_>) -> Result<BTreeMap<Auditor, MicroCredits>, bytes::Error> {
+    let count = r.u64()?;
+    let one = |_| {
+        let auditor = Auditor { node: NodeId(r.array()?), operator: OperatorId(r.array()?) };
+        Ok((auditor, MicroCredits(r.u64()?)))
+    };
+    (0..count).map(one).collect()
+}
+
 fn read_totals(r: &mut Reader<'_>) -> Result<Totals, bytes::Error> {
     Ok(Totals {
         settled: r.u64()?,
         charged: MicroCredits(r.u64()?),
         withheld: MicroCredits(r.u64()?),
         refunded: MicroCredits(r.u64()?),
+        audits: MicroCredits(r.u64()?),
         released: MicroCredits(r.u64()?),
+        paid_out: MicroCredits(r.u64()?),
     })
 }

@@ -1,7 +1,8 @@
 //! How a charge is shared out.
 
 use ol_protocol::MicroCredits;
-use ol_protocol::genesis::Split;
+use ol_protocol::bytes::{Error, Reader, Writer};
+use ol_protocol::parameters::Split;
 
 /// The parts of one charge. They add up to it exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,10 +31,25 @@ impl Shares {
             gateway: MicroCredits(gateway),
         }
     }
+
+    /// The charge.
+    pub const fn total(&self) -> MicroCredits {
+        let rest = self.verification.0.saturating_add(self.reserve.0).saturating_add(self.gateway.0);
+        MicroCredits(self.node.0.saturating_add(rest))
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer) {
+        w.u64(self.node.0).u64(self.verification.0).u64(self.reserve.0).u64(self.gateway.0);
+    }
+
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        let mut amount = || r.u64().map(MicroCredits);
+        Ok(Self { node: amount()?, verification: amount()?, reserve: amount()?, gateway: amount()? })
+    }
 }
 
-// Rounded down; at most the amount itself for a share of at most the whole.
-fn share(amount: MicroCredits, bp: u16) -> u64 {
+/// A part of an amount in hundredths of a per cent, rounded down; at most the amount itself for at most the whole.
+pub(crate) fn share(amount: MicroCredits, bp: u16) -> u64 {
     u64::try_from(u128::from(amount.0) * u128::from(bp) / 10_000).unwrap_or(u64::MAX)
 }
 

@@ -1,9 +1,11 @@
 //! What an epoch's settlement did, and what all of them did.
 
+use crate::account::Account;
+use alloc::vec::Vec;
 use ol_protocol::{Epoch, MicroCredits};
 
 /// The settlement of one epoch. `charged` is the sum of `paid_to_nodes`, `verification`, `reserve` and `gateway`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// The epoch that was closed.
     pub epoch: Epoch,
@@ -25,8 +27,31 @@ pub struct Summary {
     pub withheld: MicroCredits,
     /// What tenants got back for receipts that failed during the epoch.
     pub refunded: MicroCredits,
+    /// Pay of auditors, into escrow.
+    pub audits: MicroCredits,
     /// What left escrow for operators.
     pub released: MicroCredits,
+    /// What left the ledger for those who earned it, by account.
+    pub payouts: Vec<Payout>,
+}
+
+impl Summary {
+    /// The sum of the payouts.
+    pub fn paid_out(&self) -> MicroCredits {
+        self.payouts.iter().fold(MicroCredits::ZERO, |sum, payout| add(sum, payout.amount))
+    }
+}
+
+/// Money that left the ledger: the issuer owes it to the account's owner. One of an account and epoch at most, so that the
+/// two name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payout {
+    /// The epoch whose close paid it out.
+    pub epoch: Epoch,
+    /// Whose it is.
+    pub account: Account,
+    /// How much.
+    pub amount: MicroCredits,
 }
 
 /// Sums since genesis. They saturate.
@@ -40,8 +65,12 @@ pub struct Totals {
     pub withheld: MicroCredits,
     /// What tenants got back.
     pub refunded: MicroCredits,
+    /// Pay of auditors.
+    pub audits: MicroCredits,
     /// What left escrow for operators.
     pub released: MicroCredits,
+    /// What left the ledger for those who earned it.
+    pub paid_out: MicroCredits,
 }
 
 impl Totals {
@@ -49,7 +78,9 @@ impl Totals {
     pub(crate) fn close(&mut self, summary: &Summary) {
         self.settled = self.settled.saturating_add(summary.settled);
         self.charged = add(self.charged, summary.charged);
+        self.audits = add(self.audits, summary.audits);
         self.released = add(self.released, summary.released);
+        self.paid_out = add(self.paid_out, summary.paid_out());
     }
 
     /// Counts a failed receipt.

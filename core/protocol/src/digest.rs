@@ -33,6 +33,8 @@ pub enum Domain {
     Certificate,
     /// A top-up.
     TopUp,
+    /// A change of parameters.
+    Parameters,
     /// The root over a batch of commitments.
     Batch,
     /// A gateway's countersignature of a batch.
@@ -68,6 +70,7 @@ impl Domain {
             Self::Nonce => b"openledger/1/nonce\0",
             Self::Certificate => b"openledger/1/certificate\0",
             Self::TopUp => b"openledger/1/top-up\0",
+            Self::Parameters => b"openledger/1/parameters\0",
             Self::Batch => b"openledger/1/batch\0",
             Self::Countersignature => b"openledger/1/countersignature\0",
             Self::Verdict => b"openledger/1/verdict\0",

@@ -68,6 +68,8 @@ id!(/// A gateway: its ed25519 public key.
     GatewayId, 32);
 id!(/// An issuer: the ed25519 public key that signs top-ups.
     IssuerId, 32);
+id!(/// An owner of data or of a model: the ed25519 public key that signs for them.
+    OwnerId, 32);
 id!(/// A tenant's account; says nothing about the person behind it.
     TenantId, 16);
 id!(/// A task, and the id of its receipt.

@@ -15,6 +15,7 @@ pub mod id;
 pub mod key;
 pub mod machine;
 pub mod merkle;
+pub mod parameters;
 pub mod prf;
 pub mod receipt;
 pub mod record;
@@ -26,7 +27,9 @@ pub mod unit;
 pub mod variant;
 pub mod verdict;
 
-pub use id::{AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, Salt, TaskId, TenantId, VariantId};
+pub use id::{
+    AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, TaskId, TenantId, VariantId,
+};
 pub use machine::Machine;
 pub use unit::{Epoch, MicroCredits, Micros, Price, Timestamp, TokenCount};
 

@@ -6,6 +6,7 @@ use crate::bytes::{Error, Reader, Writer};
 use crate::genesis::Genesis;
 use crate::id::{AuditId, Digest, TaskId};
 use crate::merkle;
+use crate::parameters::ParameterChange;
 use crate::receipt::Receipt;
 use crate::top_up::TopUp;
 use crate::unit::{Epoch, Timestamp};
@@ -72,6 +73,8 @@ pub enum Record {
     },
     /// The end of an epoch.
     Close(Close),
+    /// Other parameters for the epochs to come.
+    Parameters(ParameterChange),
 }
 
 impl Record {
@@ -99,6 +102,7 @@ impl Record {
                 w.u8(5).u64(close.epoch.0).u64(close.at.0).raw(&close.draw_secret).raw(&close.nonce_secret);
                 w.raw(&close.next_draw_seal.0).raw(&close.next_nonce_seal.0).raw(&close.state.0)
             }
+            Self::Parameters(change) => w.u8(6).raw(&change.to_bytes()),
         };
         w.finish()
     }
@@ -121,6 +125,7 @@ impl Record {
                 next_nonce_seal: Digest(r.array()?),
                 state: Digest(r.array()?),
             }),
+            6 => Self::Parameters(ParameterChange::read(&mut r)?),
             other => return Err(Error::Unknown { what: "record", value: u64::from(other) }),
         };
         r.finish()?;

@@ -7,10 +7,11 @@ use ol_protocol::certificate::Certificate;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, output_root, prompt_digest, salted, vectors_root};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::id::hex;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
+use ol_protocol::parameters::{ParameterChange, Parameters, PayoutRule};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
@@ -63,9 +64,7 @@ fn genesis() -> Genesis {
         referee_operator: OperatorId(key(6).public()),
         born_at: BORN,
         epoch: Micros::from_secs(600),
-        split: Split::DEFAULT,
-        audit: AuditRule::DEFAULT,
-        escrow: EscrowRule::DEFAULT,
+        parameters: Parameters::DEFAULT,
     }
 }
 
@@ -191,7 +190,12 @@ fn verdict() -> Verdict {
     unsigned.sign(&referee())
 }
 
-fn records() -> [(&'static str, Record); 7] {
+fn change() -> ParameterChange {
+    let payout = PayoutRule { threshold: MicroCredits(1_100_000) };
+    ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { payout, ..Parameters::DEFAULT })
+}
+
+fn records() -> [(&'static str, Record); 8] {
     let subject = AttemptId { task: TASK, attempt: 0 };
     let unauditable = AuditOutcome::Unauditable { audit: AuditId([0x41; 16]) };
     let close = Close {
@@ -211,6 +215,7 @@ fn records() -> [(&'static str, Record); 7] {
         ("record audit", Record::Audit { subject, outcome: AuditOutcome::Verdict(verdict()) }),
         ("record unauditable", Record::Audit { subject, outcome: unauditable }),
         ("record close", Record::Close(close)),
+        ("record parameters", Record::Parameters(change())),
     ]
 }
 
@@ -294,6 +299,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
             Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
         }),
         ("variant", variant().to_bytes(), |b| Variant::from_bytes(b).ok().map(|v| unsigned(v.to_bytes()))),
+        ("change of parameters", change().to_bytes(), |b| {
+            whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
+        }),
         ("genesis", genesis().to_bytes(), |b| whole(b, Genesis::read).map(|g| unsigned(g.to_bytes()))),
     ];
     formats.extend(records().map(|(name, record)| (name, record.to_bytes(), read_record as Read)));

@@ -2,17 +2,18 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use ol_ledger::{Account, Finding, Ledger, Summary};
+use ol_ledger::{Account, Auditor, Finding, Ledger, Summary};
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
+use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::top_up::TopUp;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TenantId, Timestamp, VariantId, merkle};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TenantId, Timestamp, VariantId, merkle};
 use ol_trust::draw::{self, Chance};
 use ol_trust::judge::{Judgement, judge};
 use ol_trust::policy::{Policy, Standing};
@@ -23,9 +24,14 @@ pub enum Fault {
     /// The ledger refuses it.
     #[error(transparent)]
     Ledger(#[from] ol_ledger::Error),
-    /// The revealed draw secret is not the one that was sealed.
-    #[error("the draw secret of epoch {0} is not the one that was sealed")]
-    Seal(Epoch),
+    /// A revealed secret is not the one that was sealed.
+    #[error("the {what} secret of epoch {epoch} is not the one that was sealed")]
+    Seal {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Which one: draw or nonce.
+        what: &'static str,
+    },
     /// The state after settlement is another than the log says.
     #[error("the accounts after epoch {0} are not those that the log states")]
     State(Epoch),
@@ -67,8 +73,31 @@ struct Open {
     leaf: u16,
     chance: Chance,
     finding: Option<Finding>,
+    // Whose verdict ended the audit, if it was not the referee's; and who said before that the result is bad.
+    auditor: Option<Auditor>,
+    accuser: Option<Auditor>,
     // Charged at an earlier close, and drawn.
     held: bool,
+}
+
+/// The secrets that a close reveals, and the seals of the next epoch's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reveal {
+    /// The draw secret.
+    pub draw_secret: [u8; 32],
+    /// The nonce secret.
+    pub nonce_secret: [u8; 32],
+    /// Seal of the next draw secret.
+    pub next_draw_seal: Digest,
+    /// Seal of the next nonce secret.
+    pub next_nonce_seal: Digest,
+}
+
+impl From<&Close> for Reveal {
+    fn from(close: &Close) -> Self {
+        let Close { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, .. } = *close;
+        Self { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal }
+    }
 }
 
 /// What an audit's end means.
@@ -91,7 +120,8 @@ pub struct Settler {
     open: BTreeMap<AttemptId, Open>,
     // Receipts of the open epoch in log order: settlement's order.
     earned: Vec<AttemptId>,
-    seal: Option<Digest>,
+    // Of the open epoch's draw secret and nonce secret.
+    seals: Option<(Digest, Digest)>,
     // Receipts from a log whose batch comes next.
     arriving: Vec<Receipt>,
     // Receipts that the last close did not charge.
@@ -114,9 +144,12 @@ impl Settler {
     pub fn begin(first: &Record) -> Result<Self, Fault> {
         match first {
             Record::Genesis(genesis) => Self::new(genesis.clone()),
-            Record::TopUp(_) | Record::Receipt(_) | Record::Batch(_) | Record::Audit { .. } | Record::Close(_) => {
-                Err(Fault::Genesis)
-            }
+            Record::TopUp(_)
+            | Record::Receipt(_)
+            | Record::Batch(_)
+            | Record::Audit { .. }
+            | Record::Close(_)
+            | Record::Parameters(_) => Err(Fault::Genesis),
         }
     }
 
@@ -137,6 +170,7 @@ impl Settler {
             Record::Close(close) => {
                 self.repeat(close)?;
             }
+            Record::Parameters(change) => self.change(change)?,
         }
         Ok(())
     }
@@ -164,19 +198,24 @@ impl Settler {
     pub fn new(genesis: Genesis) -> Result<Self, Fault> {
         Ok(Self {
             ledger: Ledger::new(&genesis)?,
-            policy: Policy::new(genesis.audit),
+            policy: Policy::new(),
             genesis,
             open: BTreeMap::new(),
             earned: Vec::new(),
-            seal: None,
+            seals: None,
             arriving: Vec::new(),
             refused: Vec::new(),
         })
     }
 
-    /// The parameters.
+    /// The first record.
     pub const fn genesis(&self) -> &Genesis {
         &self.genesis
+    }
+
+    /// The parameters of the open epoch.
+    pub const fn parameters(&self) -> &Parameters {
+        self.ledger.parameters()
     }
 
     /// The accounts.
@@ -199,17 +238,23 @@ impl Settler {
         Ok(self.ledger.top_up(top_up)?)
     }
 
+    /// Takes the issuer's change of parameters for an epoch to come.
+    pub fn change(&mut self, change: &ParameterChange) -> Result<(), Fault> {
+        Ok(self.ledger.change(change)?)
+    }
+
     /// Takes the receipts of one batch, in order. They are charged when the epoch closes.
     pub fn batch(&mut self, root: Digest, receipts: &[Receipt]) {
         for (leaf, receipt) in (0u16..).zip(receipts) {
             let commitment = &receipt.commitment;
             let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
-            let chance = self.policy.chance(commitment.node, commitment.variant);
+            let rule = &self.ledger.parameters().audit;
+            let chance = self.policy.chance(rule, commitment.node, commitment.variant);
             self.policy.record(commitment.node, commitment.variant);
             if self.open.contains_key(&id) {
                 continue;
             }
-            self.open.insert(id, Open { receipt: receipt.clone(), root, leaf, chance, finding: None, held: false });
+            self.open.insert(id, Open::new(receipt.clone(), root, leaf, chance, false));
             self.earned.push(id);
         }
     }
@@ -237,7 +282,7 @@ impl Settler {
         if by_referee != (verdict.auditor == self.genesis.referee) {
             return Meaning::Void;
         }
-        match judge(&self.genesis.audit, &open.receipt.commitment, verdict) {
+        match judge(&self.parameters().audit, &open.receipt.commitment, verdict) {
             Judgement::Clean => Meaning::Final(Finding::Passed),
             Judgement::Failed(_) if by_referee => Meaning::Final(Finding::Failed),
             Judgement::Failed(_) => Meaning::Escalate,
@@ -248,24 +293,32 @@ impl Settler {
     /// Takes the end of an audit.
     pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Meaning {
         let meaning = self.meaning(subject, outcome);
-        if let (Meaning::Final(finding), Some(open)) = (meaning, self.open.get_mut(&subject)) {
-            open.finding.get_or_insert(finding);
+        let by = auditor(outcome);
+        match (meaning, self.open.get_mut(&subject)) {
+            (Meaning::Final(finding), Some(open)) if open.finding.is_none() => {
+                (open.finding, open.auditor) = (Some(finding), by);
+            }
+            (Meaning::Escalate, Some(open)) => open.accuser = open.accuser.or(by),
+            (Meaning::Final(_) | Meaning::Escalate | Meaning::Void, _) => {}
         }
         meaning
     }
 
-    /// Settles the open epoch with its revealed secret.
-    pub fn close(&mut self, at: Timestamp, draw_secret: &[u8; 32], next_seal: Digest) -> Result<Summary, Fault> {
+    /// Settles the open epoch with its revealed secrets.
+    pub fn close(&mut self, at: Timestamp, reveal: &Reveal) -> Result<Summary, Fault> {
         let epoch = self.epoch();
-        if self.seal.is_some_and(|seal| seal != draw::seal(draw_secret)) {
-            return Err(Fault::Seal(epoch));
+        let sealed = self.seals.unwrap_or_else(|| (draw::seal(&reveal.draw_secret), draw::seal(&reveal.nonce_secret)));
+        for (what, seal, secret) in [("draw", sealed.0, reveal.draw_secret), ("nonce", sealed.1, reveal.nonce_secret)] {
+            if seal != draw::seal(&secret) {
+                return Err(Fault::Seal { epoch, what });
+            }
         }
         self.refused.clear();
         for id in core::mem::take(&mut self.earned) {
-            self.earn(id, draw_secret);
+            self.earn(id, &reveal.draw_secret);
         }
         self.find(epoch)?;
-        self.seal = Some(next_seal);
+        self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
         Ok(self.ledger.close(epoch, at)?)
     }
 
@@ -287,9 +340,21 @@ impl Settler {
             self.open.iter().filter_map(|(id, open)| Some((*id, open.finding?))).collect();
         for (id, finding) in found {
             let Some(open) = self.open.remove(&id) else { continue };
+            let variant = open.receipt.commitment.variant;
+            // An accusation that the referee confirms is paid, and one that it contradicts counts against the accuser.
+            let (paid, contradicted) = match finding {
+                Finding::Failed => (open.accuser, None),
+                Finding::Passed => (open.auditor, open.accuser),
+                Finding::Unauditable => (None, None),
+            };
+            if let Some(auditor) = paid {
+                self.ledger.pay_audit(id, auditor)?;
+            }
             self.ledger.find(id, finding)?;
-            let commitment = &open.receipt.commitment;
-            self.policy.find(commitment.node, commitment.variant, trusted(finding), epoch);
+            self.policy.find(open.receipt.commitment.node, variant, trusted(finding), epoch);
+            if let Some(accuser) = contradicted {
+                self.policy.find(accuser.node, variant, ol_trust::Finding::Failed, epoch);
+            }
         }
         Ok(())
     }
@@ -305,7 +370,7 @@ impl Settler {
         if close.epoch != open {
             return Err(Fault::Close { epoch: close.epoch, open });
         }
-        let summary = self.close(close.at, &close.draw_secret, close.next_draw_seal)?;
+        let summary = self.close(close.at, &close.into())?;
         if self.digest() == close.state { Ok(summary) } else { Err(Fault::State(close.epoch)) }
     }
 
@@ -352,7 +417,8 @@ impl Settler {
         assert!(self.earned.is_empty(), "a snapshot in the middle of an epoch");
         let mut w = Writer::new();
         w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
-        w.raw(&self.seal.unwrap_or(Digest([0; 32])).0).u8(u8::from(self.seal.is_some()));
+        let (draw_seal, nonce_seal) = self.seals.unwrap_or((Digest([0; 32]), Digest([0; 32])));
+        w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(u8::from(self.seals.is_some()));
         w.bytes(&self.held_bytes());
         w.finish()
     }
@@ -367,8 +433,8 @@ impl Settler {
         let genesis = Genesis::read(&mut Reader::new(r.bytes("genesis", 4_096).ok()?)).ok()?;
         let ledger = Ledger::from_bytes(r.bytes("ledger", usize::MAX).ok()?).ok()?;
         let policy = Policy::from_bytes(r.bytes("policy", usize::MAX).ok()?).ok()?;
-        let seal = Digest(r.array().ok()?);
-        let seal = (r.u8().ok()? == 1).then_some(seal);
+        let seals = (Digest(r.array().ok()?), Digest(r.array().ok()?));
+        let seals = (r.u8().ok()? == 1).then_some(seals);
         let mut held = Reader::new(r.bytes("held receipts", usize::MAX).ok()?);
         let count = held.u64().ok()?;
         let mut open = BTreeMap::new();
@@ -378,12 +444,15 @@ impl Settler {
             // It was drawn: at which chance doesn't matter any more.
             let chance = Chance::ALWAYS;
             let id = AttemptId { task: receipt.commitment.task, attempt: receipt.commitment.attempt };
-            open.insert(id, Open { receipt, root, leaf, chance, finding: None, held: true });
+            let accuser = Auditor { node: NodeId(held.array().ok()?), operator: OperatorId(held.array().ok()?) };
+            let is_accused = held.u8().ok()? == 1;
+            let accuser = is_accused.then_some(accuser);
+            open.insert(id, Open { accuser, ..Open::new(receipt, root, leaf, chance, true) });
         }
         held.finish().ok()?;
         r.finish().ok()?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
-        Some(Self { genesis, ledger, policy, open, earned, seal, arriving, refused })
+        Some(Self { genesis, ledger, policy, open, earned, seals, arriving, refused })
     }
 
     fn held_bytes(&self) -> Vec<u8> {
@@ -391,14 +460,32 @@ impl Settler {
         w.u64(self.open.len() as u64);
         for open in self.open.values() {
             w.raw(&open.receipt.to_bytes()).raw(&open.root.0).u16(open.leaf);
+            let nobody = Auditor { node: NodeId([0; 32]), operator: OperatorId([0; 32]) };
+            let accuser = open.accuser.unwrap_or(nobody);
+            w.raw(&accuser.node.0).raw(&accuser.operator.0).u8(u8::from(open.accuser.is_some()));
         }
         w.finish()
     }
 }
 
 impl Open {
+    const fn new(receipt: Receipt, root: Digest, leaf: u16, chance: Chance, held: bool) -> Self {
+        Self { receipt, root, leaf, chance, finding: None, auditor: None, accuser: None, held }
+    }
+
     fn is_drawn(&self, secret: &[u8; 32]) -> bool {
         draw::drawn(secret, &self.root, self.leaf, self.chance)
+    }
+}
+
+// Who is to be paid for a verdict: the referee is the network's own.
+const fn auditor(outcome: &AuditOutcome) -> Option<Auditor> {
+    match outcome {
+        AuditOutcome::Verdict(verdict) => match verdict.level {
+            Level::CrossAudit | Level::Panel => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
+            Level::Referee => None,
+        },
+        AuditOutcome::Unauditable { .. } => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an audit says: the auditor's measurements held against what the node committed to.
 
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::genesis::AuditRule;
+use ol_protocol::parameters::AuditRule;
 use ol_protocol::verdict::Verdict;
 
 /// Largest deviation of an embedding's cosine from 1, in millionths. Rounding in f32 over a few hundred dimensions and

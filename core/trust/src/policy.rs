@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::genesis::AuditRule;
+use ol_protocol::parameters::AuditRule;
 use ol_protocol::{Digest, Epoch, NodeId, VariantId};
 
 /// Clean audits in a row after its first fault until a node is drawn like others again; each further fault doubles them.
@@ -57,26 +57,25 @@ pub enum RestoreError {
 }
 
 /// The standings of all nodes, fed with the log in its order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    rule: AuditRule,
     standings: BTreeMap<(NodeId, VariantId), Standing>,
 }
 
 impl Policy {
     /// Knows nobody yet.
-    pub const fn new(rule: AuditRule) -> Self {
-        Self { rule, standings: BTreeMap::new() }
+    pub const fn new() -> Self {
+        Self { standings: BTreeMap::new() }
     }
 
     /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`]. Newcomers and
     /// suspects always are, the others at the rule's rate.
-    pub fn chance(&self, node: NodeId, variant: VariantId) -> Chance {
+    pub fn chance(&self, rule: &AuditRule, node: NodeId, variant: VariantId) -> Chance {
         let standing = self.standing(node, variant);
-        if standing.suspect || standing.tasks < u64::from(self.rule.newcomer_tasks) {
+        if standing.suspect || standing.tasks < u64::from(rule.newcomer_tasks) {
             Chance::ALWAYS
         } else {
-            Chance::per_million(self.rule.rate_ppm)
+            Chance::per_million(rule.rate_ppm)
         }
     }
 
@@ -119,10 +118,8 @@ impl Policy {
 
     /// Everything that [`Policy::from_bytes`] needs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let AuditRule { newcomer_tasks, rate_ppm, margin_micro_max, cross_audit_operators_min } = self.rule;
         let mut w = Writer::new();
-        w.u16(SNAPSHOT_VERSION).u32(newcomer_tasks).u32(rate_ppm).u32(margin_micro_max).u32(cross_audit_operators_min);
-        w.u64(self.standings.len() as u64);
+        w.u16(SNAPSHOT_VERSION).u64(self.standings.len() as u64);
         for ((node, variant), standing) in &self.standings {
             w.raw(&node.0).raw(&variant.0);
             standing.write(&mut w);
@@ -137,15 +134,9 @@ impl Policy {
             SNAPSHOT_VERSION => {}
             other => return Err(bytes::Error::Unknown { what: "snapshot version", value: u64::from(other) }.into()),
         }
-        let rule = AuditRule {
-            newcomer_tasks: r.u32()?,
-            rate_ppm: r.u32()?,
-            margin_micro_max: r.u32()?,
-            cross_audit_operators_min: r.u32()?,
-        };
         let standings = read_standings(&mut r)?;
         r.finish()?;
-        let policy = Self { rule, standings };
+        let policy = Self { standings };
         if policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
     }
 }
@@ -185,7 +176,7 @@ mod tests {
     const USUAL: Chance = Chance::per_million(200_000);
 
     fn policy(tasks: u32) -> Policy {
-        let mut policy = Policy::new(AuditRule::DEFAULT);
+        let mut policy = Policy::new();
         (0..tasks).for_each(|_| policy.record(NODE, VARIANT));
         policy
     }
@@ -197,9 +188,10 @@ mod tests {
     #[test]
     fn the_first_tasks_in_each_variant_are_always_audited() {
         let other = VariantId([3; 32]);
-        let chances: Vec<Chance> = (0..5).map(|tasks| policy(tasks).chance(NODE, VARIANT)).collect();
+        let chances: Vec<Chance> =
+            (0..5).map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT)).collect();
         assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
-        assert_eq!(policy(5).chance(NODE, other), Chance::ALWAYS);
+        assert_eq!(policy(5).chance(&AuditRule::DEFAULT, NODE, other), Chance::ALWAYS);
     }
 
     #[test]
@@ -209,11 +201,11 @@ mod tests {
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(1));
         let suspect = Standing { clean: 0, failed: 1, tasks: 10, suspect: true, failed_in: Some(Epoch(1)) };
         assert_eq!(policy.standing(NODE, VARIANT), suspect);
-        assert_eq!(policy.chance(NODE, VARIANT), Chance::ALWAYS);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
         pass(&mut policy, 31);
-        assert_eq!(policy.chance(NODE, VARIANT), Chance::ALWAYS);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
         pass(&mut policy, 1);
-        assert_eq!(policy.chance(NODE, VARIANT), USUAL);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), USUAL);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(3));
         pass(&mut policy, 63);
         assert!(policy.standing(NODE, VARIANT).suspect);
@@ -235,8 +227,8 @@ mod tests {
         let bytes = policy(2).to_bytes();
         assert!(Policy::from_bytes(&bytes[1..]).is_err());
         let mut two = bytes.clone();
-        two[18] = 2;
-        two.extend_from_slice(&bytes[26..]);
+        two[2] = 2;
+        two.extend_from_slice(&bytes[10..]);
         assert_eq!(Policy::from_bytes(&two), Err(RestoreError::NotCanonical));
     }
 
@@ -247,7 +239,7 @@ mod tests {
         fn a_restored_policy_goes_on_as_the_first_would(
             steps in prop::collection::vec((0..3u8, 0..2u8, 0..4u8, 0..9u64), 0..120), cut in 0..120usize,
         ) {
-            let mut first = Policy::new(AuditRule::DEFAULT);
+            let mut first = Policy::new();
             let mut second = first.clone();
             for (at, (node, variant, kind, epoch)) in steps.into_iter().enumerate() {
                 let (node, variant) = (NodeId([node; 32]), VariantId([variant; 32]));
@@ -264,7 +256,7 @@ mod tests {
                 }
                 prop_assert_eq!(first.digest(), second.digest());
                 let known = first.standing(node, variant);
-                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(node, variant) == Chance::ALWAYS));
+                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(&AuditRule::DEFAULT, node, variant) == Chance::ALWAYS));
             }
         }
     }

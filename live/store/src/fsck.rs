@@ -304,6 +304,7 @@ impl<'a> Check<'a> {
                 }
             }
             Record::TopUp(top_up) => self.signature(index, top_up.verify()),
+            Record::Parameters(change) => self.signature(index, change.verify()),
             Record::Audit { subject, outcome } => self.audit(index, subject, &outcome)?,
             Record::Close(close) => self.last_close = Some(close),
         }

@@ -101,7 +101,11 @@ impl SqliteStore {
                 Record::Genesis(genesis) => self.admit_genesis(genesis, index)?,
                 _ if index == 0 => return Err(Refusal::Genesis { index }.into()),
                 Record::Batch(batch) => self.admit_batch(batch, &mut next)?,
-                Record::TopUp(_) | Record::Receipt(_) | Record::Audit { .. } | Record::Close(_) => {}
+                Record::TopUp(_)
+                | Record::Receipt(_)
+                | Record::Audit { .. }
+                | Record::Close(_)
+                | Record::Parameters(_) => {}
             }
         }
         job.checkpoint.iter().try_for_each(|note| self.admit_checkpoint(note))?;
@@ -193,7 +197,11 @@ impl SqliteStore {
                     }
                 }
                 Record::Audit { subject, .. } => self.index_task(subject.task, index, None)?,
-                Record::Genesis(_) | Record::TopUp(_) | Record::Receipt(_) | Record::Close(_) => {}
+                Record::Genesis(_)
+                | Record::TopUp(_)
+                | Record::Receipt(_)
+                | Record::Close(_)
+                | Record::Parameters(_) => {}
             }
         }
         Ok(())

@@ -256,9 +256,12 @@ impl Job {
         let checkpoints = self.checkpoint.iter().flat_map(|it| [("epoch", it.epoch.0), ("size", it.size)]);
         let sequences = self.records.iter().filter_map(|record| match record {
             Record::Batch(batch) => Some(("number of a batch", batch.header.sequence)),
-            Record::Genesis(_) | Record::TopUp(_) | Record::Receipt(_) | Record::Audit { .. } | Record::Close(_) => {
-                None
-            }
+            Record::Genesis(_)
+            | Record::TopUp(_)
+            | Record::Receipt(_)
+            | Record::Audit { .. }
+            | Record::Close(_)
+            | Record::Parameters(_) => None,
         });
         tenants.chain(snapshots).chain(checkpoints).chain(sequences)
     }
@@ -272,7 +275,11 @@ impl Job {
                     continue;
                 }
                 Record::Batch(batch) => usize::from(batch.header.count),
-                Record::Genesis(_) | Record::TopUp(_) | Record::Audit { .. } | Record::Close(_) => 0,
+                Record::Genesis(_)
+                | Record::TopUp(_)
+                | Record::Audit { .. }
+                | Record::Close(_)
+                | Record::Parameters(_) => 0,
             };
             if expected != found {
                 return Err(Refusal::Receipts { expected, found });

@@ -66,11 +66,11 @@ impl World {
 
     // Joins with one slot, so that a newcomer's first task is this node's.
     fn join(&self, key: &SecretKey) -> NodeLink {
-        let before = self.gateway.api().get("/health").json()["nodes"].as_u64().unwrap();
+        self.gateway.wait_for_nodes(1);
         let (link, first) = self.greet(key, self.hello(key));
         assert!(matches!(first, Some(Down::Welcome(_))), "{first:?}");
         link.sender.try_send(Up::Grant { variant: self.variant.id(), total: 1 }).unwrap();
-        eventually("room at every node", || (self.gateway.metric("nodes_ready") == before + 1).then_some(()));
+        self.gateway.wait_for_nodes(2);
         link
     }
 
@@ -78,7 +78,7 @@ impl World {
     fn assigned(&self, link: &mut NodeLink, seed: u64) -> (std::thread::JoinHandle<serde_json::Value>, Box<Assign>) {
         let api = self.gateway.api();
         let client = std::thread::spawn(move || api.chat(&chat("are you honest?", 24, seed)).good());
-        let assign = self.until(link, |got| match got {
+        let assign = self.until("its task", link, |got| match got {
             Some(Ok(Down::Assign(assign))) => Some(assign),
             Some(Ok(_)) => None,
             ended => panic!("no task: {ended:?}"),
@@ -88,7 +88,7 @@ impl World {
 
     // Why the gateway closed the link.
     fn closed(&self, mut link: NodeLink) -> String {
-        self.until(&mut link, |got| match got {
+        self.until("the end of its link", &mut link, |got| match got {
             Some(Ok(_)) => None,
             Some(Err(error)) => Some(error.to_string()),
             None => Some("without a reason".into()),
@@ -96,7 +96,12 @@ impl World {
     }
 
     // Reads frames until one is what is looked for.
-    fn until<T>(&self, link: &mut NodeLink, find: impl Fn(Option<Result<Down, ol_net::Error>>) -> Option<T>) -> T {
+    fn until<T>(
+        &self,
+        what: &str,
+        link: &mut NodeLink,
+        find: impl Fn(Option<Result<Down, ol_net::Error>>) -> Option<T>,
+    ) -> T {
         let found = async {
             loop {
                 if let Some(found) = find(link.receiver.recv().await) {
@@ -104,7 +109,8 @@ impl World {
                 }
             }
         };
-        self.runtime.block_on(async { tokio::time::timeout(LIMIT, found).await.unwrap() })
+        let found = self.runtime.block_on(async { tokio::time::timeout(LIMIT, found).await });
+        found.unwrap_or_else(|_| panic!("in vain: {what}"))
     }
 }
 
@@ -278,7 +284,6 @@ fn a_node_that_lies_loses_its_link_and_nobody_else_notices() {
         assert_eq!(answer["openledger"]["attempts"], 2, "{what}");
         assert_eq!(answer["openledger"]["node"], world.honest.id.as_str(), "{what}");
         assert_eq!(answer["choices"][0]["message"]["content"], undisturbed(&world, seed as u64), "{what}");
-        world.gateway.wait_for_nodes(1);
     }
     // The honest node's answers are scored as soon as there is somebody to do it.
     assert!(world.gateway.metric("audits_open") > 0);

@@ -200,10 +200,11 @@ impl Gateway {
         Api::new(self.address, &self.key)
     }
 
-    /// Waits until so many nodes are there.
+    /// Waits until so many nodes are there, and each has room for a task.
     pub(crate) fn wait_for_nodes(&self, count: u64) {
-        eventually(&format!("{count} nodes"), || {
-            (self.api().get("/health").json()["nodes"].as_u64() == Some(count)).then_some(())
+        eventually(&format!("{count} nodes with room"), || {
+            let there = self.api().get("/health").json()["nodes"].as_u64();
+            (there == Some(count) && self.metric("nodes_ready") == count).then_some(())
         });
     }
 

@@ -1,9 +1,10 @@
 //! Random histories, hostile steps among them: every invariant after every step.
 
-use crate::world::{attempt, escrow, gateway, ledger, receipt, tenant, top_up};
-use ol_ledger::{Account, Error, Finding, Ledger, Summary};
+use crate::world::{attempt, escrow, gateway, genesis, issuer, ledger, receipt, tenant, top_up};
+use ol_ledger::{Account, Auditor, Error, Finding, Ledger, Summary};
+use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Epoch, MicroCredits, Timestamp};
+use ol_protocol::{Epoch, MicroCredits, NodeId, OperatorId, Timestamp};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,8 @@ enum Step {
     TopUp { tenant: u8, amount: u64, serial: u64, forged: bool },
     Earn { tenant: u8, node: u8, task: u8, age: u64, amount: u64, drawn: bool, extra: u64 },
     Find { task: u8, finding: Finding },
+    PayAudit { task: u8, node: u8 },
+    Change { after: u64, tenths: u64, longer: bool },
     Close { skipped: u64, minutes: u64 },
     Restart,
 }
@@ -27,6 +30,9 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Earn { tenant, node, task, age, amount, drawn, extra: u64::from(extra == 0) }
             }),
         3 => (0..30u8, finding).prop_map(|(task, finding)| Step::Find { task, finding }),
+        2 => (0..30u8, 0..3u8).prop_map(|(task, node)| Step::PayAudit { task, node }),
+        1 => (0..3u64, 0..13u64, any::<bool>())
+            .prop_map(|(after, tenths, longer)| Step::Change { after, tenths, longer }),
         2 => (prop_oneof![9 => Just(0), 1 => 1..3u64], 0..30u64)
             .prop_map(|(skipped, minutes)| Step::Close { skipped, minutes }),
         1 => Just(Step::Restart),
@@ -76,6 +82,20 @@ impl Run {
                 self.ledger.find(attempt(task), finding)?;
                 self.found(attempt(task), finding, self.tenants() - before);
             }
+            Step::PayAudit { task, node } => {
+                let auditor = Auditor { node: NodeId([node; 32]), operator: OperatorId([node; 32]) };
+                self.ledger.pay_audit(attempt(task), auditor)?;
+            }
+            Step::Change { after, tenths, longer } => {
+                let from = Epoch(self.ledger.open_epoch().0 + after);
+                let mut parameters = *self.ledger.parameters_from(from);
+                parameters.payout.threshold.0 = parameters.payout.threshold.0 * tenths / 10;
+                let hold = parameters.escrow.hold.0;
+                parameters.escrow.hold.0 = if longer { hold + hold / 10 } else { hold - hold / 10 };
+                let order = ParameterChange::issue(&issuer(), genesis().network(), from, parameters);
+                self.ledger.change(&order)?;
+                assert!((9..=11).contains(&tenths) && after > 0);
+            }
             Step::Close { skipped, minutes } => {
                 self.now += minutes * 60_000_000;
                 let epoch = Epoch(self.ledger.open_epoch().0 + skipped);
@@ -109,7 +129,9 @@ impl Run {
     fn check(&self) {
         self.ledger.check().unwrap();
         assert_eq!(self.ledger.balances().map(|(_, balance)| balance).sum::<i128>(), 0);
-        assert_eq!(self.ledger.balance(&Account::Issuer), -i128::from(self.topped_up));
+        let paid_out = self.ledger.totals().paid_out.0;
+        assert_eq!(self.ledger.balance(&Account::Issuer), i128::from(paid_out) - i128::from(self.topped_up));
+        assert_eq!(self.closed.iter().map(|summary| summary.paid_out().0).sum::<u64>(), paid_out);
         assert!(self.ledger.balances().all(|(account, balance)| account == Account::Issuer || balance > 0));
         assert_eq!(self.ledger.totals().refunded, MicroCredits(self.refunded));
         for Summary { charged, paid_to_nodes, verification, reserve, gateway, .. } in &self.closed {
@@ -164,7 +186,8 @@ proptest! {
             prop_assert_eq!(run.ledger.balance(&escrow(node)), i128::from(shares));
         }
         let share: u64 = amounts.iter().map(|(_, amount)| amount * 8 / 100).sum();
-        prop_assert_eq!(run.ledger.balance(&gateway()), i128::from(share));
+        let paid_out = i128::from(summary.paid_out().0);
+        prop_assert_eq!(run.ledger.balance(&gateway()) + paid_out, i128::from(share));
         prop_assert_eq!(run.ledger.balance(&Account::Pending), 0);
     }
 }

@@ -1,11 +1,14 @@
 //! What becomes of a charge.
 
-use crate::world::{attempt, end, escrow, funded, gateway, genesis, ledger, operator, receipt, tenant, top_up};
-use ol_ledger::{Account, Error, Fault, Finding, Ledger, RestoreError, Summary, Totals};
-use ol_protocol::genesis::{Genesis, Split};
+use crate::world::{attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up};
+use ol_ledger::{Account, Auditor, Error, Fault, Finding, Ledger, Payout, RestoreError, Summary, Totals};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{BadSignature, SecretKey};
+use ol_protocol::parameters::{AuditRule, BadParameters, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{Epoch, GatewayId, IssuerId, MicroCredits, NetworkId, TenantId, Timestamp};
+use ol_protocol::{
+    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TenantId, Timestamp,
+};
 
 fn close(ledger: &mut Ledger) -> Summary {
     let epoch = ledger.open_epoch();
@@ -25,8 +28,10 @@ fn refused(ledger: &mut Ledger, step: impl FnOnce(&mut Ledger) -> Result<(), Err
 #[test]
 fn a_split_that_is_not_whole_or_an_epoch_of_no_length_makes_no_ledger() {
     let split = Split { reserve_bp: 501, ..Split::DEFAULT };
-    assert_eq!(Ledger::new(&Genesis { split, ..genesis() }), Err(Error::SplitNotWhole));
-    let epoch = ol_protocol::Micros(0);
+    let parameters = Parameters { split, ..Parameters::DEFAULT };
+    let refused = Err(Error::Parameters(BadParameters::SplitNotWhole));
+    assert_eq!(Ledger::new(&Genesis { parameters, ..genesis() }), refused);
+    let epoch = Micros(0);
     assert_eq!(Ledger::new(&Genesis { epoch, ..genesis() }), Err(Error::EpochEmpty));
 }
 
@@ -241,4 +246,127 @@ fn bytes_that_no_ledger_wrote_are_refused() {
     let mut minted = bytes;
     minted[issuer] ^= 1;
     assert!(matches!(Ledger::from_bytes(&minted), Err(RestoreError::Wrong(Fault::Unbalanced { .. }))));
+}
+
+fn auditor(n: u8) -> Auditor {
+    Auditor { node: NodeId([n; 32]), operator: OperatorId([n; 32]) }
+}
+
+#[test]
+fn an_auditor_is_paid_from_what_is_there_for_audits_and_then_from_the_reserve() {
+    let mut ledger = funded(10_000);
+    // 2 % of 1,000 for audits and 5 % for the reserve; an audit of 100 is worth 20, one of 1,000 is worth 200.
+    ledger.earn(&receipt(1, 1, 1, 0, 900), false).unwrap();
+    ledger.earn(&receipt(1, 1, 2, 0, 100), true).unwrap();
+    ledger.pay_audit(attempt(2), auditor(2)).unwrap();
+    ledger.find(attempt(2), Finding::Passed).unwrap();
+    assert_eq!(close(&mut ledger).audits, MicroCredits(20));
+    assert_eq!((ledger.balance(&escrow(2)), ledger.balance(&Account::Verification)), (20, 0));
+    ledger.earn(&receipt(1, 1, 3, 1, 1_000), true).unwrap();
+    ledger.pay_audit(attempt(3), auditor(2)).unwrap();
+    ledger.find(attempt(3), Finding::Failed).unwrap();
+    // The result failed, so its charge brought nothing: only the 50 of the reserve are there.
+    let summary = close(&mut ledger);
+    assert_eq!((summary.audits, summary.refunded), (MicroCredits(50), MicroCredits(1_000)));
+    assert_eq!((ledger.balance(&escrow(2)), ledger.balance(&Account::Reserve)), (70, 0));
+    let unknown = Error::UnknownAttempt { attempt: attempt(3) };
+    assert_eq!(refused(&mut ledger, |l| l.pay_audit(attempt(3), auditor(2))), unknown);
+    assert_eq!(ledger.totals().audits, MicroCredits(70));
+}
+
+#[test]
+fn who_has_the_threshold_is_paid_out_whole_and_once() {
+    let mut ledger = funded(10_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 3_600), false).unwrap();
+    assert_eq!(close(&mut ledger).payouts, []);
+    ledger.earn(&receipt(1, 1, 2, 1, 10), false).unwrap();
+    ledger.earn(&receipt(1, 1, 3, 1, 10), false).unwrap();
+    close(&mut ledger);
+    let payouts = close(&mut ledger).payouts;
+    assert_eq!(payouts, [Payout { epoch: Epoch(2), account: operator(1), amount: MicroCredits(3_060) }]);
+    assert_eq!((ledger.balance(&operator(1)), ledger.balance(&Account::Issuer)), (0, -10_000 + 3_060));
+    assert_eq!(close(&mut ledger).payouts, []);
+    assert_eq!(ledger.totals().paid_out, MicroCredits(3_060));
+}
+
+fn change(ledger: &mut Ledger, from: u64, edit: impl FnOnce(&mut Parameters)) {
+    let mut parameters = *ledger.parameters_from(Epoch(from));
+    edit(&mut parameters);
+    let order = ParameterChange::issue(&issuer(), genesis().network(), Epoch(from), parameters);
+    ledger.change(&order).unwrap();
+}
+
+#[test]
+fn a_change_of_parameters_holds_from_its_epoch_on_and_touches_nothing_earned() {
+    let mut ledger = funded(10_000);
+    let split = Split { node_bp: 8_400, gateway_bp: 900 - 20, reserve_bp: 520, ..Split::DEFAULT };
+    change(&mut ledger, 1, |p| {
+        p.split = split;
+        p.escrow.hold = Micros(p.escrow.hold.0 / 10 * 11);
+    });
+    ledger.earn(&receipt(1, 1, 1, 0, 1_000), true).unwrap();
+    assert_eq!(ledger.parameters().split, Split::DEFAULT);
+    close(&mut ledger);
+    assert_eq!(ledger.parameters().split, split);
+    // Charged under the old split, settled under the new one.
+    ledger.find(attempt(1), Finding::Passed).unwrap();
+    ledger.earn(&receipt(1, 2, 2, 1, 1_000), false).unwrap();
+    close(&mut ledger);
+    assert_eq!((ledger.balance(&escrow(1)), ledger.balance(&escrow(2))), (850, 840));
+    let restored = Ledger::from_bytes(&ledger.to_bytes()).unwrap();
+    assert_eq!((restored.parameters(), restored.digest()), (ledger.parameters(), ledger.digest()));
+}
+
+#[test]
+fn a_change_that_is_late_forged_foreign_or_too_large_is_refused() {
+    let mut ledger = funded(100);
+    close(&mut ledger);
+    let network = genesis().network();
+    let order = |from: u64, parameters| ParameterChange::issue(&issuer(), network, Epoch(from), parameters);
+    let now = genesis().parameters;
+    let late = Error::ChangeLate { from: Epoch(1), earliest: Epoch(2) };
+    assert_eq!(refused(&mut ledger, |l| l.change(&order(1, now))), late);
+    let mut forged = order(2, now);
+    forged.parameters.escrow.tasks += 1;
+    let signature = Error::Signature(BadSignature { signer: "issuer", what: "change of parameters" });
+    assert_eq!(refused(&mut ledger, |l| l.change(&forged)), signature);
+    let other = SecretKey::from_bytes(&[9; 32]);
+    let minted = ParameterChange::issue(&other, network, Epoch(2), now);
+    let foreign = Error::OtherIssuer { issuer: IssuerId(other.public()), here: genesis().issuer };
+    assert_eq!(refused(&mut ledger, |l| l.change(&minted)), foreign);
+    let elsewhere = ParameterChange::issue(&issuer(), NetworkId([9; 32]), Epoch(2), now);
+    let foreign = Error::OtherNetwork { network: NetworkId([9; 32]), here: network };
+    assert_eq!(refused(&mut ledger, |l| l.change(&elsewhere)), foreign);
+    let rate_ppm = AuditRule::DEFAULT.rate_ppm;
+    let lax = AuditRule { rate_ppm: rate_ppm / 10 * 9 - 1, ..AuditRule::DEFAULT };
+    let step = BadParameters::Step { name: "the rate of audits", from: 200_000, to: 179_999 };
+    let lax = order(2, Parameters { audit: lax, ..now });
+    assert_eq!(refused(&mut ledger, |l| l.change(&lax)), Error::Parameters(step));
+    let threshold = MicroCredits(0);
+    let free = order(2, Parameters { payout: PayoutRule { threshold }, ..now });
+    let bounds = BadParameters::Bounds { name: "the threshold of payouts", value: 0, min: 1, max: u64::MAX };
+    assert_eq!(refused(&mut ledger, |l| l.change(&free)), Error::Parameters(bounds));
+    (2..66).for_each(|from| ledger.change(&order(from, now)).unwrap());
+    assert_eq!(refused(&mut ledger, |l| l.change(&order(66, now))), Error::TooManyChanges);
+}
+
+#[test]
+fn an_attempt_that_was_forgotten_earns_nothing_however_the_hold_changes() {
+    let mut ledger = ledger();
+    ledger.top_up(&top_up(1, 1_000, 1)).unwrap();
+    let first = receipt(1, 1, 1, 0, 100);
+    ledger.earn(&first, false).unwrap();
+    (0..7).for_each(|_| assert_eq!(close(&mut ledger).held, 0));
+    // A longer hold keeps attempts longer, but does not bring back what is forgotten.
+    let hold = EscrowRule { hold: Micros::from_secs(2 * 3_600), tasks: 2 };
+    assert!(hold.hold > genesis().parameters.escrow.hold);
+    let oldest = Epoch(1);
+    for epoch in 8..60 {
+        change(&mut ledger, epoch, |p| p.escrow.hold = Micros(p.escrow.hold.0 / 10 * 11));
+        close(&mut ledger);
+    }
+    assert!(ledger.kept_epochs() > 20);
+    let error = refused(&mut ledger, |l| l.earn(&first, false));
+    let Error::EpochWrong { epoch: Epoch(0), oldest: found, .. } = error else { panic!("{error}") };
+    assert!(found >= oldest, "{found}");
 }

@@ -2,8 +2,9 @@
 
 use ol_ledger::{Account, Ledger};
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::SecretKey;
+use ol_protocol::parameters::{EscrowRule, Parameters, PayoutRule};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::TopUp;
@@ -20,7 +21,7 @@ pub(crate) fn issuer() -> SecretKey {
     SecretKey::from_bytes(&[1; 32])
 }
 
-/// Escrow of two minutes and two tasks; epochs of ten minutes, though the tests close one a minute, so that six are kept.
+/// Escrow of two minutes and two tasks, payouts from 3,000 on; epochs of ten minutes, though the tests close one a minute, so that six are kept.
 pub(crate) fn genesis() -> Genesis {
     Genesis {
         issuer: IssuerId(issuer().public()),
@@ -29,9 +30,11 @@ pub(crate) fn genesis() -> Genesis {
         referee_operator: OperatorId([4; 32]),
         born_at: Timestamp(0),
         epoch: Micros::from_secs(600),
-        split: Split::DEFAULT,
-        audit: AuditRule::DEFAULT,
-        escrow: EscrowRule { hold: Micros::from_secs(120), tasks: TASKS },
+        parameters: Parameters {
+            escrow: EscrowRule { hold: Micros::from_secs(120), tasks: TASKS },
+            payout: PayoutRule { threshold: MicroCredits(3_000) },
+            ..Parameters::DEFAULT
+        },
     }
 }
 

@@ -88,7 +88,7 @@ impl Gateway {
         operators: &BTreeSet<OperatorId>,
     ) -> Option<(NodeId, Level)> {
         let audit = self.audits.get(id)?;
-        let few = operators.len() < self.settler.genesis().audit.cross_audit_operators_min as usize;
+        let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
         let peer = self
             .workers
             .iter()

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, SignedBatch, VerifiedBatch};
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::commitment::Commitment;
+use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::top_up::TopUp;
@@ -160,6 +161,7 @@ impl Input {
             Self::AuditRefused { node, audit } => w.u8(15).raw(&node.0).raw(&audit.0),
             Self::PayloadLost { audit } => w.u8(16).raw(&audit.0),
             Self::TopUp(top_up) => w.u8(17).bytes(&top_up.to_bytes()),
+            Self::Change(change) => w.u8(20).raw(&change.to_bytes()),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
         };
@@ -194,6 +196,7 @@ impl Input {
             15 => Self::AuditRefused { node: node(r)?, audit: AuditId(r.array()?) },
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
             17 => Self::TopUp(TopUp::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
+            20 => Self::Change(ParameterChange::read(r)?),
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,
             other => return Err(Error::Unknown { what: "input of a gateway", value: u64::from(other) }),

@@ -2,9 +2,11 @@
 
 use super::event::{Entry, Output};
 use super::{Appended, Gateway};
+use crate::settler::{Fault, Reveal};
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_ledger::Account;
+use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::{AttemptId, Close, Record};
 use ol_protocol::top_up::TopUp;
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TaskId, TenantId, Timestamp, seed};
@@ -55,8 +57,22 @@ impl Gateway {
                 self.budget.credit(top_up.tenant, top_up.amount);
                 self.append(vec![Entry::Record(Record::TopUp(top_up))], Appended::Nothing, out);
             }
-            Err(crate::settler::Fault::Ledger(error)) => out.push(Output::TopUpRefused { error }),
-            Err(fault) => unreachable!("a top-up fails in the ledger only: {fault}"),
+            Err(fault) => self.deny(fault, out),
+        }
+    }
+
+    pub(super) fn change(&mut self, change: ParameterChange, out: &mut Vec<Output>) {
+        match self.settler.change(&change) {
+            Ok(()) => self.append(vec![Entry::Record(Record::Parameters(change))], Appended::Nothing, out),
+            Err(fault) => self.deny(fault, out),
+        }
+    }
+
+    fn deny(&mut self, fault: Fault, out: &mut Vec<Output>) {
+        self.counters.denied += 1;
+        match fault {
+            Fault::Ledger(error) => out.push(Output::Denied { error }),
+            other => unreachable!("an issuer's order fails in the ledger only: {other}"),
         }
     }
 
@@ -66,10 +82,15 @@ impl Gateway {
         }
         self.epoch_ends = now.after(self.settler.genesis().epoch);
         let epoch = self.settler.epoch();
-        let draw_secret = self.draw_secret();
         let seals = self.seals(epoch.next());
+        let reveal = Reveal {
+            draw_secret: self.draw_secret(),
+            nonce_secret: seed::nonce_secret(&self.setup.master, epoch),
+            next_draw_seal: seals.0,
+            next_nonce_seal: seals.1,
+        };
         let refunds = self.settler.refunds_due();
-        let summary = match self.settler.close(now, &draw_secret, seals.0) {
+        let summary = match self.settler.close(now, &reveal) {
             Ok(summary) => summary,
             Err(fault) => unreachable!("the gateway's own log settles: {fault}"),
         };
@@ -83,15 +104,8 @@ impl Gateway {
         }
         self.charged.clear();
         let state = self.settler.digest();
-        let close = Close {
-            epoch,
-            at: now,
-            draw_secret,
-            nonce_secret: seed::nonce_secret(&self.setup.master, epoch),
-            next_draw_seal: seals.0,
-            next_nonce_seal: seals.1,
-            state,
-        };
+        let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal;
+        let close = Close { epoch, at: now, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };
         self.append(vec![Entry::Record(Record::Close(close))], Appended::Nothing, out);
         let snapshot = self.settler.to_bytes();
         out.push(Output::Closed { summary, state, seals, snapshot });

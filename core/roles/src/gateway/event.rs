@@ -6,6 +6,7 @@ use ol_ledger::Summary;
 use ol_protocol::batch::{BatchHeader, VerifiedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::key::Signature;
+use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::TopUp;
@@ -163,6 +164,8 @@ pub enum Input {
     },
     /// The issuer's order, its signature checked by the ledger.
     TopUp(TopUp),
+    /// The issuer changed parameters.
+    Change(ParameterChange),
     /// A node broke the protocol: its link is closed by the driver.
     Misbehaved {
         /// Which.
@@ -342,8 +345,8 @@ pub enum Output {
         /// To restart from.
         snapshot: Vec<u8>,
     },
-    /// A top-up was refused.
-    TopUpRefused {
+    /// An order of the issuer was refused.
+    Denied {
         /// Why.
         error: ol_ledger::Error,
     },

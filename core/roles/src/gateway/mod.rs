@@ -99,6 +99,8 @@ pub struct Counters {
     pub void_verdicts: u64,
     /// Audits whose payload was lost here.
     pub unauditable: u64,
+    /// Top-ups and changes of parameters that the ledger refused.
+    pub denied: u64,
 }
 
 /// The machine of a gateway.
@@ -339,6 +341,7 @@ impl Machine for Gateway {
             Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),
             Input::PayloadLost { audit } => self.payload_lost(now, audit, out),
             Input::TopUp(top_up) => self.top_up(top_up, out),
+            Input::Change(change) => self.change(change, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),
         }

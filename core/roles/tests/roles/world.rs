@@ -3,8 +3,9 @@
 use ol_ledger::Account;
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch, VerifiedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
+use ol_protocol::parameters::Parameters;
 use ol_protocol::prf::Seed;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, Record};
@@ -40,9 +41,7 @@ pub(crate) fn genesis() -> Genesis {
         referee_operator: OperatorId([3; 32]),
         born_at: Timestamp(0),
         epoch: Micros::from_secs(10),
-        split: Split::DEFAULT,
-        audit: AuditRule::DEFAULT,
-        escrow: EscrowRule::DEFAULT,
+        parameters: Parameters::DEFAULT,
     }
 }
 

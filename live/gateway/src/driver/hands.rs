@@ -695,7 +695,7 @@ impl Hands for GatewayHands {
             Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
-            Output::TopUpRefused { error } => tracing::warn!(%error, "a top-up is refused"),
+            Output::Denied { error } => tracing::warn!(%error, "an order of the issuer is refused"),
             Output::Close { node, why } => self.misbehaved(node, why, inputs),
         }
     }

@@ -313,6 +313,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         escalated,
         void_verdicts,
         unauditable,
+        denied,
     } = *machine.counters();
     let counters = [
         ("attempts_assigned", "Attempts sent to nodes.", assigned),
@@ -331,6 +332,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("audits_escalated", "Failures that went to the referee.", escalated),
         ("verdicts_void", "Verdicts over other content than was sent.", void_verdicts),
         ("audits_unauditable", "Audits whose payload was lost here.", unauditable),
+        ("orders_denied", "Top-ups and changes of parameters that the ledger refused.", denied),
     ];
     let gauges = [
         ("nodes_connected", "Links to nodes, the referee's included.", links),

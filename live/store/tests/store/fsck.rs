@@ -181,7 +181,7 @@ fn wrong_signatures_of_auditors_and_issuers_are_found() {
 fn a_genesis_of_another_network_is_found() {
     let found = forged(0, |record| {
         let Record::Genesis(genesis) = record else { panic!("a genesis") };
-        genesis.escrow.tasks += 1;
+        genesis.parameters.escrow.tasks += 1;
     });
     assert_eq!(found, [vec![Finding::Genesis { index: 0 }], tree_of_early().into()].concat());
 }

@@ -3,9 +3,10 @@
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::genesis::{AuditRule, EscrowRule, Genesis, Split};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
+use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::top_up::TopUp;
@@ -42,9 +43,7 @@ pub(crate) fn genesis() -> Genesis {
         referee_operator: OperatorId(key(4).public()),
         born_at: Timestamp(1),
         epoch: Micros::from_secs(10),
-        split: Split::DEFAULT,
-        audit: AuditRule::DEFAULT,
-        escrow: EscrowRule::DEFAULT,
+        parameters: Parameters::DEFAULT,
     }
 }
 
@@ -138,6 +137,10 @@ pub(crate) fn verdict(subject: AttemptId) -> Record {
         signature: Signature([0; 64]),
     };
     Record::Audit { subject, outcome: AuditOutcome::Verdict(verdict.sign(&key(3))) }
+}
+
+pub(crate) fn change(from: u64) -> Record {
+    Record::Parameters(ParameterChange::issue(&key(2), network(), Epoch(from), Parameters::DEFAULT))
 }
 
 pub(crate) fn close(epoch: u64) -> Record {
