@@ -1,8 +1,8 @@
-//! A small HTTP client for the gateway's own API: `up` asks itself one real request through it.
+//! A small HTTP client: `up` asks itself one real request through it, and `verify` reads a log.
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -13,12 +13,15 @@ use std::time::Duration;
 /// Longest wait for a response: what the gateway itself allows a request.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// Longest body that is read: a response of a million tokens, or a tile of the longest records.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
 /// Asks one gateway with one key.
 #[derive(Clone)]
 pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     base: String,
-    key: String,
+    key: Option<String>,
 }
 
 /// A response.
@@ -43,10 +46,15 @@ impl Response {
 impl Client {
     /// For the gateway at an address.
     pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..Self::to(&format!("http://{address}")) }
+    }
+
+    /// For whatever is under an address that begins with `http://`, without a key.
+    pub(crate) fn to(base: &str) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let pool = Pool::builder(TokioExecutor::new()).build(connector);
-        Self { pool, base: format!("http://{address}"), key: key.to_owned() }
+        Self { pool, base: base.to_owned(), key: None }
     }
 
     /// Sends a JSON body.
@@ -60,16 +68,19 @@ impl Client {
     }
 
     async fn send(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Response> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {}", self.key))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
+            .header("content-type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
         let exchange = async {
             let response = self.pool.request(request).await?;
             let status = response.status().as_u16();
-            let body = response.into_body().collect().await?.to_bytes();
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
             anyhow::Ok(Response { status, body })
         };
         tokio::time::timeout(LIMIT, exchange).await.context("the gateway did not answer in time")?

@@ -1,37 +1,61 @@
-//! `openledger verify`: a receipt, offline.
+//! `openledger verify`: a receipt, offline; or a whole log.
+
+mod log;
+mod source;
 
 use crate::logging::say;
 use anyhow::Context as _;
 use ol_gateway::driver::document::{Outcome, verify};
+use ol_protocol::{Epoch, NetworkId};
+use source::Source;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Longest file that is read: a response of a million tokens stays below.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Check a receipt offline, and request and response bytes against it.
+/// Check a receipt offline, with request and response bytes, or a gateway's whole log.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The receipt, as GET /v1/receipts/{id} gives it.
-    #[arg(value_name = "RECEIPT.json")]
-    receipt: PathBuf,
+    #[arg(value_name = "RECEIPT.json", required_unless_present = "log", conflicts_with = "log")]
+    receipt: Option<PathBuf>,
     /// The request's body, byte for byte as it was sent.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// The response's body, byte for byte as it came.
     #[arg(long, value_name = "FILE")]
     response: Option<PathBuf>,
+    /// Check a gateway's whole log instead: the address of its tiles, http://HOST:PORT/log, or a folder with them.
+    #[arg(long, value_name = "ADDRESS|FOLDER", conflicts_with_all = ["request", "response"])]
+    log: Option<String>,
+    /// With --log: the network that it must be of.
+    #[arg(long, value_name = "ID", requires = "log")]
+    network: Option<NetworkId>,
+    /// With --log: only up to the close of this epoch, and say what it came to.
+    #[arg(long, value_name = "NUMBER", requires = "log")]
+    epoch: Option<u64>,
+    /// With --log: a checkpoint of the same log that was kept; the log must go on from it.
+    #[arg(long, value_name = "FILE", requires = "log")]
+    since: Option<PathBuf>,
 }
 
 /// Runs `openledger verify`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let text = read(&args.receipt)?;
+    if let Some(log) = &args.log {
+        let source = Source::new(log)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let check = log::check(&source, args.network, args.epoch.map(Epoch), args.since.as_deref());
+        return runtime.block_on(check).map(|()| ExitCode::SUCCESS).context("the log does NOT hold");
+    }
+    let path = args.receipt.as_deref().context("name a receipt, or a log with --log")?;
+    let text = read(path)?;
     let document = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not JSON: save the receipt as the API gave it", args.receipt.display()))?;
+        .with_context(|| format!("{} is not JSON: save the receipt as the API gave it", path.display()))?;
     let request = args.request.as_deref().map(read).transpose()?;
     let response = args.response.as_deref().map(read).transpose()?;
     let checks = verify(&document, request.as_deref(), response.as_deref())
-        .with_context(|| format!("cannot check {}", args.receipt.display()))?;
+        .with_context(|| format!("cannot check {}", path.display()))?;
     let (mut failed, mut open) = (0, 0);
     for check in &checks {
         match &check.result {

@@ -89,7 +89,10 @@ impl Checkpoint {
         let (text, signatures) = (&note[..=at], &note[at + 2..]);
         let checkpoint = Self::parse(text, network, gateway)?;
         let name = checkpoint.origin();
-        let holds = signatures.lines().filter_map(|line| line.strip_prefix("\u{2014} ")).any(|line| {
+        let signatures = signatures.strip_suffix('\n').ok_or(Error::Form("the last line has no end"))?;
+        let lines: Option<Vec<&str>> = signatures.split('\n').map(|line| line.strip_prefix("\u{2014} ")).collect();
+        let lines = lines.ok_or(Error::Form("a line that is no signature"))?;
+        let holds = lines.into_iter().any(|line| {
             line.strip_prefix(name.as_str())
                 .and_then(|rest| rest.strip_prefix(' '))
                 .and_then(unbase64)

@@ -22,6 +22,7 @@ pub mod record;
 pub mod sampler;
 pub mod seed;
 pub mod ticket;
+pub mod tile;
 pub mod top_up;
 pub mod unit;
 pub mod variant;

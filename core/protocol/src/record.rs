@@ -5,6 +5,7 @@ use crate::batch::CountersignedBatch;
 use crate::bytes::{Error, Reader, Writer};
 use crate::genesis::Genesis;
 use crate::id::{AuditId, Digest, TaskId};
+use crate::key::BadSignature;
 use crate::merkle;
 use crate::parameters::ParameterChange;
 use crate::receipt::Receipt;
@@ -81,6 +82,18 @@ impl Record {
     /// Its leaf in the log's tree.
     pub fn leaf(&self) -> Digest {
         merkle::leaf_hash(&self.to_bytes())
+    }
+
+    /// Checks the signatures that it carries; whether they are of the right keys is the settler's to check. One or two
+    /// signature checks for a top-up, batch, verdict or change, none for the others.
+    pub fn verify(&self) -> Result<(), BadSignature> {
+        match self {
+            Self::TopUp(top_up) => top_up.verify(),
+            Self::Batch(batch) => batch.verify(),
+            Self::Audit { outcome: AuditOutcome::Verdict(verdict), .. } => verdict.verify(),
+            Self::Parameters(change) => change.verify(),
+            Self::Genesis(_) | Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) => Ok(()),
+        }
     }
 
     /// Canonical bytes: a tag, then the record.

@@ -1,9 +1,10 @@
-//! The machines: gateway, node, settler. Thin combinations of scheduling, trust and ledger; the same code runs live and
+//! The machines: gateway, node, settler, and the follower that checks a log. Thin combinations of scheduling, trust and ledger; the same code runs live and
 //! in simulation.
 #![no_std]
 
 extern crate alloc;
 
+pub mod follower;
 pub mod gateway;
 pub mod node;
 pub mod order;

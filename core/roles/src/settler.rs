@@ -136,7 +136,7 @@ impl Settler {
             Some(bytes) => Self::from_bytes(bytes)?,
             None => Self::begin(&records.next().ok_or(Fault::Genesis)?)?,
         };
-        records.try_for_each(|record| settler.apply(&record))?;
+        records.try_for_each(|record| settler.apply(&record).map(drop))?;
         if settler.arriving.is_empty() { Ok(settler) } else { Err(settler.no_batch()) }
     }
 
@@ -153,9 +153,9 @@ impl Settler {
         }
     }
 
-    /// Takes the next record of a log. Signatures of nodes and gateway are the log's reader's to check; an audit that
-    /// settles nothing changes nothing.
-    pub fn apply(&mut self, record: &Record) -> Result<(), Fault> {
+    /// Takes the next record of a log; a close gives what it settled. Signatures of nodes and gateway are the log's
+    /// reader's to check; an audit that settles nothing changes nothing.
+    pub fn apply(&mut self, record: &Record) -> Result<Option<Summary>, Fault> {
         if !self.arriving.is_empty() && !matches!(record, Record::Receipt(_) | Record::Batch(_)) {
             return Err(self.no_batch());
         }
@@ -167,12 +167,10 @@ impl Settler {
             Record::Audit { subject, outcome } => {
                 self.audit(*subject, outcome);
             }
-            Record::Close(close) => {
-                self.repeat(close)?;
-            }
+            Record::Close(close) => return self.repeat(close).map(Some),
             Record::Parameters(change) => self.change(change)?,
         }
-        Ok(())
+        Ok(None)
     }
 
     fn apply_batch(&mut self, batch: &CountersignedBatch) -> Result<(), Fault> {
@@ -364,8 +362,8 @@ impl Settler {
         &self.refused
     }
 
-    /// Takes a close as it stands in a log, and checks the state that it claims.
-    pub fn repeat(&mut self, close: &Close) -> Result<Summary, Fault> {
+    // A close as it stands in a log: the state must be the one that it claims.
+    fn repeat(&mut self, close: &Close) -> Result<Summary, Fault> {
         let open = self.epoch();
         if close.epoch != open {
             return Err(Fault::Close { epoch: close.epoch, open });

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ol_protocol::sampler::Sampling;
+use ol_protocol::tile::Tile;
 use ol_protocol::{Digest, MicroCredits, Micros, Price, TaskId, TenantId};
 use tokio::sync::mpsc;
 
@@ -231,6 +233,15 @@ pub struct ResponseDigest {
     pub complete: bool,
 }
 
+/// A file of the public log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFile {
+    /// The latest checkpoint.
+    Checkpoint,
+    /// A tile under it.
+    Tile(Tile),
+}
+
 /// The network behind the HTTP side.
 pub trait Backend: Send + Sync + 'static {
     /// Takes on a task, or says why not. Dropping the future withdraws it.
@@ -250,6 +261,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Its metrics as Prometheus text.
     fn metrics(&self) -> String;
+
+    /// A file of the log, if there is such a one under the latest checkpoint.
+    fn log(&self, file: LogFile) -> impl Future<Output = Result<Option<Bytes>, Refusal>> + Send;
 
     /// Called once for every task taken on, when its response has ended or its client has left. Must not block.
     fn closed(&self, task: TaskId, response: ResponseDigest);

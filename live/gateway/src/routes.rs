@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -14,12 +14,13 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use ol_protocol::TaskId;
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::tile::Tile;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::answer::{self, Head, ModelObject};
-use crate::backend::{Backend, Payload, ReceiptState, Submission};
+use crate::backend::{Backend, LogFile, Payload, ReceiptState, Submission};
 use crate::body::{self, BodyLimits};
 use crate::deliver::{self, Vectors, Whole};
 use crate::idempotency::{Answers, Claim, KEY_CHARS_MAX, Kept, Slot};
@@ -59,6 +60,7 @@ pub(crate) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/v1/completions", post(|State(app), request| work::<B>(app, Api::Text, request)))
         .route("/v1/embeddings", post(|State(app), request| work::<B>(app, Api::Embeddings, request)))
         .route("/v1/receipts/{id}", get(receipt::<B>))
+        .route("/log/{*file}", get(log::<B>))
         .route("/health", get(health::<B>))
         .route("/metrics", get(metrics::<B>))
         .fallback(async |request: Request| refuse(request, no_such_path()).await)
@@ -97,6 +99,7 @@ fn route_of(path: &str) -> &'static str {
         "/health" => "/health",
         "/metrics" => "/metrics",
         _ if path.starts_with("/v1/models/") => "/v1/models/{id}",
+        _ if path.starts_with("/log/") => "/log/{file}",
         _ if path.starts_with("/v1/receipts/") => "/v1/receipts/{id}",
         _ => "other",
     }
@@ -114,7 +117,7 @@ async fn observe<B: Backend>(State(app): Shared<B>, request: Request, next: Next
     let receipt = response.headers().get("x-openledger-receipt").and_then(|id| id.to_str().ok()).unwrap_or("");
     let header_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id_text = request_id.to_str().unwrap_or("");
-    if matches!(route, "/health" | "/metrics") {
+    if matches!(route, "/health" | "/metrics" | "/log/{file}") {
         tracing::debug!(%method, route, status, header_us, "answered");
     } else {
         tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
@@ -208,6 +211,22 @@ async fn receipt<B: Backend>(
         }
     };
     Ok(json_response(StatusCode::OK, answer::json(&state)))
+}
+
+// Of C2SP tlog-tiles. What is under a checkpoint never changes; a tile that is not full is soon of no use.
+async fn log<B: Backend>(State(app): Shared<B>, Path(path): Path<String>) -> Result<Response, Refusal> {
+    let none = || Refusal::new(Kind::NoSuchPath, "the log has no such file under its latest checkpoint");
+    let file = match path.as_str() {
+        "checkpoint" => LogFile::Checkpoint,
+        path => LogFile::Tile(Tile::parse(path).ok_or_else(none)?),
+    };
+    let (kind, keep) = match file {
+        LogFile::Checkpoint => ("text/plain; charset=utf-8", "no-cache"),
+        LogFile::Tile(tile) if tile.is_full() => ("application/octet-stream", "public, max-age=31536000, immutable"),
+        LogFile::Tile(_) => ("application/octet-stream", "public, max-age=3600"),
+    };
+    let bytes = app.backend.log(file).await?.ok_or_else(none)?;
+    Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, keep)], bytes).into_response())
 }
 
 async fn health<B: Backend>(State(app): Shared<B>) -> Response {

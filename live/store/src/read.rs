@@ -137,6 +137,19 @@ impl Read for SqliteReader {
         tree::inclusion(index, size, &mut |subtree| self.hash(subtree)).map(Some)
     }
 
+    fn hashes(&self, level: u32, positions: Range<u64>) -> Result<Option<Vec<Digest>>, Error> {
+        let bound = |position: u64| i64::try_from(position).unwrap_or(i64::MAX);
+        let (from, to) = (bound(positions.start), bound(positions.end));
+        let read = |row: &Row<'_>| row.get(0).map(Digest);
+        let leaves = "SELECT leaf FROM records WHERE position >= ?1 AND position < ?2 ORDER BY position";
+        let inner = "SELECT hash FROM nodes WHERE level = ?3 AND position >= ?1 AND position < ?2 ORDER BY position";
+        let found = match level {
+            0 => self.all(leaves, [from, to], read)?,
+            _ => self.all(inner, (from, to, level), read)?,
+        };
+        Ok((found.len() as u64 == positions.end.saturating_sub(positions.start)).then_some(found))
+    }
+
     fn task(&self, task: TaskId) -> Result<TaskRecords, Error> {
         let sql = "SELECT position, batch FROM task_records WHERE task = ?1 ORDER BY position";
         let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Option<i64>>(1)?));

@@ -156,6 +156,10 @@ pub trait Read: Send {
     /// The inclusion proof of a record in the first `size`, lowest sibling first; `None` unless `index < size` and there
     /// are as many. `O(log n)`.
     fn inclusion(&self, index: u64, size: u64) -> Result<Option<Vec<Digest>>, Error>;
+    /// Hashes of complete subtrees of `1 << level` records, by position on the level; `None` if one of them is not there.
+    /// Kept are the levels 0, 4, 8 and so on.
+    fn hashes(&self, level: u32, positions: Range<u64>) -> Result<Option<Vec<Digest>>, Error>;
+
     /// Receipts and audits of a task.
     fn task(&self, task: TaskId) -> Result<TaskRecords, Error>;
     /// A node's batch of a number, to acknowledge it again when it comes again.

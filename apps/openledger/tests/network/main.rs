@@ -9,5 +9,6 @@ mod http;
 mod operators;
 mod process;
 mod processes;
+mod public_log;
 mod receipts;
 mod up;

@@ -4,12 +4,14 @@ use super::document;
 use super::hands::{Message, New};
 use crate::Backend;
 use crate::backend::{
-    Generate, Health, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work,
+    Generate, Health, LogFile, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work,
 };
 use crate::keys::{ApiKeys, Tenant};
 use crate::refusal::{Kind, Refusal};
+use bytes::Bytes;
 use ol_net::frame;
 use ol_protocol::digest::{Domain, salted};
+use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, TokenCount, VariantId, seed};
@@ -259,6 +261,19 @@ impl Backend for Handle {
         lock(&self.shared.metrics).clone()
     }
 
+    async fn log(&self, file: LogFile) -> Result<Option<Bytes>, Refusal> {
+        let shared = self.shared.clone();
+        let read = move || log_file(lock(&shared.reader).as_ref(), file);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot read the log");
+                Err(Refusal::new(Kind::Internal, "the log can't be read now"))
+            }
+            Err(_) => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
+        }
+    }
+
     fn closed(&self, task: TaskId, response: ResponseDigest) {
         let inbox = self.inbox.clone();
         let message = Message::Responded { task, digest: response.digest, complete: response.complete };
@@ -331,4 +346,29 @@ fn node_payload(payload: Payload, generate: Option<Generate>, max_tokens: u32) -
         (Payload::Embed(texts), _) => frame::Payload::Embed { texts },
         (Payload::Chat(_) | Payload::Text(_), None) => frame::Payload::Embed { texts: Vec::new() },
     }
+}
+
+fn log_file(reader: &dyn Read, file: LogFile) -> Result<Option<Bytes>, ol_store::Error> {
+    let Some(note) = reader.latest_checkpoint()? else { return Ok(None) };
+    let tile = match file {
+        LogFile::Checkpoint => return Ok(Some(note.text.into())),
+        LogFile::Tile(tile) => tile,
+    };
+    if !tile.is_within(note.size) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    match tile.content {
+        Content::Hashes { .. } => {
+            let Some(hashes) = reader.hashes(tile.tree_level(), tile.positions())? else { return Ok(None) };
+            hashes.iter().for_each(|hash| bytes.extend_from_slice(&hash.0));
+        }
+        Content::Entries => {
+            for record in reader.page(tile.positions())? {
+                let record = record.to_bytes();
+                push_entry(&mut bytes, &record).expect("the longest record has 459 bytes");
+            }
+        }
+    }
+    Ok(Some(bytes.into()))
 }

@@ -1,12 +1,13 @@
 //! A network that follows a script: the model's name says what happens.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ol_gateway::backend::{
-    Finished, Generate, Health, ModelInfo, Payload, Reason, ReceiptState, Reply, ResponseDigest, Running, Submission,
-    TokenLogProb, Work,
+    Finished, Generate, Health, LogFile, ModelInfo, Payload, Reason, ReceiptState, Reply, ResponseDigest, Running,
+    Submission, TokenLogProb, Work,
 };
 use ol_gateway::{ApiKey, ApiKeys, Backend, Kind, Refusal, Tenant};
 use ol_protocol::digest::{Domain, digest};
@@ -209,6 +210,10 @@ impl Backend for Scripted {
 
     fn metrics(&self) -> String {
         "# TYPE scripted gauge\nscripted 1\n".into()
+    }
+
+    async fn log(&self, file: LogFile) -> Result<Option<Bytes>, Refusal> {
+        Ok((file == LogFile::Checkpoint).then(|| Bytes::from_static(b"a checkpoint")))
     }
 
     fn closed(&self, task: TaskId, response: ResponseDigest) {

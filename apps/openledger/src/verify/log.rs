@@ -1,0 +1,176 @@
+//! `openledger verify --log`: a gateway's whole log from its tiles, with nothing else at hand.
+
+use super::source::Source;
+use crate::logging::say;
+use anyhow::{Context as _, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use ol_protocol::checkpoint::Checkpoint;
+use ol_protocol::merkle::leaf_hash;
+use ol_protocol::tile::{Content, TILE_WIDTH, Tile, entries, hashes, parent};
+use ol_protocol::{Digest, Epoch, NetworkId};
+use ol_roles::follower::Follower;
+use std::path::Path;
+
+/// Checks a log and says what was checked; an error says what is wrong.
+pub(super) async fn check(
+    source: &Source,
+    network: Option<NetworkId>,
+    epoch: Option<Epoch>,
+    since: Option<&Path>,
+) -> anyhow::Result<()> {
+    let note = String::from_utf8(source.get("checkpoint").await?.to_vec()).context("the checkpoint is not text")?;
+    let size = claimed_size(&note)?;
+    let mut reading = Reading::begin(source, size).await?;
+    let here = reading.follower.network();
+    if let Some(network) = network {
+        ensure!(network == here, "this is the log of network {here}, not of {network}");
+    }
+    let open = |note: &str| Checkpoint::open(note, here, reading.follower.settler().genesis().gateway.0);
+    let checkpoint = open(&note).context("the checkpoint")?;
+    let older = match since {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let older = open(&text).with_context(|| path.display().to_string())?;
+            let (from, to) = (older.epoch, checkpoint.epoch);
+            ensure!(from <= to, "the log's checkpoint is of epoch {to}, older than that of epoch {from} given");
+            Some(older)
+        }
+        None => None,
+    };
+    if let Some(epoch) = epoch.filter(|epoch| *epoch > checkpoint.epoch) {
+        bail!("epoch {epoch} is not under the log's checkpoint yet, the last that is there is {}", checkpoint.epoch);
+    }
+    reading.run(source, older.as_ref(), epoch).await?;
+    let follower = &reading.follower;
+    if epoch.is_none() {
+        follower.check_checkpoint(&checkpoint)?;
+    }
+    tell(&reading, &checkpoint, older.as_ref(), network.is_some());
+    Ok(())
+}
+
+// The size has to be known before the genesis can be read, and the genesis before the signature can be checked.
+fn claimed_size(note: &str) -> anyhow::Result<u64> {
+    let size = note.lines().nth(1).and_then(|line| line.parse().ok());
+    size.filter(|size| *size > 0).context("the checkpoint states no number of records")
+}
+
+struct Reading {
+    follower: Follower,
+    size: u64,
+    // Hashes of the last, open tile of each level, the leaves' first.
+    edge: Vec<Vec<Digest>>,
+    tiles: u64,
+    bar: ProgressBar,
+}
+
+impl Reading {
+    async fn begin(source: &Source, size: u64) -> anyhow::Result<Self> {
+        let first = Tile::all(Content::Entries, size).next().context("an empty log")?;
+        let bytes = source.get(&first.path()).await?;
+        let records = entries(&bytes, first.width).with_context(|| format!("{} is damaged", first.path()))?;
+        let genesis = records.first().context("an empty log")?;
+        let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records {elapsed} (left: {eta})")?;
+        let bar = ProgressBar::new(size).with_style(style);
+        let mut reading = Self { follower: Follower::begin(genesis)?, size, edge: Vec::new(), tiles: 0, bar };
+        reading.push(source, 0, leaf_hash(genesis)).await?;
+        Ok(reading)
+    }
+
+    // Up to the end, or the close of an epoch.
+    async fn run(&mut self, source: &Source, older: Option<&Checkpoint>, epoch: Option<Epoch>) -> anyhow::Result<()> {
+        for tile in Tile::all(Content::Entries, self.size) {
+            let bytes = source.get(&tile.path()).await?;
+            let records = entries(&bytes, tile.width).with_context(|| format!("{} is damaged", tile.path()))?;
+            // The genesis was taken to begin with.
+            for record in records.into_iter().skip(usize::from(tile.index == 0)) {
+                let summary = self.follower.take(record)?;
+                self.push(source, 0, leaf_hash(record)).await?;
+                if let Some(older) = older.filter(|older| older.size == self.follower.size()) {
+                    self.follower.check_checkpoint(older).context("the older checkpoint")?;
+                }
+                let Some(summary) = summary else { continue };
+                if Some(summary.epoch) == epoch {
+                    self.bar.finish_and_clear();
+                    let charged = crate::inspect::credits(i128::from(summary.charged.0));
+                    let state = self.follower.settler().digest();
+                    say(format!("epoch {}: {} receipts for {charged} credits", summary.epoch, summary.settled));
+                    say(format!("state {state} under the root {}", self.follower.root()));
+                    return Ok(());
+                }
+            }
+            self.bar.set_position(self.follower.size());
+        }
+        for level in 0..self.edge.len() {
+            let open = std::mem::take(&mut self.edge[level]);
+            if !open.is_empty() {
+                self.compare(source, level, &open).await?;
+            }
+        }
+        self.bar.finish_and_clear();
+        if let Some(older) = older {
+            ensure!(older.size <= self.size, "the log has {} records, fewer than the older checkpoint", self.size);
+        }
+        Ok(())
+    }
+
+    // Adds a hash to a level; a full tile is compared with the log's own and hashes to one of the level above.
+    async fn push(&mut self, source: &Source, leaf_level: usize, leaf: Digest) -> anyhow::Result<()> {
+        let (mut level, mut hash) = (leaf_level, leaf);
+        loop {
+            if self.edge.len() == level {
+                self.edge.push(Vec::new());
+            }
+            self.edge[level].push(hash);
+            if (self.edge[level].len() as u64) < TILE_WIDTH {
+                return Ok(());
+            }
+            let full = std::mem::take(&mut self.edge[level]);
+            self.compare(source, level, &full).await?;
+            hash = parent(&full);
+            level += 1;
+        }
+    }
+
+    async fn compare(&mut self, source: &Source, level: usize, expected: &[Digest]) -> anyhow::Result<()> {
+        let content = Content::Hashes { level: u8::try_from(level)? };
+        let before = self.follower.size().saturating_sub(1) >> (8 * level);
+        let tile = Tile { content, index: before / TILE_WIDTH, width: u16::try_from(expected.len())? };
+        let bytes = source.get(&tile.path()).await?;
+        let same = hashes(&bytes, tile.width).is_some_and(|found| found == expected);
+        ensure!(same, "{} does not hold the hashes of the records under it", tile.path());
+        self.tiles += 1;
+        Ok(())
+    }
+}
+
+fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, is_known: bool) {
+    let (follower, counts) = (&reading.follower, reading.follower.counts());
+    let (network, gateway) = (follower.network(), follower.settler().genesis().gateway);
+    say(format!("ok      gateway {} signed the checkpoint of epoch {}", gateway.short(), checkpoint.epoch));
+    if follower.size() == checkpoint.size {
+        say(format!(
+            "ok      its root is over these {} records, and so are {} tiles of hashes",
+            follower.size(),
+            reading.tiles
+        ));
+    } else {
+        say(format!("ok      {} records up to that epoch were read, of {}", follower.size(), checkpoint.size));
+    }
+    say(format!(
+        "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters",
+        counts.batches, counts.audits, counts.top_ups, counts.changes
+    ));
+    say(format!("ok      {} receipts, each under its batch's two roots", counts.receipts));
+    say(format!(
+        "ok      {} epochs settle to the states that the log says, by secrets sealed before them",
+        counts.closes
+    ));
+    if let Some(older) = older.filter(|older| older.size <= follower.size()) {
+        say(format!("ok      the log goes on from the checkpoint of epoch {} that you kept", older.epoch));
+    }
+    if !is_known {
+        say(format!("open    whether {network} is your network: name yours with --network"));
+    }
+    say("the log holds");
+}
