@@ -1,5 +1,6 @@
 //! `openledger ledger`: what a gateway's log says.
 
+use crate::export::{self, ExportArgs, PayoutArgs};
 use crate::logging::say;
 use crate::{config::Role, flags};
 use anyhow::Context as _;
@@ -30,6 +31,20 @@ enum What {
         #[arg(long, value_name = "NUMBER", default_value_t = 50)]
         last: usize,
     },
+    /// What was paid out, for a payments provider.
+    Payouts {
+        #[command(flatten)]
+        common: flags::Common,
+        #[command(flatten)]
+        args: PayoutArgs,
+    },
+    /// All receipts, as comma-separated values.
+    Export {
+        #[command(flatten)]
+        common: flags::Common,
+        #[command(flatten)]
+        args: ExportArgs,
+    },
     /// Check every record, proof and signature of the log, and the books.
     Fsck(flags::Common),
 }
@@ -40,6 +55,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Balances(common) => balances(&open(common)?),
         What::Epochs(common) => epochs(&open(common)?),
         What::Receipts { common, last } => receipts(&open(common)?, *last),
+        What::Payouts { common, args } => export::payouts(&open(common)?, args),
+        What::Export { common, args } => export::export(&open(common)?, args),
         What::Fsck(common) => fsck(&open(common)?),
     }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod client;
 mod config;
 mod cpu;
+mod export;
 mod fetch;
 mod flags;
 mod gateway;

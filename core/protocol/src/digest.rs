@@ -35,6 +35,8 @@ pub enum Domain {
     TopUp,
     /// A change of parameters.
     Parameters,
+    /// The id of a payout.
+    Payout,
     /// The root over a batch of commitments.
     Batch,
     /// A gateway's countersignature of a batch.
@@ -71,6 +73,7 @@ impl Domain {
             Self::Certificate => b"openledger/1/certificate\0",
             Self::TopUp => b"openledger/1/top-up\0",
             Self::Parameters => b"openledger/1/parameters\0",
+            Self::Payout => b"openledger/1/payout\0",
             Self::Batch => b"openledger/1/batch\0",
             Self::Countersignature => b"openledger/1/countersignature\0",
             Self::Verdict => b"openledger/1/verdict\0",

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cheats;
+mod exports;
 mod failures;
 mod hostile;
 mod http;
