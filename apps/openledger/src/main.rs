@@ -1,6 +1,7 @@
 //! One binary: a whole network in one process, its parts as separate processes, and the tools to look at it.
 
 mod bench;
+mod claims;
 mod client;
 mod config;
 mod cpu;

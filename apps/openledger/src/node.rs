@@ -4,7 +4,7 @@ use crate::config::Role;
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{Models, Run};
-use crate::{flags, gateway, logging};
+use crate::{claims, flags, gateway, logging};
 use anyhow::Context as _;
 use ol_engine::Instant;
 use ol_net::frame::Role as LinkRole;
@@ -14,12 +14,18 @@ use ol_protocol::ticket::Ticket;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// A node's folder in its data folder.
+pub(crate) const FOLDER: &str = "node";
+
 /// Start a node and join a gateway.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The ticket that the gateway printed: one line, ol1:HOST:PORT/GATEWAY/NETWORK.
-    #[arg(long, value_name = "TICKET")]
-    join: Ticket,
+    #[arg(long, value_name = "TICKET", required = true)]
+    join: Option<Ticket>,
     /// Answer at once with this many fixed tokens instead of running a model: to measure coordination alone.
     #[arg(long, value_name = "TOKENS", hide = true)]
     instant: Option<u32>,
@@ -33,6 +39,12 @@ pub(crate) struct Args {
     working: flags::Working,
     #[command(flatten)]
     token: flags::Token,
+}
+
+/// What else there is to do for a node.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    Claims(claims::Args),
 }
 
 /// Threads of a node's runtime beside its engine's.
@@ -50,13 +62,17 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Runs `openledger node`.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Other::Claims(claims)) = &args.other {
+        return claims::run(claims);
+    }
+    let join = args.join.context("name the gateway's ticket with --join")?;
     let config = flags::load(Role::Node, &args.common, None, Some(&args.working), Some(&args.token))?;
     logging::start(&config.log, config.log_format)?;
     let data = Home::open(&config.data_dir)?;
-    let network = args.join.network;
+    let network = join.network;
     let (home, identity, role) = match args.referee {
         false => {
-            let home = data.sub("node")?;
+            let home = data.sub(FOLDER)?;
             home.claim("a node")?;
             let identity = home.identity("node", "operator", network)?;
             (home, identity, LinkRole::Worker)
@@ -77,7 +93,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     say(format!("operator {}", identity.certificate.operator));
     runtime()?.block_on(async {
         let mut running = dial::start(ol_node::Config {
-            ticket: args.join,
+            ticket: join,
             key: identity.key,
             certificate: identity.certificate,
             role,

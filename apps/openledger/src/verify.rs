@@ -1,7 +1,7 @@
 //! `openledger verify`: a receipt, offline; or a whole log.
 
-mod log;
-mod source;
+pub(crate) mod log;
+pub(crate) mod source;
 
 use crate::logging::say;
 use anyhow::Context as _;
@@ -45,8 +45,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(log) = &args.log {
         let source = Source::new(log)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let check = log::check(&source, args.network, args.epoch.map(Epoch), args.since.as_deref());
-        return runtime.block_on(check).map(|()| ExitCode::SUCCESS).context("the log does NOT hold");
+        let asked = log::Asked { network: args.network, epoch: args.epoch.map(Epoch), since: args.since.as_deref() };
+        return runtime
+            .block_on(log::check(&source, &asked))
+            .map(|()| ExitCode::SUCCESS)
+            .context("the log does NOT hold");
     }
     let path = args.receipt.as_deref().context("name a receipt, or a log with --log")?;
     let text = read(path)?;

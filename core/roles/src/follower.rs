@@ -98,15 +98,16 @@ impl Follower {
         Ok(Self { settler, network, gateway, tree, counts: Counts::default(), last: None })
     }
 
-    /// Takes the next record; a close gives what it settled. After an error the follower is of no more use.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Summary>, BadRecord> {
+    /// Takes the next record and gives it, with what it settled if it is a close. After an error the follower is of no
+    /// more use.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(Record, Option<Summary>), BadRecord> {
         let index = self.tree.size();
-        let summary = self.check(bytes).map_err(|wrong| BadRecord { index, wrong })?;
+        let taken = self.check(bytes).map_err(|wrong| BadRecord { index, wrong })?;
         self.tree.append(leaf_hash(bytes));
-        Ok(summary)
+        Ok(taken)
     }
 
-    fn check(&mut self, bytes: &[u8]) -> Result<Option<Summary>, Wrong> {
+    fn check(&mut self, bytes: &[u8]) -> Result<(Record, Option<Summary>), Wrong> {
         let record = Record::from_bytes(bytes)?;
         if !self.is_of_here(&record) {
             return Err(Wrong::Foreign);
@@ -125,7 +126,8 @@ impl Follower {
             Record::Genesis(_) => return Err(Fault::Genesis.into()),
         };
         *count += 1;
-        Ok(self.settler.apply(&record)?)
+        let summary = self.settler.apply(&record)?;
+        Ok((record, summary))
     }
 
     fn is_of_here(&self, record: &Record) -> bool {

@@ -5,7 +5,8 @@ use crate::outbox::{self, Handle, Job};
 use ol_drive::Hands;
 use ol_engine::{Engine, Event, Flow, Scores, Token};
 use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
-use ol_protocol::batch::{BatchHeader, SignedBatch};
+use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
+use ol_protocol::bytes::Reader;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{output_root, vectors_root};
 use ol_protocol::key::{SecretKey, Signature};
@@ -135,6 +136,10 @@ impl NodeHands {
                 self.audits.entry(audit.audit).or_insert(audit);
             }
             Down::BatchAck { sequence, countersigned, .. } => {
+                if !self.is_countersigned(sequence, &countersigned) {
+                    // What it signed is the node's only proof. Without it the batch waits, and is sent again.
+                    return tracing::error!(sequence, "the gateway acknowledged a batch with a wrong signature");
+                }
                 self.acks.insert(sequence, countersigned);
                 inputs.push(Input::Acked { sequence });
             }
@@ -357,6 +362,19 @@ impl NodeHands {
         };
         let (task, attempt) = (attempt.task, attempt.attempt);
         self.send(Up::Failed { task, attempt, code, message: message.into(), grant_total: grant });
+    }
+}
+
+impl NodeHands {
+    // Whether the gateway signed just this batch. One that is acknowledged already needs no proof.
+    fn is_countersigned(&self, sequence: u64, countersigned: &[u8]) -> bool {
+        let Some((batch, _)) = self.stored.get(&sequence).and_then(|row| outbox::split(row)) else { return true };
+        let mut reader = Reader::new(countersigned);
+        let (Ok(ours), Ok(theirs)) = (SignedBatch::from_bytes(&batch), CountersignedBatch::read(&mut reader)) else {
+            return false;
+        };
+        let is_ours = (ours.header, ours.signature) == (theirs.header.clone(), theirs.node_signature);
+        is_ours && reader.finish().is_ok() && theirs.verify().is_ok()
     }
 }
 

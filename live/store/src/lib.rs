@@ -20,7 +20,7 @@ mod vault;
 pub use committer::{Committer, Handle};
 pub use error::{Error, Refusal};
 pub use fsck::{Finding, fsck};
-pub use outbox::{ACKED_KEPT, Outbox, Peer};
+pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{PAYLOAD_BYTES_MAX, Payload};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};

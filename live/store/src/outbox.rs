@@ -134,6 +134,46 @@ impl Outbox {
     }
 }
 
+/// A batch that an outbox keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBatch {
+    /// Its number.
+    pub sequence: u64,
+    /// What the gateway signed, once it acknowledged the batch.
+    pub countersigned: Option<Vec<u8>>,
+}
+
+/// A look into an outbox that a node may be writing.
+pub struct OutboxReader(Db);
+
+impl core::fmt::Debug for OutboxReader {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "OutboxReader({})", self.0.path.display())
+    }
+}
+
+impl OutboxReader {
+    /// Opens an outbox that exists.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Db::open_read_only(path, &KIND).map(Self)
+    }
+
+    /// Whose outbox it is.
+    pub fn node(&self) -> Result<Option<NodeId>, Error> {
+        Ok(self.0.meta("node")?.and_then(|bytes| bytes.try_into().ok()).map(NodeId))
+    }
+
+    /// The batches for a network that are kept, by number.
+    pub fn batches(&self, network: NetworkId) -> Result<Vec<KeptBatch>, Error> {
+        let sql = "SELECT sequence, acked FROM batches WHERE network = ?1 ORDER BY sequence";
+        let mut statement = self.0.prepare(sql)?;
+        let rows = statement.query_map([network.0], |row| {
+            Ok(KeptBatch { sequence: row.get::<_, i64>(0)?.cast_unsigned(), countersigned: row.get(1)? })
+        });
+        rows.and_then(Iterator::collect).map_err(|cause| self.0.failed(cause))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +226,21 @@ mod tests {
         assert!(outbox.ack(PEER, 0, b"signed").expect("written"));
         assert!(!outbox.ack(PEER, 0, b"again").expect("nothing waits"));
         assert_eq!(outbox.acked(PEER, 0).expect("read"), Some(b"signed".to_vec()));
+    }
+
+    #[test]
+    fn a_reader_sees_what_is_kept_while_the_outbox_is_open() {
+        let folder = folder();
+        let mut outbox = opened(&folder);
+        outbox.put(PEER, 0, b"first", &[]).expect("written");
+        outbox.put(PEER, 1, b"second", &[]).expect("written");
+        outbox.ack(PEER, 0, b"signed").expect("written");
+        let reader = OutboxReader::open(&folder.path().join("outbox.db")).expect("opened");
+        let signed = KeptBatch { sequence: 0, countersigned: Some(b"signed".to_vec()) };
+        let waiting = KeptBatch { sequence: 1, countersigned: None };
+        assert_eq!(reader.batches(PEER.network).expect("read"), [signed, waiting]);
+        assert_eq!(reader.batches(OTHER.network).expect("read"), []);
+        assert_eq!(reader.node().expect("read"), Some(NODE));
     }
 
     #[test]

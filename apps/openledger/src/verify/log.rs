@@ -4,30 +4,58 @@ use super::source::Source;
 use crate::logging::say;
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use ol_ledger::Summary;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::merkle::leaf_hash;
+use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, TILE_WIDTH, Tile, entries, hashes, parent};
 use ol_protocol::{Digest, Epoch, NetworkId};
 use ol_roles::follower::Follower;
 use std::path::Path;
 
+/// What was asked of a log.
+#[derive(Default)]
+pub(crate) struct Asked<'a> {
+    /// The network that it must be of.
+    pub(crate) network: Option<NetworkId>,
+    /// Only up to the close of this epoch.
+    pub(crate) epoch: Option<Epoch>,
+    /// A checkpoint that it must go on from.
+    pub(crate) since: Option<&'a Path>,
+}
+
 /// Checks a log and says what was checked; an error says what is wrong.
-pub(super) async fn check(
+pub(super) async fn check(source: &Source, asked: &Asked<'_>) -> anyhow::Result<()> {
+    let (reading, checkpoint, older) = read(source, asked, |_, _, _| ()).await?;
+    tell(&reading, &checkpoint, older.as_ref(), asked.network.is_some());
+    Ok(())
+}
+
+/// Reads and checks a whole log; shows each record after the genesis, with what it settled if it is a close.
+pub(crate) async fn follow(
     source: &Source,
-    network: Option<NetworkId>,
-    epoch: Option<Epoch>,
-    since: Option<&Path>,
-) -> anyhow::Result<()> {
+    network: NetworkId,
+    seen: impl FnMut(&Follower, &Record, Option<&Summary>),
+) -> anyhow::Result<Checkpoint> {
+    let asked = Asked { network: Some(network), ..Asked::default() };
+    read(source, &asked, seen).await.map(|(_, checkpoint, _)| checkpoint)
+}
+
+async fn read(
+    source: &Source,
+    asked: &Asked<'_>,
+    mut seen: impl FnMut(&Follower, &Record, Option<&Summary>),
+) -> anyhow::Result<(Reading, Checkpoint, Option<Checkpoint>)> {
     let note = String::from_utf8(source.get("checkpoint").await?.to_vec()).context("the checkpoint is not text")?;
     let size = claimed_size(&note)?;
     let mut reading = Reading::begin(source, size).await?;
     let here = reading.follower.network();
-    if let Some(network) = network {
+    if let Some(network) = asked.network {
         ensure!(network == here, "this is the log of network {here}, not of {network}");
     }
     let open = |note: &str| Checkpoint::open(note, here, reading.follower.settler().genesis().gateway.0);
     let checkpoint = open(&note).context("the checkpoint")?;
-    let older = match since {
+    let older = match asked.since {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             let older = open(&text).with_context(|| path.display().to_string())?;
@@ -37,16 +65,14 @@ pub(super) async fn check(
         }
         None => None,
     };
-    if let Some(epoch) = epoch.filter(|epoch| *epoch > checkpoint.epoch) {
+    if let Some(epoch) = asked.epoch.filter(|epoch| *epoch > checkpoint.epoch) {
         bail!("epoch {epoch} is not under the log's checkpoint yet, the last that is there is {}", checkpoint.epoch);
     }
-    reading.run(source, older.as_ref(), epoch).await?;
-    let follower = &reading.follower;
-    if epoch.is_none() {
-        follower.check_checkpoint(&checkpoint)?;
+    reading.run(source, older.as_ref(), asked.epoch, &mut seen).await?;
+    if asked.epoch.is_none() {
+        reading.follower.check_checkpoint(&checkpoint)?;
     }
-    tell(&reading, &checkpoint, older.as_ref(), network.is_some());
-    Ok(())
+    Ok((reading, checkpoint, older))
 }
 
 // The size has to be known before the genesis can be read, and the genesis before the signature can be checked.
@@ -78,13 +104,20 @@ impl Reading {
     }
 
     // Up to the end, or the close of an epoch.
-    async fn run(&mut self, source: &Source, older: Option<&Checkpoint>, epoch: Option<Epoch>) -> anyhow::Result<()> {
+    async fn run(
+        &mut self,
+        source: &Source,
+        older: Option<&Checkpoint>,
+        epoch: Option<Epoch>,
+        seen: &mut impl FnMut(&Follower, &Record, Option<&Summary>),
+    ) -> anyhow::Result<()> {
         for tile in Tile::all(Content::Entries, self.size) {
             let bytes = source.get(&tile.path()).await?;
             let records = entries(&bytes, tile.width).with_context(|| format!("{} is damaged", tile.path()))?;
             // The genesis was taken to begin with.
             for record in records.into_iter().skip(usize::from(tile.index == 0)) {
-                let summary = self.follower.take(record)?;
+                let (taken, summary) = self.follower.take(record)?;
+                seen(&self.follower, &taken, summary.as_ref());
                 self.push(source, 0, leaf_hash(record)).await?;
                 if let Some(older) = older.filter(|older| older.size == self.follower.size()) {
                     self.follower.check_checkpoint(older).context("the older checkpoint")?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: u64 = 256 * (2 + 65_535);
 
 /// A log's place.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// On this machine, as files.
     Folder(PathBuf),
     /// At a gateway, or wherever its files were copied to.
@@ -18,7 +18,7 @@ pub(super) enum Source {
 
 impl Source {
     /// From what a person writes.
-    pub(super) fn new(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(text: &str) -> anyhow::Result<Self> {
         if text.starts_with("http://") {
             return Ok(Self::Address(Client::to(text.trim_end_matches('/'))));
         }
@@ -29,7 +29,7 @@ impl Source {
     }
 
     /// A file of the log.
-    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Bytes> {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(path);

@@ -180,6 +180,35 @@ fn a_log_with_a_file_that_is_changed_cut_or_gone_does_not_hold() {
 }
 
 #[test]
+fn a_node_finds_what_the_gateway_signed_for_it_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::new(folder.path());
+    let answers = [1, 2, 3].map(|seed| log.gateway.api().chat(&chat("hello", 4, seed)).good());
+    for answer in answers {
+        let receipt = answer["openledger"]["receipt"].as_str().unwrap().to_owned();
+        log.gateway.api().receipt_when(&receipt, |it| it["attempts"][0]["log"].is_object());
+    }
+    let ticket: Ticket = log.gateway.ticket.parse().unwrap();
+    let (network, url) = (ticket.network.to_string(), format!("http://{}/log", log.gateway.address));
+    let data = folder.path().join("node");
+    let data = data.to_str().unwrap();
+    let claims =
+        |source: &str, network: &str| run(&["node", "claims", source, "--network", network, "--data-dir", data]);
+    let ended = eventually("all acknowledgements", || {
+        let ended = claims(&url, &network);
+        assert!(ended.status.success(), "{}", ended.err);
+        (!ended.out.contains("open ")).then_some(ended)
+    });
+    assert!(ended.out.contains("are in the log as it signed them"), "{}", ended.out);
+    assert!(ended.out.contains("3 receipts of this node in the log"), "{}", ended.out);
+    // Another network's log says nothing about this one.
+    let other = claims(&url, &"ab".repeat(32));
+    assert!(other.complaint().contains("not of abab"), "{}", other.err);
+    let nowhere = claims("http://127.0.0.1:1/log", &network);
+    assert!(nowhere.complaint().contains("cannot fetch checkpoint"), "{}", nowhere.err);
+}
+
+#[test]
 fn what_is_not_in_the_log_is_not_found() {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::new(folder.path());
