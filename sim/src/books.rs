@@ -3,6 +3,7 @@
 
 use crate::config::Broken;
 use ol_ledger::{Account, Ledger};
+use ol_protocol::commitment::Finish;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{Parameters, Split};
 use ol_protocol::receipt::Receipt;
@@ -47,7 +48,7 @@ struct Lot {
 
 /// The other books.
 #[derive(Debug)]
-pub(crate) struct Books {
+pub struct Books {
     genesis: Genesis,
     rules: Parameters,
     later: Vec<(Epoch, Parameters)>,
@@ -55,10 +56,12 @@ pub(crate) struct Books {
     nodes: BTreeMap<(NodeId, VariantId), Known>,
     paid_receipts: BTreeMap<NodeId, u64>,
     arriving: Vec<Receipt>,
-    // Of the open epoch, in order; then those that are charged and wait for their audit.
-    fresh: Vec<Item>,
-    held: Vec<Item>,
+    // Receipts that are not settled; those of the open epoch in their order.
+    items: BTreeMap<AttemptId, Item>,
+    fresh: Vec<AttemptId>,
     ever: BTreeSet<AttemptId>,
+    // Commitments of earlier epochs earn nothing.
+    oldest: u64,
     lots: Vec<Lot>,
 }
 
@@ -67,7 +70,8 @@ fn id(receipt: &Receipt) -> AttemptId {
 }
 
 impl Books {
-    pub(crate) fn new(genesis: &Genesis) -> Self {
+    /// With nothing in them.
+    pub fn new(genesis: &Genesis) -> Self {
         Self {
             genesis: genesis.clone(),
             rules: genesis.parameters,
@@ -76,14 +80,16 @@ impl Books {
             nodes: BTreeMap::new(),
             paid_receipts: BTreeMap::new(),
             arriving: Vec::new(),
+            items: BTreeMap::new(),
             fresh: Vec::new(),
-            held: Vec::new(),
             ever: BTreeSet::new(),
+            oldest: 0,
             lots: Vec::new(),
         }
     }
 
-    pub(crate) fn take(&mut self, record: &Record) {
+    /// Takes the next record of the log.
+    pub fn take(&mut self, record: &Record) {
         match record {
             Record::Genesis(_) => {}
             Record::TopUp(top_up) => {
@@ -115,10 +121,12 @@ impl Books {
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
         let always = known.suspect || known.receipts < u64::from(self.rules.audit.newcomer_tasks);
         known.receipts += 1;
-        if !self.fresh.iter().chain(&self.held).any(|item| id(&item.receipt) == id(&receipt)) {
+        let id = id(&receipt);
+        if !self.items.contains_key(&id) {
             let split = self.rules.split;
             let (found, cleared, praised_by, blamed_by) = (None, false, None, None);
-            self.fresh.push(Item { receipt, root, leaf, always, found, cleared, praised_by, blamed_by, split });
+            self.items.insert(id, Item { receipt, root, leaf, always, found, cleared, praised_by, blamed_by, split });
+            self.fresh.push(id);
         }
     }
 
@@ -128,8 +136,17 @@ impl Books {
             AuditOutcome::Unauditable { .. } => None,
         };
         let rule = self.rules.audit;
-        let item = self.fresh.iter_mut().chain(&mut self.held).find(|item| id(&item.receipt) == subject);
-        let Some(item) = item.filter(|item| !item.cleared) else { return };
+        let referee = self.genesis.referee;
+        let Some(item) = self.items.get_mut(&subject).filter(|item| !item.cleared) else { return };
+        // A verdict over something else, or in the referee's name by another, is none.
+        let is_over = |verdict: &Verdict| {
+            let of = &item.receipt.commitment;
+            (verdict.network, verdict.variant, verdict.output) == (of.network, of.variant, of.output)
+                && (verdict.level == Level::Referee) == (verdict.auditor == referee)
+        };
+        if against.is_some_and(|verdict| !is_over(verdict)) {
+            return;
+        }
         match against {
             None => item.cleared = true,
             Some(verdict) => {
@@ -150,7 +167,8 @@ impl Books {
 
     fn close(&mut self, close: &Close) {
         let usual = Chance::per_million(self.rules.audit.rate_ppm);
-        for item in std::mem::take(&mut self.fresh) {
+        for id in std::mem::take(&mut self.fresh) {
+            let Some(item) = self.items.remove(&id) else { continue };
             let chance = if item.always { Chance::ALWAYS } else { usual };
             let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, chance);
             let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
@@ -160,20 +178,17 @@ impl Books {
             let sound = price == Some(charge.amount)
                 && charge.prompt_tokens <= commitment.prompt_tokens
                 && charge.output_tokens <= commitment.added_tokens()
-                && commitment.epoch <= close.epoch;
-            let paid = sound && self.balance(&tenant) >= amount && self.ever.insert(id(&item.receipt));
+                && (self.oldest..=close.epoch.0).contains(&commitment.epoch.0);
+            let paid = sound && self.balance(&tenant) >= amount && self.ever.insert(id);
             if paid {
                 self.shift(tenant, Account::Pending, amount);
                 let cleared = item.cleared || !drawn;
                 let found = item.found.filter(|_| drawn);
-                self.held.push(Item { cleared, found, ..item });
+                self.items.insert(id, Item { cleared, found, ..item });
             }
         }
-        let (mut done, held): (Vec<Item>, _) =
-            std::mem::take(&mut self.held).into_iter().partition(|item| item.cleared);
-        self.held = held;
         // Findings count in the order of ids, as a faulty one between good ones begins a node's redemption anew.
-        done.sort_by_key(|item| id(&item.receipt));
+        let done = self.items.extract_if(.., |_, item| item.cleared).map(|(_, item)| item).collect();
         self.settle(done, close.at);
         self.release(close.at);
         self.pay_out();
@@ -181,6 +196,8 @@ impl Books {
         if let Some((_, rules)) = self.later.iter().find(|(from, _)| *from == next) {
             self.rules = *rules;
         }
+        let kept_us = self.rules.escrow.hold.0.max(3_600_000_000);
+        self.oldest = self.oldest.max(next.0.saturating_sub(kept_us.div_ceil(self.genesis.epoch.0)));
     }
 
     fn settle(&mut self, done: Vec<Item>, at: Timestamp) {
@@ -266,7 +283,7 @@ impl Books {
     }
 
     /// Holds these books against the ledger's, account by account.
-    pub(crate) fn compare(&self, ledger: &Ledger) -> Result<(), Broken> {
+    pub fn compare(&self, ledger: &Ledger) -> Result<(), Broken> {
         let theirs: BTreeMap<Account, i128> = ledger.balances().collect();
         let accounts: BTreeSet<&Account> = theirs.keys().chain(self.balances.keys()).collect();
         for account in accounts {
@@ -279,13 +296,16 @@ impl Books {
     }
 }
 
-// What a verdict over the committed output says, for generated text.
+// What a verdict over the committed output says.
 fn is_bad(receipt: &Receipt, verdict: &Verdict, margin_max: u32) -> bool {
     let commitment = &receipt.commitment;
+    let of_vectors = commitment.finish == Finish::Embedded;
     let same = commitment.prompt == verdict.prompt
         && commitment.seed == verdict.seed
         && commitment.prompt_tokens == verdict.prompt_tokens
-        && commitment.added_tokens() == verdict.scored_tokens;
-    let ended = commitment.finish == ol_protocol::commitment::Finish::Cancelled || verdict.finish_fits;
-    !same || !ended || verdict.worst_margin_micro > margin_max
+        && (of_vectors || commitment.added_tokens() == verdict.scored_tokens);
+    let ended = commitment.finish == Finish::Cancelled || verdict.finish_fits;
+    // Of vectors the deviation of a cosine from 1 is measured.
+    let largest = if of_vectors { 1_000 } else { margin_max };
+    !same || !ended || verdict.worst_margin_micro > largest
 }

@@ -17,6 +17,7 @@ mod random;
 mod trace;
 mod world;
 
+pub use books::Books;
 pub use config::{Broken, Config, Report, Violation};
 
 /// Simulates, and checks as it goes.

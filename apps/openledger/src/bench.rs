@@ -4,6 +4,7 @@ mod children;
 mod engine;
 mod floor;
 mod gateway;
+mod ledger;
 mod load;
 mod machine;
 mod margins;
@@ -26,6 +27,8 @@ enum What {
     Gateway(gateway::Args),
     /// What an engine does in a second of processor time.
     Engine(engine::Args),
+    /// What a receipt costs the ledger, stage by stage.
+    Ledger(ledger::Args),
     /// How far from 0 an honest node's margins are when its answers are checked.
     Margins(margins::Args),
 }
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Gateway(args) => gateway::run(args),
         What::Engine(args) => engine::run(args),
+        What::Ledger(args) => ledger::run(args),
         What::Margins(args) => margins::run(args),
     }
 }

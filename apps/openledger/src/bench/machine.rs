@@ -15,6 +15,11 @@ pub(super) fn machine() -> Value {
     })
 }
 
+/// Memory of this process.
+pub(super) fn resident_kib() -> Option<u64> {
+    field("/proc/self/status", "VmRSS").and_then(|text| text.split(' ').next()?.parse().ok())
+}
+
 /// The commit of the working tree that the program is run in, if it is one.
 pub(super) fn commit() -> Option<String> {
     let mut git = Command::new("git");
