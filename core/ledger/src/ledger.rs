@@ -26,7 +26,7 @@ use crate::account::{Account, Book};
 use crate::attempt::{self, Attempt, Finding, Stage};
 use crate::escrow::{Earned, Escrow, LotId};
 use crate::history::History;
-use crate::split::share;
+use crate::split::{Shares, share};
 use crate::summary::{Payout, Summary, Totals, add};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -437,12 +437,19 @@ impl Ledger {
         let mut earned: BTreeMap<(NodeId, OperatorId), Earned> = BTreeMap::new();
         for attempt in finished.values_mut().filter(|attempt| attempt.stage != Stage::Refunded) {
             attempt.stage = Stage::Paid;
-            self.split(attempt, summary);
+            count(&attempt.shares, summary);
             let earned = earned.entry((attempt.node, attempt.operator)).or_default();
             earned.amount = add(earned.amount, attempt.shares.node);
             // Tasks that cost nothing would let a node release its own escrow for nothing.
             earned.tasks += u64::from(attempt.shares.total() > MicroCredits::ZERO);
         }
+        // One posting for all receipts of an account.
+        for ((node, _), earned) in &earned {
+            self.book.post(Account::Pending, Account::Escrow(*node), earned.amount);
+        }
+        self.book.post(Account::Pending, Account::Verification, summary.verification);
+        self.book.post(Account::Pending, Account::Reserve, summary.reserve);
+        self.book.post(Account::Pending, Account::Gateway(self.genesis.gateway), summary.gateway);
         for (auditor, due) in core::mem::take(&mut self.audits) {
             let escrow = Account::Escrow(auditor.node);
             let paid = self.book.post_available(Account::Verification, escrow, due);
@@ -454,22 +461,6 @@ impl Ledger {
         }
         self.escrow.add(summary.epoch, at, &self.parameters.escrow, &earned);
         self.history.add(summary.epoch, finished);
-    }
-
-    fn split(&mut self, attempt: &Attempt, summary: &mut Summary) {
-        let shares = attempt.shares;
-        let to = [
-            (Account::Escrow(attempt.node), shares.node, &mut summary.paid_to_nodes),
-            (Account::Verification, shares.verification, &mut summary.verification),
-            (Account::Reserve, shares.reserve, &mut summary.reserve),
-            (Account::Gateway(self.genesis.gateway), shares.gateway, &mut summary.gateway),
-        ];
-        for (account, share, sum) in to {
-            self.book.post(Account::Pending, account, share);
-            *sum = add(*sum, share);
-        }
-        summary.settled += 1;
-        summary.charged = add(summary.charged, shares.total());
     }
 
     fn release(&mut self, at: Timestamp) -> MicroCredits {
@@ -492,4 +483,14 @@ impl Ledger {
         };
         accounts.into_iter().map(pay).collect()
     }
+}
+
+// Adds a settled receipt's shares to what its epoch comes to.
+fn count(shares: &Shares, summary: &mut Summary) {
+    summary.settled += 1;
+    summary.charged = add(summary.charged, shares.total());
+    summary.paid_to_nodes = add(summary.paid_to_nodes, shares.node);
+    summary.verification = add(summary.verification, shares.verification);
+    summary.reserve = add(summary.reserve, shares.reserve);
+    summary.gateway = add(summary.gateway, shares.gateway);
 }

@@ -74,6 +74,7 @@ struct World {
     gateway: SecretKey,
     nodes: Vec<SecretKey>,
     made: u64,
+    batches: u64,
 }
 
 impl World {
@@ -90,7 +91,7 @@ impl World {
             parameters: Parameters { audit, ..Parameters::DEFAULT },
         };
         let nodes = (0..NODES).map(|n| SecretKey::from_bytes(&[100 + n; 32])).collect();
-        Self { genesis, gateway, nodes, made: 0 }
+        Self { genesis, gateway, nodes, made: 0, batches: 0 }
     }
 
     fn commitment(&self, node: &SecretKey, epoch: Epoch, number: u64) -> Commitment {
@@ -121,7 +122,7 @@ impl World {
 
     // A batch as its node sends it.
     fn batch(&mut self, epoch: Epoch, count: u64) -> Vec<u8> {
-        let turn = self.made / BATCH_MAX as u64;
+        let turn = self.batches;
         let node = &self.nodes[(turn % u64::from(NODES)) as usize];
         let numbers = self.made..self.made + count;
         let commitments: Vec<Commitment> = numbers.map(|number| self.commitment(node, epoch, number)).collect();
@@ -137,6 +138,7 @@ impl World {
         };
         let bytes = SignedBatch::sign(node, header, commitments).to_bytes();
         self.made += count;
+        self.batches += 1;
         bytes
     }
 
@@ -237,7 +239,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for epoch in 0..args.epochs {
         let upto = args.receipts * (epoch + 1) / args.epochs;
         while run.world.made < upto {
-            let count = (upto - run.world.made).min(BATCH_MAX as u64 - run.world.made % BATCH_MAX as u64);
+            let count = (upto - run.world.made).min(BATCH_MAX as u64);
             run.batch(count)?;
             bar.set_position(run.world.made);
         }

@@ -82,8 +82,13 @@ impl Journal {
         self.waiting.push_back(commit);
     }
 
-    /// The last commit pushed ends an epoch.
+    /// The last commit pushed ends an epoch. While the disk can't be written only the newest snapshot is kept: the log
+    /// before it leads to it.
     pub(super) fn close(&mut self, close: Close) {
+        self.waiting
+            .iter_mut()
+            .filter_map(|commit| commit.close.as_mut())
+            .for_each(|older| older.snapshot = Vec::new());
         if let Some(commit) = self.waiting.back_mut() {
             commit.close = Some(close);
         }
@@ -162,7 +167,7 @@ impl Journal {
                 let snapshot = Snapshot { epoch: close.epoch, size: appended.size, bytes: close.snapshot };
                 let job = Job {
                     checkpoint: Some(note),
-                    snapshot: Some(snapshot),
+                    snapshot: Some(snapshot).filter(|snapshot| !snapshot.bytes.is_empty()),
                     expire_before: Some(Timestamp(now.0.saturating_sub(AUDIT_WINDOW.0))),
                     ..Job::default()
                 };
