@@ -4,6 +4,7 @@
 //! go through connections of their own ([`Store::reader`]), which neither wait for the committer nor hold it up; each
 //! is for one thread at a time.
 
+mod admit;
 mod committer;
 mod database;
 mod error;
@@ -11,6 +12,7 @@ mod fsck;
 pub mod keyfile;
 mod outbox;
 mod payload;
+mod place;
 mod read;
 mod sqlite;
 mod store;
@@ -22,6 +24,7 @@ pub use error::{Error, Refusal};
 pub use fsck::{Finding, fsck};
 pub use outbox::{ACKED_KEPT, Outbox, Peer};
 pub use payload::{PAYLOAD_BYTES_MAX, Payload};
+pub use place::{Address, Place};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{
