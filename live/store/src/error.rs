@@ -16,6 +16,31 @@ pub enum Error {
         /// The database.
         place: Place,
     },
+    /// The gateway runs in another process, which has its log.
+    #[error("gateway {gateway} runs in another process on {place}")]
+    Running {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
+    },
+    /// While the connection was lost, another process wrote the log, or an older state of it was put in its place. What
+    /// this one knows is not in it: it must start anew.
+    #[error("the log of gateway {gateway} on {place} is not as this process left it")]
+    Overtaken {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
+    },
+    /// The database holds no log of the gateway.
+    #[error("{place} holds no log of gateway {gateway}")]
+    NoLog {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
+    },
     /// The file holds something else.
     #[error("{place} is not {expected}")]
     NotADatabase {
@@ -141,6 +166,37 @@ pub enum Error {
         /// Why.
         #[source]
         cause: Arc<rusqlite::Error>,
+    },
+    /// An operation on a database server failed. If the connection was lost, the next one makes another.
+    #[error("database operation on {place} failed")]
+    Server {
+        /// The database.
+        place: Place,
+        /// Why.
+        #[source]
+        cause: Arc<tokio_postgres::Error>,
+    },
+    /// A database server does not answer; the connection is given up.
+    #[error("{place} does not answer")]
+    Silent {
+        /// The database.
+        place: Place,
+    },
+    /// The thread of a connection can't be started.
+    #[error("cannot start a thread for {place}")]
+    Thread {
+        /// The database.
+        place: Place,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// A text is not the URL of a PostgreSQL database.
+    #[error("not the URL of a PostgreSQL database")]
+    Url {
+        /// Why.
+        #[source]
+        cause: Arc<tokio_postgres::Error>,
     },
 }
 

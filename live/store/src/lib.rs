@@ -3,6 +3,9 @@
 //! One process writes: a [`Committer`] thread owns the [`Store`] and commits whatever waits in one transaction. Reads
 //! go through connections of their own ([`Store::reader`]), which neither wait for the committer nor hold it up; each
 //! is for one thread at a time.
+//!
+//! A gateway's store is a file of SQLite ([`SqliteStore`]) or a log among others in a PostgreSQL database
+//! ([`PostgresStore`]).
 
 mod admit;
 mod committer;
@@ -13,6 +16,7 @@ pub mod keyfile;
 mod outbox;
 mod payload;
 mod place;
+mod postgres;
 mod read;
 mod sqlite;
 mod store;
@@ -25,6 +29,7 @@ pub use fsck::{Finding, fsck};
 pub use outbox::{ACKED_KEPT, Outbox, Peer};
 pub use payload::{PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
+pub use postgres::{PostgresReader, PostgresStore, Server};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{
