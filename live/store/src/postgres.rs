@@ -166,7 +166,6 @@ impl Log {
     }
 
     fn write(&mut self, session: &Session, vault: &Vault, jobs: &[Job]) -> Result<Vec<Result<Appended, Error>>, Error> {
-        let failed = |cause| session.server().failed(cause);
         let held = Holdings::ask(session, self.number, self.network, jobs)?;
         let mut group = Group::new(self.edge.clone(), self.unheard.clone());
         let mut writes = Writes::new(self.number, vault);
@@ -175,7 +174,7 @@ impl Log {
         if calls.is_empty() {
             session.script("ROLLBACK")?;
             self.unheard = core::mem::take(&mut group.unheard);
-            return group.answers(&[]).map_err(failed);
+            return Ok(group.answers(&[]));
         }
         let mark = claim::new_mark()?;
         calls.push(self.sign(&mark, group.network));
@@ -190,9 +189,9 @@ impl Log {
                 return Err(error);
             }
         };
-        let answers = group.answers(&rows).map_err(failed)?;
-        (self.mark, self.network, self.edge, self.unheard) = (mark, group.network, group.edge, group.unheard);
-        Ok(answers)
+        (self.mark, self.network, self.edge) = (mark, group.network, core::mem::take(&mut group.edge));
+        self.unheard = core::mem::take(&mut group.unheard);
+        Ok(group.answers(&rows))
     }
 
     fn sign(&self, mark: &Mark, network: Option<NetworkId>) -> Call {

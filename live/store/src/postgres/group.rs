@@ -181,20 +181,14 @@ impl Group {
         Ok(Draft { appended, expire })
     }
 
-    /// The answers to the jobs, from those to the statements.
-    pub(super) fn answers(&mut self, rows: &[Vec<Row>]) -> Result<Vec<Result<Appended, Error>>, tokio_postgres::Error> {
-        let count = |place: usize| rows.get(place).and_then(|rows| rows.first()).map(|row| number(row, 0)).transpose();
-        let mut answers = Vec::with_capacity(self.answers.len());
-        for answer in self.answers.drain(..) {
-            answers.push(match answer {
-                Ok(Draft { appended, expire }) => {
-                    let expired = expire.map(count).transpose()?.flatten();
-                    Ok(Appended { expired: expired.unwrap_or(0), ..appended })
-                }
-                Err(refused) => Err(refused),
-            });
-        }
-        Ok(answers)
+    /// The answers to the jobs, from those to the statements. They can't fail: the jobs are in the log.
+    pub(super) fn answers(self, rows: &[Vec<Row>]) -> Vec<Result<Appended, Error>> {
+        let count = |place: usize| number(rows.get(place)?.first()?, 0).ok();
+        let finish = |Draft { appended, expire }| {
+            let expired = expire.and_then(count).unwrap_or(appended.expired);
+            Appended { expired, ..appended }
+        };
+        self.answers.into_iter().map(|answer| answer.map(finish)).collect()
     }
 }
 

@@ -324,10 +324,12 @@ fn the_jobs_of_a_lost_group_are_answered_one_by_one() {
 fn sessions_that_are_ended_at_any_moment_lose_and_double_nothing() {
     let place = Postgres::new();
     let mut store = place.begun();
-    let (jobs, done) = (jobs(300), AtomicBool::new(false));
+    let (noise, jobs, done) = (Noise::new(&Seed([6; 32]), 0), jobs(200), AtomicBool::new(false));
     let answers: Vec<(Appended, u32)> = thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            // Long enough to make a session and commit now and then.
+            for round in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                thread::sleep(Duration::from_millis(u64::from(noise.word(round)) % 100));
                 place.database.end_sessions();
             }
         });
