@@ -59,7 +59,7 @@ impl Db {
     pub(crate) fn open_read_only(path: &Path, kind: &Kind) -> Result<Self, Error> {
         let db = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match db.recognise(kind)? {
-            0 => Err(Error::NotADatabase { path: path.into(), expected: kind.name }),
+            0 => Err(Error::NotADatabase { place: path.into(), expected: kind.name }),
             _ => Ok(db),
         }
     }
@@ -74,7 +74,7 @@ impl Db {
 
     // Which schema it has; 0 for a new file.
     fn recognise(&self, kind: &Kind) -> Result<u32, Error> {
-        let foreign = || Error::NotADatabase { path: self.path.clone(), expected: kind.name };
+        let foreign = || Error::NotADatabase { place: self.path.as_path().into(), expected: kind.name };
         let read = |what: &str| {
             self.connection.pragma_query_value(None, what, |row| row.get::<_, i32>(0)).map_err(|cause| match cause {
                 rusqlite::Error::SqliteFailure(error, _) if error.code == ErrorCode::NotADatabase => foreign(),
@@ -86,7 +86,7 @@ impl Db {
         match (id, found) {
             (0, 0) if read("schema_version")? == 0 => Ok(0),
             (id, _) if id != kind.application_id => Err(foreign()),
-            (_, found) if found > known => Err(Error::Newer { path: self.path.clone(), found, known }),
+            (_, found) if found > known => Err(Error::Newer { place: self.path.as_path().into(), found, known }),
             (_, found) => Ok(found),
         }
     }
@@ -170,7 +170,7 @@ impl Db {
         let vault = Vault::new(&keyfile::load(&key)?);
         match vault.open(b"key_check", &sample) {
             Some(_) => Ok(vault),
-            None => Err(Error::OtherKey { key, path: self.path.clone() }),
+            None => Err(Error::OtherKey { key, place: self.path.as_path().into() }),
         }
     }
 }
@@ -187,7 +187,7 @@ impl Lock {
         let file = File::options().write(true).create(true).truncate(false).open(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.into() }),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { place: path.into() }),
             Err(TryLockError::Error(cause)) => Err(failed(cause)),
         }
     }
@@ -208,7 +208,7 @@ pub(crate) fn int(what: &'static str, value: u64) -> Result<i64, Refusal> {
 
 fn failed(path: &Path, cause: rusqlite::Error) -> Error {
     match cause.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Error::Full { path: path.into() },
-        _ => Error::Database { path: path.into(), cause: Arc::new(cause) },
+        Some(ErrorCode::DiskFull) => Error::Full { place: path.into() },
+        _ => Error::Database { place: path.into(), cause: Arc::new(cause) },
     }
 }

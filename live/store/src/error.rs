@@ -1,6 +1,7 @@
 //! Why the store refuses or fails.
 
 use crate::keyfile;
+use crate::place::Place;
 use ol_protocol::{GatewayId, NetworkId, NodeId, TaskId};
 use std::io;
 use std::path::PathBuf;
@@ -10,72 +11,97 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Another process has the database open.
-    #[error("{path} is in use by another process")]
+    #[error("{place} is in use by another process")]
     Locked {
         /// The database.
-        path: PathBuf,
+        place: Place,
+    },
+    /// The gateway runs in another process, which has its log.
+    #[error("gateway {gateway} runs in another process on {place}")]
+    Running {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
+    },
+    /// While the connection was lost, another process wrote the log, or an older state of it was put in its place. What
+    /// this one knows is not in it: it must start anew.
+    #[error("the log of gateway {gateway} on {place} is not as this process left it")]
+    Overtaken {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
+    },
+    /// The database holds no log of the gateway.
+    #[error("{place} holds no log of gateway {gateway}")]
+    NoLog {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The database.
+        place: Place,
     },
     /// The file holds something else.
-    #[error("{path} is not {expected}")]
+    #[error("{place} is not {expected}")]
     NotADatabase {
         /// The file.
-        path: PathBuf,
+        place: Place,
         /// What it should be.
         expected: &'static str,
     },
     /// A later version of this program wrote it.
-    #[error("{path} has schema {found}, this version knows schemas up to {known}")]
+    #[error("{place} has schema {found}, this version knows schemas up to {known}")]
     Newer {
         /// The database.
-        path: PathBuf,
+        place: Place,
         /// Its schema.
         found: u32,
         /// The newest that is known.
         known: u32,
     },
     /// It holds another network's log.
-    #[error("{path} belongs to network {found}, not to {expected}")]
+    #[error("{place} belongs to network {found}, not to {expected}")]
     OtherNetwork {
         /// The database.
-        path: PathBuf,
+        place: Place,
         /// Whose it is.
         found: NetworkId,
         /// Whose it should be.
         expected: NetworkId,
     },
     /// It holds another gateway's log.
-    #[error("{path} belongs to gateway {found}, not to {expected}")]
+    #[error("{place} belongs to gateway {found}, not to {expected}")]
     OtherGateway {
         /// The database.
-        path: PathBuf,
+        place: Place,
         /// Whose it is.
         found: GatewayId,
         /// Whose it should be.
         expected: GatewayId,
     },
     /// It holds another node's outbox.
-    #[error("{path} belongs to node {found}, not to {expected}")]
+    #[error("{place} belongs to node {found}, not to {expected}")]
     OtherNode {
         /// The database.
-        path: PathBuf,
+        place: Place,
         /// Whose it is.
         found: NodeId,
         /// Whose it should be.
         expected: NodeId,
     },
     /// The key file is not the one that the database was made with.
-    #[error("{key} is not the key that {path} was made with")]
+    #[error("{key} is not the key that {place} was made with")]
     OtherKey {
         /// The key file.
         key: PathBuf,
         /// The database.
-        path: PathBuf,
+        place: Place,
     },
     /// The disk, or the limit set for the database, is full. Nothing was written.
-    #[error("no space left for {path}")]
+    #[error("no space left for {place}")]
     Full {
         /// The database.
-        path: PathBuf,
+        place: Place,
     },
     /// The key file is missing or unfit.
     #[error(transparent)]
@@ -133,13 +159,44 @@ pub enum Error {
         cause: Arc<io::Error>,
     },
     /// A database operation failed.
-    #[error("database operation on {path} failed")]
+    #[error("database operation on {place} failed")]
     Database {
         /// The database.
-        path: PathBuf,
+        place: Place,
         /// Why.
         #[source]
         cause: Arc<rusqlite::Error>,
+    },
+    /// An operation on a database server failed. If the connection was lost, the next one makes another.
+    #[error("database operation on {place} failed")]
+    Server {
+        /// The database.
+        place: Place,
+        /// Why.
+        #[source]
+        cause: Arc<tokio_postgres::Error>,
+    },
+    /// A database server does not answer; the connection is given up.
+    #[error("{place} does not answer")]
+    Silent {
+        /// The database.
+        place: Place,
+    },
+    /// The thread of a connection can't be started.
+    #[error("cannot start a thread for {place}")]
+    Thread {
+        /// The database.
+        place: Place,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// A text is not the URL of a PostgreSQL database.
+    #[error("not the URL of a PostgreSQL database")]
+    Url {
+        /// Why.
+        #[source]
+        cause: Arc<tokio_postgres::Error>,
     },
 }
 

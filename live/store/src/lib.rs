@@ -3,7 +3,11 @@
 //! One process writes: a [`Committer`] thread owns the [`Store`] and commits whatever waits in one transaction. Reads
 //! go through connections of their own ([`Store::reader`]), which neither wait for the committer nor hold it up; each
 //! is for one thread at a time.
+//!
+//! A gateway's store is a file of SQLite ([`SqliteStore`]) or a log among others in a PostgreSQL database
+//! ([`PostgresStore`]).
 
+mod admit;
 mod committer;
 mod database;
 mod error;
@@ -11,6 +15,8 @@ mod fsck;
 pub mod keyfile;
 mod outbox;
 mod payload;
+mod place;
+mod postgres;
 mod read;
 mod sqlite;
 mod store;
@@ -22,6 +28,8 @@ pub use error::{Error, Refusal};
 pub use fsck::{Finding, fsck};
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{PAYLOAD_BYTES_MAX, Payload};
+pub use place::{Address, Place};
+pub use postgres::{PostgresReader, PostgresStore, Server};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{

@@ -54,7 +54,7 @@ impl Outbox {
     /// Opens a node's outbox, or makes it; refuses another node's. `page_count_max` limits its size in pages of 4 KiB.
     pub fn open(path: &Path, node: NodeId, page_count_max: Option<u32>) -> Result<Self, Error> {
         let (db, lock) = Db::open(path, &KIND, page_count_max)?;
-        let other = |found| Error::OtherNode { path: path.into(), found: NodeId(found), expected: node };
+        let other = |found| Error::OtherNode { place: path.into(), found: NodeId(found), expected: node };
         let vault = db.in_transaction(|| {
             db.claim("node", &node.0, other)?;
             db.vault()

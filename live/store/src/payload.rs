@@ -41,12 +41,24 @@ impl Payload {
     }
 }
 
+/// What of a payload only the vault's owner may read.
+pub(crate) fn seal(vault: &Vault, payload: &Payload) -> Result<Vec<u8>, Error> {
+    vault.seal(&name(payload.attempt), &join(&payload.prompt, &payload.output))
+}
+
+/// The payload whose prompt and output were sealed.
+pub(crate) fn open(vault: &Vault, attempt: AttemptId, created: Timestamp, sealed: &[u8]) -> Result<Payload, Error> {
+    let parts = vault.open(&name(attempt), sealed).and_then(part);
+    let (prompt, output) = parts.ok_or(Error::Sealed { what: "payload", task: attempt.task })?;
+    Ok(Payload { attempt, created, prompt, output })
+}
+
 /// Stores payloads, replacing those of the same attempts.
 pub(crate) fn put(db: &Db, vault: &Vault, payloads: &[Payload]) -> Result<(), Error> {
     let sql = "INSERT OR REPLACE INTO payloads (task, attempt, created, sealed) VALUES (?1, ?2, ?3, ?4)";
     for payload in payloads {
         let AttemptId { task, attempt } = payload.attempt;
-        let sealed = vault.seal(&name(payload.attempt), &join(&payload.prompt, &payload.output))?;
+        let sealed = seal(vault, payload)?;
         db.run(sql, params![task.0, attempt, int("creation time", payload.created.0)?, sealed])?;
     }
     Ok(())
@@ -60,10 +72,7 @@ pub(crate) fn get(db: &Db, vault: &Vault, attempt: AttemptId) -> Result<Option<P
         .optional()
         .map_err(|cause| db.failed(cause))?;
     let Some((created, sealed)) = row else { return Ok(None) };
-    let damaged = Error::Sealed { what: "payload", task: attempt.task };
-    let plain = vault.open(&name(attempt), &sealed).ok_or(damaged.clone())?;
-    let (prompt, output) = part(plain).ok_or(damaged)?;
-    Ok(Some(Payload { attempt, created: Timestamp(i64::cast_unsigned(created)), prompt, output }))
+    open(vault, attempt, Timestamp(i64::cast_unsigned(created)), &sealed).map(Some)
 }
 
 /// Forgets the payloads from before a moment and tells how many.

@@ -246,6 +246,6 @@ fn read_tenant(row: &Row<'_>) -> rusqlite::Result<Tenant> {
     })
 }
 
-fn parse(index: u64, bytes: Vec<u8>) -> Result<Record, Error> {
+pub(crate) fn parse(index: u64, bytes: Vec<u8>) -> Result<Record, Error> {
     Record::from_bytes(&bytes).map_err(|cause| Error::Unreadable { index, cause })
 }

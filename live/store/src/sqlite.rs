@@ -1,17 +1,17 @@
 //! A store in one SQLite file: write-ahead log, every commit on the disk before it is answered.
 
+use crate::admit::{TaskEntry, admit, task_entries};
 use crate::database::{Db, Kind, Lock, int};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::payload;
+use crate::place::Place;
 use crate::read::{SqliteReader, facts_name};
 use crate::store::{Appended, Facts, Identity, Job, Note, Read, SNAPSHOTS_KEPT, Snapshot, Store, Tenant};
 use crate::tree::{Edge, Subtree};
 use ol_protocol::batch::CountersignedBatch;
-use ol_protocol::genesis::Genesis;
 use ol_protocol::record::Record;
-use ol_protocol::{GatewayId, NetworkId, NodeId, TaskId};
+use ol_protocol::{GatewayId, NetworkId};
 use rusqlite::params;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A gateway's store. The id is "OLst" in ASCII.
@@ -83,75 +83,13 @@ impl SqliteStore {
     fn commit_all(&self, jobs: &[Job], edge: &mut Edge) -> Result<Vec<Result<Appended, Error>>, Error> {
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
-            match self.admit(job, edge.size()) {
+            match admit(job, edge.size(), self.gateway, &self.reader) {
                 Ok(()) => answers.push(Ok(self.write(job, edge)?)),
                 Err(refused @ Error::Refused(_)) => answers.push(Err(refused)),
                 Err(failed) => return Err(failed),
             }
         }
         Ok(answers)
-    }
-
-    // Whatever may be refused about a job is found here, before any of it is written.
-    fn admit(&self, job: &Job, size: u64) -> Result<(), Error> {
-        job.check()?;
-        let mut next = BTreeMap::new();
-        for (record, index) in job.records.iter().zip(size..) {
-            match record {
-                Record::Genesis(genesis) => self.admit_genesis(genesis, index)?,
-                _ if index == 0 => return Err(Refusal::Genesis { index }.into()),
-                Record::Batch(batch) => self.admit_batch(batch, &mut next)?,
-                Record::TopUp(_)
-                | Record::Receipt(_)
-                | Record::Audit { .. }
-                | Record::Close(_)
-                | Record::Parameters(_) => {}
-            }
-        }
-        job.checkpoint.iter().try_for_each(|note| self.admit_checkpoint(note))?;
-        job.tenants.iter().try_for_each(|tenant| self.admit_tenant(tenant))
-    }
-
-    fn admit_genesis(&self, genesis: &Genesis, index: u64) -> Result<(), Error> {
-        if index != 0 {
-            return Err(Refusal::Genesis { index }.into());
-        }
-        let network = genesis.network();
-        let known = self.reader.network()?;
-        if genesis.gateway != self.gateway || known.is_some_and(|known| known != network) {
-            return Err(Refusal::ForeignGenesis { network, gateway: genesis.gateway }.into());
-        }
-        Ok(())
-    }
-
-    // `nexts` holds the numbers after the batches that come before in the same job.
-    fn admit_batch(&self, batch: &CountersignedBatch, nexts: &mut BTreeMap<NodeId, u64>) -> Result<(), Error> {
-        let (node, sequence) = (batch.header.node, batch.header.sequence);
-        let next = match nexts.get(&node) {
-            Some(next) => *next,
-            None => self.reader.next_sequence(node)?,
-        };
-        if sequence < next {
-            return Err(Refusal::Repeated { node, sequence, next }.into());
-        }
-        nexts.insert(node, sequence + 1);
-        Ok(())
-    }
-
-    fn admit_checkpoint(&self, note: &Note) -> Result<(), Error> {
-        match self.reader.checkpoint(note.epoch)? {
-            Some(stored) if stored.size != note.size || signed_text(&stored) != signed_text(note) => {
-                Err(Refusal::Fork { epoch: note.epoch }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn admit_tenant(&self, tenant: &Tenant) -> Result<(), Error> {
-        match self.reader.tenant_by_key_hash(&tenant.key_hash)? {
-            Some(other) if other.tenant != tenant.tenant => Err(Refusal::KeyTaken { tenant: other.tenant }.into()),
-            _ => Ok(()),
-        }
     }
 
     fn write(&self, job: &Job, edge: &mut Edge) -> Result<Appended, Error> {
@@ -183,34 +121,16 @@ impl SqliteStore {
     }
 
     fn index(&self, records: &[Record], first_index: u64) -> Result<(), Error> {
-        for (record, at) in records.iter().zip(0..) {
-            let index = first_index + at as u64;
-            match record {
-                Record::Batch(batch) => {
-                    self.index_batch(batch, index)?;
-                    let count = usize::from(batch.header.count);
-                    let receipts = &records[at - count..at];
-                    for (receipt, index_of) in receipts.iter().zip(index - count as u64..) {
-                        if let Record::Receipt(receipt) = receipt {
-                            self.index_task(receipt.commitment.task, index_of, Some(index))?;
-                        }
-                    }
-                }
-                Record::Audit { subject, .. } => self.index_task(subject.task, index, None)?,
-                Record::Genesis(_)
-                | Record::TopUp(_)
-                | Record::Receipt(_)
-                | Record::Close(_)
-                | Record::Parameters(_) => {}
+        for TaskEntry { task, index, batch } in task_entries(records, first_index) {
+            let sql = "INSERT INTO task_records (task, position, batch) VALUES (?1, ?2, ?3)";
+            self.reader.db.run(sql, params![task.0, index.cast_signed(), batch.map(u64::cast_signed)])?;
+        }
+        for (record, index) in records.iter().zip(first_index..) {
+            if let Record::Batch(batch) = record {
+                self.index_batch(batch, index)?;
             }
         }
         Ok(())
-    }
-
-    fn index_task(&self, task: TaskId, index: u64, batch: Option<u64>) -> Result<(), Error> {
-        let sql = "INSERT INTO task_records (task, position, batch) VALUES (?1, ?2, ?3)";
-        let values = params![task.0, index.cast_signed(), batch.map(u64::cast_signed)];
-        self.reader.db.run(sql, values).map(drop)
     }
 
     fn index_batch(&self, batch: &CountersignedBatch, index: u64) -> Result<(), Error> {
@@ -275,14 +195,9 @@ impl Store for SqliteStore {
 }
 
 fn claim(db: &Db, identity: Identity) -> Result<(), Error> {
-    let (path, expected) = (db.path.clone(), identity.gateway);
-    db.claim("gateway", &expected.0, |found| Error::OtherGateway { path, found: GatewayId(found), expected })?;
+    let (place, expected) = (Place::from(db.path.as_path()), identity.gateway);
+    db.claim("gateway", &expected.0, |found| Error::OtherGateway { place, found: GatewayId(found), expected })?;
     let Some(expected) = identity.network else { return Ok(()) };
-    let path = db.path.clone();
-    db.claim("network", &expected.0, |found| Error::OtherNetwork { path, found: NetworkId(found), expected })
-}
-
-// A note's text without the signatures, which witnesses add to.
-fn signed_text(note: &Note) -> &str {
-    note.text.rsplit_once("\n\n").map_or(note.text.as_str(), |(text, _)| text)
+    let place = db.path.as_path().into();
+    db.claim("network", &expected.0, |found| Error::OtherNetwork { place, found: NetworkId(found), expected })
 }

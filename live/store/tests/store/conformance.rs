@@ -17,10 +17,14 @@ pub(crate) trait Backend {
     fn open(&self, identity: Identity) -> Result<Self::Store, Error>;
 }
 
-/// Makes a test of each behaviour for a backend.
+/// Makes a test of each behaviour for a backend that needs nothing, or what the attribute says.
 macro_rules! conformance {
-    ($backend:ty: $($behaviour:ident)*) => {
-        $(#[test]
+    ($backend:ty: $($behaviour:ident)*) => { $crate::conformance::conformance! { #[test] $backend: $($behaviour)* } };
+    (#[ignore = $reason:literal] $backend:ty: $($behaviour:ident)*) => {
+        $crate::conformance::conformance! { #[cfg_attr(all(), test, ignore = $reason)] $backend: $($behaviour)* }
+    };
+    (#[$attribute:meta] $backend:ty: $($behaviour:ident)*) => {
+        $(#[$attribute]
         fn $behaviour() {
             $crate::conformance::$behaviour(&<$backend as $crate::conformance::Backend>::new());
         })*

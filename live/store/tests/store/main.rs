@@ -3,4 +3,6 @@
 mod conformance;
 mod fsck;
 mod log;
+mod postgres;
+mod server;
 mod sqlite;
