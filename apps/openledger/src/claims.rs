@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut logged = Logged::default();
     let mut held = 0;
-    let follow = log::follow(&source, args.network, |follower, record, _| {
+    let follow = log::follow(&source, args.network, |follower, record| {
         logged.take(id, record);
         let escrow = ol_ledger::Account::Escrow(id);
         held = follower.settler().balance(&escrow);

@@ -141,9 +141,6 @@ impl Parameters {
         payout: PayoutRule::DEFAULT,
     };
 
-    /// Length of the canonical bytes.
-    pub const BYTES: usize = 4 * 2 + 4 * 4 + 2 + 8 + 4 + 8;
-
     // Each value with its name and bounds.
     fn values(&self) -> [(&'static str, u64, u64, u64); 12] {
         let Split { node_bp, verification_bp, reserve_bp, gateway_bp } = self.split;
@@ -232,9 +229,6 @@ pub struct ParameterChange {
 }
 
 impl ParameterChange {
-    /// Length of the canonical bytes.
-    pub const BYTES: usize = 2 + 2 * 32 + 8 + Parameters::BYTES + 64;
-
     /// Signs a change with the issuer's key.
     pub fn issue(issuer: &SecretKey, network: NetworkId, from: Epoch, parameters: Parameters) -> Self {
         let unsigned =

@@ -363,9 +363,7 @@ impl NodeHands {
         let (task, attempt) = (attempt.task, attempt.attempt);
         self.send(Up::Failed { task, attempt, code, message: message.into(), grant_total: grant });
     }
-}
 
-impl NodeHands {
     // Whether the gateway signed just this batch. One that is acknowledged already needs no proof.
     fn is_countersigned(&self, sequence: u64, countersigned: &[u8]) -> bool {
         let Some((batch, _)) = self.stored.get(&sequence).and_then(|row| outbox::split(row)) else { return true };

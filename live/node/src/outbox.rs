@@ -2,17 +2,14 @@
 
 use crate::hands::Message;
 use ol_protocol::bytes::{Reader, Writer};
-use ol_protocol::{Micros, NodeId, Timestamp};
-use ol_store::{Outbox, Payload, Peer};
+use ol_protocol::{NodeId, Timestamp};
+use ol_store::{AUDIT_WINDOW, Outbox, Payload, Peer};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::mpsc;
 
 /// Jobs that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a full
 /// disk stops the grants before it fills this.
 const JOBS_MAX: usize = 2 * 1_024 + 64;
-
-/// How long payloads are kept for audits.
-const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
 
 /// What the outbox is asked for.
 pub(crate) enum Job {

@@ -27,7 +27,7 @@ pub use committer::{Committer, Handle};
 pub use error::{Error, Refusal};
 pub use fsck::{Finding, fsck};
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
-pub use payload::{PAYLOAD_BYTES_MAX, Payload};
+pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
 pub use postgres::{PostgresReader, PostgresStore, Server};
 pub use read::SqliteReader;

@@ -3,9 +3,12 @@
 use crate::database::{Db, int};
 use crate::error::{Error, Refusal};
 use crate::vault::{OVERHEAD_BYTES, Vault};
-use ol_protocol::Timestamp;
 use ol_protocol::record::AttemptId;
+use ol_protocol::{Micros, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
+
+/// How long payloads are kept for audits.
+pub const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
 
 /// Longest prompt and output of an attempt together: far above any context, far below SQLite's limit for a value.
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;

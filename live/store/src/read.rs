@@ -115,19 +115,7 @@ impl Read for SqliteReader {
         let sql = "SELECT position, bytes FROM records WHERE position >= ?1 AND position < ?2 ORDER BY position";
         let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
         let rows = self.all(sql, [bound(range.start), bound(range.end)], read)?;
-        let mut expected = range.clone();
-        let mut records = Vec::with_capacity(rows.len());
-        for (index, bytes) in rows {
-            match expected.next() {
-                Some(next) if next == index => records.push(parse(index, bytes)?),
-                Some(index) => return Err(Error::Missing { index }),
-                None => break,
-            }
-        }
-        match expected.next() {
-            Some(index) => Err(Error::Missing { index }),
-            None => Ok(records),
-        }
+        in_order(range, rows)
     }
 
     fn inclusion(&self, index: u64, size: u64) -> Result<Option<Vec<Digest>>, Error> {
@@ -244,6 +232,23 @@ fn read_tenant(row: &Row<'_>) -> rusqlite::Result<Tenant> {
         requests_per_minute: row.get(4)?,
         tokens_per_minute: row.get(5)?,
     })
+}
+
+/// The records of a whole range from its rows in order; an error if one is not there.
+pub(crate) fn in_order(range: Range<u64>, rows: Vec<(u64, Vec<u8>)>) -> Result<Vec<Record>, Error> {
+    let mut expected = range;
+    let mut records = Vec::with_capacity(rows.len());
+    for (index, bytes) in rows {
+        match expected.next() {
+            Some(next) if next == index => records.push(parse(index, bytes)?),
+            Some(index) => return Err(Error::Missing { index }),
+            None => break,
+        }
+    }
+    match expected.next() {
+        Some(index) => Err(Error::Missing { index }),
+        None => Ok(records),
+    }
 }
 
 pub(crate) fn parse(index: u64, bytes: Vec<u8>) -> Result<Record, Error> {

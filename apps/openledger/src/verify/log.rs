@@ -4,7 +4,6 @@ use super::source::Source;
 use crate::logging::say;
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use ol_ledger::Summary;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::merkle::leaf_hash;
 use ol_protocol::record::Record;
@@ -26,16 +25,16 @@ pub(crate) struct Asked<'a> {
 
 /// Checks a log and says what was checked; an error says what is wrong.
 pub(super) async fn check(source: &Source, asked: &Asked<'_>) -> anyhow::Result<()> {
-    let (reading, checkpoint, older) = read(source, asked, |_, _, _| ()).await?;
+    let (reading, checkpoint, older) = read(source, asked, |_, _| ()).await?;
     tell(&reading, &checkpoint, older.as_ref(), asked.network.is_some());
     Ok(())
 }
 
-/// Reads and checks a whole log; shows each record after the genesis, with what it settled if it is a close.
+/// Reads and checks a whole log; shows each record after the genesis.
 pub(crate) async fn follow(
     source: &Source,
     network: NetworkId,
-    seen: impl FnMut(&Follower, &Record, Option<&Summary>),
+    seen: impl FnMut(&Follower, &Record),
 ) -> anyhow::Result<Checkpoint> {
     let asked = Asked { network: Some(network), ..Asked::default() };
     read(source, &asked, seen).await.map(|(_, checkpoint, _)| checkpoint)
@@ -44,7 +43,7 @@ pub(crate) async fn follow(
 async fn read(
     source: &Source,
     asked: &Asked<'_>,
-    mut seen: impl FnMut(&Follower, &Record, Option<&Summary>),
+    mut seen: impl FnMut(&Follower, &Record),
 ) -> anyhow::Result<(Reading, Checkpoint, Option<Checkpoint>)> {
     let note = String::from_utf8(source.get("checkpoint").await?.to_vec()).context("the checkpoint is not text")?;
     let size = claimed_size(&note)?;
@@ -99,7 +98,7 @@ impl Reading {
         let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records {elapsed} (left: {eta})")?;
         let bar = ProgressBar::new(size).with_style(style);
         let mut reading = Self { follower: Follower::begin(genesis)?, size, edge: Vec::new(), tiles: 0, bar };
-        reading.push(source, 0, leaf_hash(genesis)).await?;
+        reading.push(source, leaf_hash(genesis)).await?;
         Ok(reading)
     }
 
@@ -109,7 +108,7 @@ impl Reading {
         source: &Source,
         older: Option<&Checkpoint>,
         epoch: Option<Epoch>,
-        seen: &mut impl FnMut(&Follower, &Record, Option<&Summary>),
+        seen: &mut impl FnMut(&Follower, &Record),
     ) -> anyhow::Result<()> {
         for tile in Tile::all(Content::Entries, self.size) {
             let bytes = source.get(&tile.path()).await?;
@@ -117,8 +116,8 @@ impl Reading {
             // The genesis was taken to begin with.
             for record in records.into_iter().skip(usize::from(tile.index == 0)) {
                 let (taken, summary) = self.follower.take(record)?;
-                seen(&self.follower, &taken, summary.as_ref());
-                self.push(source, 0, leaf_hash(record)).await?;
+                seen(&self.follower, &taken);
+                self.push(source, leaf_hash(record)).await?;
                 if let Some(older) = older.filter(|older| older.size == self.follower.size()) {
                     self.follower.check_checkpoint(older).context("the older checkpoint")?;
                 }
@@ -148,8 +147,8 @@ impl Reading {
     }
 
     // Adds a hash to a level; a full tile is compared with the log's own and hashes to one of the level above.
-    async fn push(&mut self, source: &Source, leaf_level: usize, leaf: Digest) -> anyhow::Result<()> {
-        let (mut level, mut hash) = (leaf_level, leaf);
+    async fn push(&mut self, source: &Source, leaf: Digest) -> anyhow::Result<()> {
+        let (mut level, mut hash) = (0, leaf);
         loop {
             if self.edge.len() == level {
                 self.edge.push(Vec::new());

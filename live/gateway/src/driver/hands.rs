@@ -707,8 +707,9 @@ impl Hands for GatewayHands {
             self.metrics_due = now.after(METRICS_EVERY);
             *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
         }
-        let idle = machine.active() == 0 && self.journal.is_idle();
-        if let Some(since) = self.draining_since.filter(|_| idle) {
+        // Looking at every task is for the end only.
+        let is_idle = || machine.active() == 0 && self.journal.is_idle();
+        if let Some(since) = self.draining_since.filter(|_| is_idle()) {
             // A node that is gone sends no batch: its work is not waited for longer than one takes.
             self.done = machine.is_settled_down() || now.since(since) > LAST_BATCHES;
         }

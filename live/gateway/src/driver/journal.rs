@@ -5,14 +5,11 @@ use super::hands::Message;
 use ol_finality::Finality;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::checkpoint::Checkpoint;
-use ol_protocol::{Digest, Epoch, Micros, NodeId, TaskId, Timestamp};
-use ol_store::{Appended, Facts, Handle as Committer, Job, Note, Snapshot};
+use ol_protocol::{Digest, Epoch, NodeId, TaskId, Timestamp};
+use ol_store::{AUDIT_WINDOW, Appended, Facts, Handle as Committer, Job, Note, Snapshot};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-
-/// How long payloads are kept for audits.
-const AUDIT_WINDOW: Micros = Micros::from_secs(24 * 3_600);
 
 /// Wait before a commit that failed is tried again.
 const COMMIT_RETRY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -5,7 +5,7 @@ use super::session::Session;
 use super::{claim, schema};
 use crate::error::Error;
 use crate::payload::{self, Payload};
-use crate::read::{facts_name, parse};
+use crate::read::{facts_name, in_order, parse};
 use crate::store::{Attempt, Facts, NodeBatch, Note, Read, Snapshot, TaskRecords, Tenant};
 use crate::tree::{self, Subtree};
 use crate::vault::Vault;
@@ -167,19 +167,7 @@ impl Read for PostgresReader {
             WHERE gateway = $1 AND position >= $2 AND position < $3 ORDER BY position";
         let (from, to) = (bound(range.start), bound(range.end));
         let rows = self.all(sql, &[&self.number, &from, &to], |row| Ok((number(row, 0)?, row.try_get(1)?)))?;
-        let mut expected = range;
-        let mut records = Vec::with_capacity(rows.len());
-        for (index, bytes) in rows {
-            match expected.next() {
-                Some(next) if next == index => records.push(parse(index, bytes)?),
-                Some(index) => return Err(Error::Missing { index }),
-                None => break,
-            }
-        }
-        match expected.next() {
-            Some(index) => Err(Error::Missing { index }),
-            None => Ok(records),
-        }
+        in_order(range, rows)
     }
 
     fn inclusion(&self, index: u64, size: u64) -> Result<Option<Vec<Digest>>, Error> {
