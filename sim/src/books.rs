@@ -154,6 +154,8 @@ impl Books {
                 let by = (verdict.auditor, verdict.operator);
                 // Only the referee's word is against anyone.
                 match (bad, verdict.level == Level::Referee) {
+                    // Once blamed, only the referee clears.
+                    (false, false) if item.blamed_by.is_some() => {}
                     (true, false) => item.blamed_by = item.blamed_by.or(Some(by)),
                     (bad, by_referee) => {
                         item.cleared = true;
@@ -208,12 +210,9 @@ impl Books {
             let amount = i128::from(charge.amount.0);
             if let Some(failed) = item.found {
                 self.judge((commitment.node, commitment.variant), failed);
-                let (owed, wrong) = if failed { (item.blamed_by, None) } else { (item.praised_by, item.blamed_by) };
+                let owed = if failed { item.blamed_by } else { item.praised_by };
                 if let Some(auditor) = owed {
                     *audits.entry(auditor).or_default() += amount * i128::from(self.rules.audit.pay_bp) / 10_000;
-                }
-                if let Some((auditor, _)) = wrong {
-                    self.judge((auditor, commitment.variant), true);
                 }
             }
             if item.found == Some(true) {

@@ -281,6 +281,8 @@ impl Settler {
             return Meaning::Void;
         }
         match judge(&self.parameters().audit, &open.receipt.commitment, verdict) {
+            // Who is accused is cleared by the referee alone, or a second friend would silence every accuser.
+            Judgement::Clean if open.accuser.is_some() && !by_referee => Meaning::Void,
             Judgement::Clean => Meaning::Final(Finding::Passed),
             Judgement::Failed(_) if by_referee => Meaning::Final(Finding::Failed),
             Judgement::Failed(_) => Meaning::Escalate,
@@ -339,20 +341,17 @@ impl Settler {
         for (id, finding) in found {
             let Some(open) = self.open.remove(&id) else { continue };
             let variant = open.receipt.commitment.variant;
-            // An accusation that the referee confirms is paid, and one that it contradicts counts against the accuser.
-            let (paid, contradicted) = match finding {
-                Finding::Failed => (open.accuser, None),
-                Finding::Passed => (open.auditor, open.accuser),
-                Finding::Unauditable => (None, None),
+            // An accusation that the referee confirms is paid, one that it contradicts is not.
+            let paid = match finding {
+                Finding::Failed => open.accuser,
+                Finding::Passed => open.auditor,
+                Finding::Unauditable => None,
             };
             if let Some(auditor) = paid {
                 self.ledger.pay_audit(id, auditor)?;
             }
             self.ledger.find(id, finding)?;
             self.policy.find(open.receipt.commitment.node, variant, trusted(finding), epoch);
-            if let Some(accuser) = contradicted {
-                self.policy.find(accuser.node, variant, ol_trust::Finding::Failed, epoch);
-            }
         }
         Ok(())
     }
@@ -386,6 +385,11 @@ impl Settler {
     pub fn needs_audit(&self, id: &AttemptId, secret: &[u8; 32]) -> bool {
         let Some(open) = self.open.get(id) else { return false };
         open.finding.is_none() && (open.held || open.is_drawn(secret))
+    }
+
+    /// Whether an auditor found an unsettled attempt bad, and the referee has not spoken yet.
+    pub fn is_accused(&self, id: &AttemptId) -> bool {
+        self.open.get(id).is_some_and(|open| open.accuser.is_some() && open.finding.is_none())
     }
 
     /// What an unsettled attempt committed to.

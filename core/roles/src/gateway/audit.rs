@@ -41,8 +41,9 @@ impl Gateway {
         let bytes = digest(Domain::Audit, &[&self.setup.master, &subject.task.0, &[subject.attempt]]).0;
         let mut id = [0; 16];
         id.copy_from_slice(&bytes[..16]);
-        let audit =
-            Audit { subject, node, operator, variant, tried: BTreeSet::new(), running: None, by_referee: false };
+        // After a restart it may have been accused already.
+        let by_referee = self.settler.is_accused(&subject);
+        let audit = Audit { subject, node, operator, variant, tried: BTreeSet::new(), running: None, by_referee };
         self.audits.insert(AuditId(id), audit);
         self.counters.audits_drawn += 1;
     }
@@ -132,13 +133,16 @@ impl Gateway {
         let by_referee = node == self.settler.genesis().referee;
         // An auditor whose log-probabilities are not the prover's did not compute, or the prover did not. The referee's
         // word is the last.
-        let meaning = match self.settler.meaning(subject, &outcome) {
-            Meaning::Final(Finding::Passed) if !agrees && !by_referee => Meaning::Escalate,
-            meaning => meaning,
-        };
-        match meaning {
+        match self.settler.meaning(subject, &outcome) {
+            Meaning::Final(Finding::Passed) if !agrees && !by_referee => self.escalate(id),
             Meaning::Final(finding) => self.conclude(now, id, outcome, finding, out),
-            Meaning::Escalate => self.escalate(id),
+            Meaning::Escalate => {
+                // An accusation is logged: the accuser is paid if the referee confirms it.
+                self.settler.audit(subject, &outcome);
+                let entry = Entry::Record(Record::Audit { subject, outcome });
+                self.append(vec![entry], Appended::Nothing, out);
+                self.escalate(id);
+            }
             Meaning::Void => self.void(now, id, by_referee, out),
         }
         self.dispatch_audits(now, out);

@@ -1,10 +1,13 @@
 //! Audits: who does them, whose word counts, and what they cost whom.
 
 use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, found, node, referee, verdict_of};
+use ol_ledger::{Account, Finding};
 use ol_protocol::commitment::Commitment;
+use ol_protocol::record::{AttemptId, AuditOutcome};
 use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Micros, NodeId};
 use ol_roles::gateway::event::{Input, Output};
+use ol_roles::settler::Meaning;
 
 // One answered and drawn task of node 10, with the nodes given beside it; the audits that were asked for.
 fn drawn(others: &[u8]) -> (Bench, Commitment, Vec<(NodeId, AuditId, Level)>) {
@@ -57,6 +60,65 @@ fn a_failure_goes_to_the_referee_and_its_word_is_final() {
         let out = bench.verdict(3, audit, &answer, |v| v.worst_margin_micro = margin);
         assert_eq!(found(&out), [(node(10), Some(passed))]);
     }
+}
+
+#[test]
+fn an_auditor_whose_praise_stands_is_paid_what_is_there_for_audits() {
+    let (mut bench, answer, auditor, audit) = five();
+    bench.verdict(auditor, audit, &answer, |_| {});
+    bench.write();
+    let summary = bench.close();
+    // A fifth of the only charge is more than the two shares that it brought.
+    let there = summary.verification.0 + summary.reserve.0;
+    assert!(there > 0 && there < bench.receipts()[0].charge.amount.0 / 5);
+    assert_eq!(summary.audits.0, there);
+    assert_eq!(bench.gateway.settler().balance(&Account::Escrow(node(auditor))), i128::from(there));
+    assert_eq!(bench.gateway.settler().standing(node(auditor), VARIANT).failed, 0);
+}
+
+#[test]
+fn an_accusation_outlives_the_gateway_and_counts_for_the_accuser_when_the_referee_confirms_it() {
+    let (mut bench, answer, auditor, audit) = five();
+    bench.verdict(auditor, audit, &answer, |v| v.worst_margin_micro = 1_000_000);
+    bench.write();
+    bench.restart();
+    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
+    assert!(bench.gateway.settler().is_accused(&subject));
+    bench.join(11);
+    let out: Vec<Output> = [3, 12, 13, 14].iter().flat_map(|n| bench.join(*n)).collect();
+    assert_eq!(asked(&out).iter().map(|a| (a.0, a.3)).collect::<Vec<_>>(), [(referee(), Level::Referee)]);
+    let out = bench.verdict(3, audit, &answer, |v| v.worst_margin_micro = 1_000_000);
+    assert_eq!(found(&out), [(node(10), Some(false))]);
+    bench.write();
+    bench.close();
+    let settler = bench.gateway.settler();
+    assert_eq!((settler.standing(node(10), VARIANT).failed, settler.standing(node(auditor), VARIANT).failed), (1, 0));
+}
+
+#[test]
+fn an_accuser_whom_the_referee_contradicts_is_not_paid() {
+    let (mut bench, answer, auditor, audit) = five();
+    bench.verdict(auditor, audit, &answer, |v| v.worst_margin_micro = 1_000_000);
+    bench.write();
+    bench.verdict(3, audit, &answer, |_| {});
+    bench.write();
+    let summary = bench.close();
+    assert_eq!((summary.audits.0, summary.settled), (0, 1));
+    assert_eq!(bench.gateway.settler().balance(&Account::Escrow(node(auditor))), 0);
+    assert_eq!(bench.gateway.settler().standing(node(10), VARIANT).failed, 0);
+}
+
+#[test]
+fn another_node_can_not_clear_whom_one_has_accused() {
+    let (mut bench, answer, auditor, audit) = five();
+    bench.verdict(auditor, audit, &answer, |v| v.worst_margin_micro = 1_000_000);
+    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
+    let friend = (11..15).find(|n| *n != auditor).unwrap();
+    let settler = bench.gateway.settler();
+    let says = |by| settler.meaning(subject, &AuditOutcome::Verdict(verdict_of(by, audit, &answer)));
+    assert!(settler.is_accused(&subject));
+    assert_eq!(says(friend), Meaning::Void);
+    assert_eq!(says(3), Meaning::Final(Finding::Passed));
 }
 
 #[test]
