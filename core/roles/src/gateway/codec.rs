@@ -4,7 +4,7 @@
 //! Signatures that were checked before an input was made are not checked again: a log is replayed by who recorded it.
 
 use super::Setup;
-use super::event::{Input, Submission};
+use super::event::{Input, Match, Submission};
 use crate::node::FailCode;
 use crate::settler::{Fault, Settler};
 use alloc::collections::BTreeMap;
@@ -36,7 +36,7 @@ const BATCH_BYTES_MAX: usize = BatchHeader::BYTES + 64 + BATCH_MAX * Commitment:
 const RECORD_BYTES_MAX: usize = 4_096;
 
 /// Version of these bytes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What a gateway started from: a snapshot, if there was one, and the records after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,9 +150,10 @@ impl Input {
             Self::Failed { node, attempt, code } => write_attempt(w.u8(9).raw(&node.0), attempt).u8(fail_code(*code)),
             Self::ClientGone { task } => w.u8(10).raw(&task.0),
             Self::Responded { task, response } => w.u8(11).raw(&task.0).raw(&response.0),
-            Self::Batch { batch, orders } => {
+            Self::Batch { batch, orders, matches } => {
                 w.u8(12).bytes(&batch.batch().to_bytes()).u32(orders.len() as u32);
-                orders.iter().fold(&mut w, |w, order| w.bytes(order))
+                let w = orders.iter().fold(&mut w, |w, order| w.bytes(order));
+                matches.iter().fold(w.u32(matches.len() as u32), write_match)
             }
             Self::Durable { append } => w.u8(13).u64(*append),
             Self::Verdict { node, verdict, agrees } => {
@@ -215,7 +216,26 @@ impl Input {
         let count = count(r, "list of orders", BATCH_MAX)?;
         let order = |_| r.bytes("order", ORDER_BYTES_MAX).map(<[u8]>::to_vec);
         let orders = (0..count).map(order).collect::<Result<_, _>>()?;
-        Ok(Self::Batch { batch: VerifiedBatch::trusted(batch), orders })
+        let count = self::count(r, "list of matches", BATCH_MAX)?;
+        let matches = (0..count).map(|_| read_match(r)).collect::<Result<_, _>>()?;
+        Ok(Self::Batch { batch: VerifiedBatch::trusted(batch), orders, matches })
+    }
+}
+
+fn write_match<'w>(w: &'w mut Writer, held: &Match) -> &'w mut Writer {
+    match held {
+        Match::Unknown => w.u8(0),
+        Match::Until(count) => w.u8(1).u32(count.0),
+        Match::Other => w.u8(2),
+    }
+}
+
+fn read_match(r: &mut Reader<'_>) -> Result<Match, Error> {
+    match r.u8()? {
+        0 => Ok(Match::Unknown),
+        1 => Ok(Match::Until(tokens(r)?)),
+        2 => Ok(Match::Other),
+        other => Err(Error::Unknown { what: "match", value: u64::from(other) }),
     }
 }
 

@@ -37,6 +37,17 @@ pub struct Submission {
     pub request: Digest,
 }
 
+/// What a node commits to, held against what was relayed of the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// What was relayed, or what the node made, is not known here.
+    Unknown,
+    /// The output is what was relayed, as far as this many of the task's tokens.
+    Until(TokenCount),
+    /// The output is something else.
+    Other,
+}
+
 /// What can happen to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -135,6 +146,8 @@ pub enum Input {
         batch: VerifiedBatch,
         /// Sealed orders, one a commitment.
         orders: Vec<Vec<u8>>,
+        /// What was relayed, held against each commitment to an attempt that broke off.
+        matches: Vec<Match>,
     },
     /// Entries of [`Output::Append`] up to this number are on disk.
     Durable {

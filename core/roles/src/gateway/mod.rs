@@ -204,6 +204,12 @@ impl Gateway {
         self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count()
     }
 
+    /// Output tokens that clients were sent, of tasks that no receipt in the log charges yet.
+    pub fn unsettled_tokens(&self) -> u64 {
+        let open = self.tasks.values().filter(|task| task.settled == MicroCredits::ZERO);
+        open.map(|task| u64::from(task.attempts.delivered().0)).sum()
+    }
+
     /// Whether nothing that nodes still owe is waited for: no batch of an ended task, no append.
     pub fn is_settled_down(&self) -> bool {
         self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty()
@@ -335,7 +341,7 @@ impl Machine for Gateway {
             Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),
             Input::ClientGone { task } => self.client_gone(now, task, out),
             Input::Responded { task, response } => self.responded(now, task, response, out),
-            Input::Batch { batch, orders } => self.batch(now, batch, &orders, out),
+            Input::Batch { batch, orders, matches } => self.batch(now, batch, &orders, matches, out),
             Input::Durable { append } => self.durable(now, append, out),
             Input::Verdict { node, verdict, agrees } => self.verdict(now, node, verdict, agrees, out),
             Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),

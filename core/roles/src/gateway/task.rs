@@ -43,8 +43,22 @@ impl Task {
     /// Whether an attempt is the one that ended the task, with a whole answer or because the client went away: the prompt
     /// is charged with it, and with no other.
     pub(super) fn ended_with(&self, attempt: u8) -> bool {
-        let answered = matches!(self.state, State::Ended { answer: Some(_), .. });
-        (answered || self.client_gone) && self.ends.len() == usize::from(attempt) + 1
+        self.answered_with(attempt) || (self.client_gone && self.is_last(attempt))
+    }
+
+    /// Whether an attempt made the answer whole, and was compared with what was relayed then.
+    pub(super) fn answered_with(&self, attempt: u8) -> bool {
+        matches!(self.state, State::Ended { answer: Some(_), .. }) && self.is_last(attempt)
+    }
+
+    /// Whether there is an end of an attempt and of none after it.
+    pub(super) fn is_last(&self, attempt: u8) -> bool {
+        self.ends.len() == usize::from(attempt) + 1
+    }
+
+    /// How far the output went with an attempt that ended.
+    pub(super) fn delivered_by(&self, attempt: u8) -> TokenCount {
+        self.ends.get(usize::from(attempt)).copied().unwrap_or_default()
     }
 
     fn waiting(&self, cost: TokenCount) -> Entry {

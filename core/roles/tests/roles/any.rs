@@ -11,7 +11,7 @@ use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Price, TaskId,
     TenantId, TokenCount, VariantId,
 };
-use ol_roles::gateway::event::{Input, Submission};
+use ol_roles::gateway::event::{Input, Match, Submission};
 use ol_roles::node::{self, FailCode, Work};
 
 /// Draws values.
@@ -152,7 +152,16 @@ impl Any {
             root: self.digest(),
         };
         let batch = SignedBatch { header, commitments, signature: Signature([9; 64]) };
-        Input::Batch { batch: VerifiedBatch::trusted(batch), orders }
+        let matches = (0..self.below(4)).map(|_| self.held()).collect();
+        Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches }
+    }
+
+    fn held(&mut self) -> Match {
+        match self.below(3) {
+            0 => Match::Unknown,
+            1 => Match::Until(TokenCount(self.below(40))),
+            _ => Match::Other,
+        }
     }
 
     fn order(&mut self, id: &AttemptId) -> Vec<u8> {

@@ -16,7 +16,7 @@ use ol_protocol::{
     TenantId, Timestamp, TokenCount, VariantId, merkle,
 };
 use ol_roles::gateway::Setup;
-use ol_roles::gateway::event::{Entry, Finished, Input, Output, Refusal, Submission};
+use ol_roles::gateway::event::{Entry, Finished, Input, Match, Output, Refusal, Submission};
 use ol_roles::{Gateway, Settler};
 use ol_sched::Limits;
 use std::collections::BTreeMap;
@@ -212,7 +212,18 @@ impl Bench {
 
     /// The node's batch comes.
     pub(crate) fn batch(&mut self, sequence: u64, of: &[(&Commitment, &Assigned)]) -> Vec<Output> {
-        let input = batch(sequence, of);
+        let all = of.iter().map(|(commitment, _)| Match::Until(commitment.output_tokens)).collect();
+        self.batch_held(sequence, of, all)
+    }
+
+    /// A batch whose commitments were held against what was relayed.
+    pub(crate) fn batch_held(
+        &mut self,
+        sequence: u64,
+        of: &[(&Commitment, &Assigned)],
+        matches: Vec<Match>,
+    ) -> Vec<Output> {
+        let input = batch(sequence, of, matches);
         self.feed(input)
     }
 
@@ -306,6 +317,14 @@ pub(crate) fn found(out: &[Output]) -> Vec<(NodeId, Option<bool>)> {
     out.iter().filter_map(found).collect()
 }
 
+/// A gateway with two nodes of two operators.
+pub(crate) fn two_nodes() -> Bench {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench.join(11);
+    bench
+}
+
 pub(crate) fn finished(out: &[Output]) -> Option<Finished> {
     out.iter()
         .find_map(|output| if let Output::Finish { finished, .. } = output { Some(finished.clone()) } else { None })
@@ -339,7 +358,7 @@ pub(crate) fn commitment(to: &Assigned, count: u32, finish: Finish) -> Commitmen
     }
 }
 
-pub(crate) fn batch(sequence: u64, of: &[(&Commitment, &Assigned)]) -> Input {
+fn batch(sequence: u64, of: &[(&Commitment, &Assigned)], matches: Vec<Match>) -> Input {
     let commitments: Vec<Commitment> = of.iter().map(|(commitment, _)| (*commitment).clone()).collect();
     let orders = of.iter().map(|(_, to)| to.order.clone()).collect();
     let leaves: Vec<Digest> = commitments.iter().map(Commitment::leaf).collect();
@@ -354,7 +373,7 @@ pub(crate) fn batch(sequence: u64, of: &[(&Commitment, &Assigned)]) -> Input {
         root: merkle::root(&leaves),
     };
     let batch = SignedBatch { header, commitments, signature: Signature([0; 64]) };
-    Input::Batch { batch: VerifiedBatch::trusted(batch), orders }
+    Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches }
 }
 
 /// A clean verdict.
