@@ -15,7 +15,7 @@ use ol_protocol::commitment::Commitment;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
     AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
@@ -161,8 +161,9 @@ impl Input {
             }
             Self::AuditRefused { node, audit } => w.u8(15).raw(&node.0).raw(&audit.0),
             Self::PayloadLost { audit } => w.u8(16).raw(&audit.0),
-            Self::TopUp(top_up) => w.u8(17).bytes(&top_up.to_bytes()),
+            Self::TopUp(slice) => w.u8(17).bytes(&slice.to_bytes()),
             Self::Change(change) => w.u8(20).raw(&change.to_bytes()),
+            Self::NoFunds { tenant, is_unknown } => w.u8(21).raw(&tenant.0).u8(u8::from(*is_unknown)),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
         };
@@ -196,8 +197,9 @@ impl Input {
             14 => Self::Verdict { node: node(r)?, verdict: Verdict::read(r)?, agrees: truth(r)? },
             15 => Self::AuditRefused { node: node(r)?, audit: AuditId(r.array()?) },
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
-            17 => Self::TopUp(TopUp::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
+            17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
             20 => Self::Change(ParameterChange::read(r)?),
+            21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,
             other => return Err(Error::Unknown { what: "input of a gateway", value: u64::from(other) }),

@@ -9,7 +9,7 @@ use ol_protocol::key::Signature;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
@@ -175,8 +175,16 @@ pub enum Input {
         /// The audit.
         audit: AuditId,
     },
-    /// The issuer's order, its signature checked by the ledger.
-    TopUp(TopUp),
+    /// Money of the issuer, its signature checked by the ledger.
+    TopUp(Slice),
+    /// [`Output::Claim`] brought nothing: the owner's gateways have everything that the issuer sold, or nobody can say
+    /// now.
+    NoFunds {
+        /// Whose.
+        tenant: TenantId,
+        /// Whether it may be otherwise in a moment.
+        is_unknown: bool,
+    },
     /// The issuer changed parameters.
     Change(ParameterChange),
     /// A node broke the protocol: its link is closed by the driver.
@@ -357,6 +365,14 @@ pub enum Output {
         seals: (Digest, Digest),
         /// To restart from.
         snapshot: Vec<u8>,
+    },
+    /// Take a part of a tenant's top-ups for this gateway: this much, or what there is; answered by [`Input::TopUp`] or
+    /// [`Input::NoFunds`].
+    Claim {
+        /// Whose.
+        tenant: TenantId,
+        /// How much.
+        amount: MicroCredits,
     },
     /// An order of the issuer was refused.
     Denied {

@@ -6,6 +6,7 @@ mod batch;
 pub mod codec;
 mod epoch;
 pub mod event;
+mod funds;
 mod limits;
 mod task;
 
@@ -110,6 +111,7 @@ pub struct Gateway {
     network: NetworkId,
     settler: Settler,
     budget: Budget,
+    funds: funds::Funds,
     offers: Offers,
     rates: Rates,
     breaker: Breaker,
@@ -141,6 +143,7 @@ impl Gateway {
             setup: Fixed { gateway, master, seed, limits, boot: boot(&seed) },
             settler,
             budget: Budget::new(),
+            funds: funds::Funds::default(),
             offers: Offers::default(),
             rates: Rates::default(),
             breaker: Breaker::default(),
@@ -201,7 +204,8 @@ impl Gateway {
 
     /// Tasks that wait or run.
     pub fn active(&self) -> usize {
-        self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count()
+        let running = self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count();
+        running + self.funds.waiting()
     }
 
     /// Output tokens that clients were sent, of tasks that no receipt in the log charges yet.
@@ -212,7 +216,7 @@ impl Gateway {
 
     /// Whether nothing that nodes still owe is waited for: no batch of an ended task, no append.
     pub fn is_settled_down(&self) -> bool {
-        self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty()
+        self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty() && self.funds.waiting() == 0
     }
 
     /// Audits that are not final.
@@ -346,7 +350,8 @@ impl Machine for Gateway {
             Input::Verdict { node, verdict, agrees } => self.verdict(now, node, verdict, agrees, out),
             Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),
             Input::PayloadLost { audit } => self.payload_lost(now, audit, out),
-            Input::TopUp(top_up) => self.top_up(top_up, out),
+            Input::TopUp(slice) => self.top_up(now, slice, out),
+            Input::NoFunds { tenant, is_unknown } => self.no_funds(now, tenant, is_unknown, out),
             Input::Change(change) => self.change(change, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),

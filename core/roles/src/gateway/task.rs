@@ -69,11 +69,12 @@ impl Task {
 
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
-        let task = submission.task;
-        if let Err(refusal) = self.admit(&submission) {
-            self.counters.refused += 1;
-            return out.push(Output::Refuse { task, refusal });
-        }
+        let (task, tenant) = (submission.task, submission.tenant);
+        let submission = match self.admit(&submission) {
+            Ok(()) => submission,
+            Err(refusal) => return self.turn_down(now, submission, refusal, out),
+        };
+        self.claim_ahead(now, tenant, out);
         let total = submission.deadline.min(self.setup.limits.total);
         let limits = Limits { total, output_max: submission.output_tokens_max, ..self.setup.limits };
         let entry = Task {
@@ -88,6 +89,19 @@ impl Gateway {
         };
         self.tasks.insert(task, entry);
         self.enqueue(now, task, out);
+    }
+
+    // A budget that is empty here may be filled by the next part of what the tenant bought.
+    fn turn_down(&mut self, now: Timestamp, submission: Submission, refusal: Refusal, out: &mut Vec<Output>) {
+        let task = submission.task;
+        if let Refusal::Budget(Gate::BudgetEmpty { available, needed }) = refusal {
+            let missing = MicroCredits(needed.0.saturating_sub(available.0));
+            if self.await_funds(now, submission, missing, out).is_none() {
+                return;
+            }
+        }
+        self.counters.refused += 1;
+        out.push(Output::Refuse { task, refusal });
     }
 
     fn admit(&mut self, submission: &Submission) -> Result<(), Refusal> {
@@ -349,7 +363,10 @@ impl Gateway {
     }
 
     pub(super) fn client_gone(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&id) else {
+            self.counters.client_gone += u64::from(self.funds.remove(id));
+            return;
+        };
         if matches!(task.state, State::Ended { .. }) {
             return;
         }

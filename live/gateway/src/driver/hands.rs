@@ -15,7 +15,7 @@ use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{AuditId, Digest, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
@@ -668,7 +668,7 @@ impl Hands for GatewayHands {
             Message::Committed(result) => self.committed(now, result, inputs),
             Message::Retry => self.journal.retry(),
             Message::Ping => self.ping(now),
-            Message::TopUp(top_up) => inputs.push(Input::TopUp(*top_up)),
+            Message::TopUp(top_up) => inputs.push(Input::TopUp(Slice::whole(*top_up))),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
                     || self.journal.facts_waiting(task).is_some();
@@ -714,6 +714,7 @@ impl Hands for GatewayHands {
             Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
+            Output::Claim { tenant, .. } => inputs.push(Input::NoFunds { tenant, is_unknown: false }),
             Output::Denied { error } => tracing::warn!(%error, "an order of the issuer is refused"),
             Output::Close { node, why } => self.misbehaved(node, why, inputs),
         }
