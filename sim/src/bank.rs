@@ -2,7 +2,7 @@
 
 use crate::config::Broken;
 use crate::world::{Event, World, issuer, tenant};
-use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::top_up::{Funded, Slice, TopUp};
 use ol_protocol::{MicroCredits, Micros, TenantId};
 use ol_roles::gateway::event::Input;
 
@@ -24,8 +24,16 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    /// The next part of what a tenant bought, never one that was taken before.
-    fn take(&mut self, tenant: TenantId, amount: MicroCredits) -> Option<Slice> {
+    /// The next part of what a tenant bought: one that is not booked, as the gateway that took it was killed, or one that
+    /// was never taken.
+    fn take(&mut self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>) -> Option<Slice> {
+        let is_new = |slice: &&Slice| {
+            let begins = Funded { serial: slice.top_up.serial, end: slice.from };
+            slice.top_up.tenant == tenant && booked.is_none_or(|booked| booked <= begins)
+        };
+        if let Some(lost) = self.taken.iter().find(is_new) {
+            return Some(lost.clone());
+        }
         let top_up = self.sold.iter().find(|top_up| top_up.tenant == tenant)?.clone();
         let from = self.taken.iter().filter(|slice| slice.top_up == top_up).map(|slice| slice.amount.0).sum();
         let amount = MicroCredits(amount.0.min(top_up.amount.0 - from));
@@ -47,10 +55,10 @@ impl World {
     }
 
     /// The gateway asks for money.
-    pub(crate) fn claim(&mut self, tenant: TenantId, amount: MicroCredits) {
+    pub(crate) fn claim(&mut self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>) {
         let answer = match self.chances.store.happens(SILENT) {
             true => Input::NoFunds { tenant, is_unknown: true },
-            false => match self.bank.take(tenant, amount) {
+            false => match self.bank.take(tenant, amount, booked) {
                 Some(slice) => Input::TopUp(slice),
                 None => Input::NoFunds { tenant, is_unknown: false },
             },
@@ -62,17 +70,5 @@ impl World {
     /// The answer is there, if the gateway that asked is.
     pub(crate) fn claimed(&mut self, life: u32, answer: Input) -> Result<(), Broken> {
         if life == self.life { self.feed(answer) } else { Ok(()) }
-    }
-
-    /// What was taken and is not in the log, as the gateway was killed: after a start it is handed in again.
-    pub(crate) fn hand_in_again(&mut self) -> Result<(), Broken> {
-        let Some(gateway) = self.gateway.as_ref() else { return Ok(()) };
-        let ledger = gateway.settler().ledger();
-        let is_new = |slice: &Slice| {
-            let booked = ledger.funded(&slice.top_up.tenant);
-            booked.is_none_or(|booked| (booked.serial, booked.end) <= (slice.top_up.serial, slice.from))
-        };
-        let lost: Vec<Slice> = self.bank.taken.iter().filter(|slice| is_new(slice)).cloned().collect();
-        lost.into_iter().try_for_each(|slice| self.feed(Input::TopUp(slice)))
     }
 }

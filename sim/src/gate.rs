@@ -65,7 +65,7 @@ impl World {
         };
         self.gateway = Some(Gateway::new(self.now, setup));
         self.arm_gateway();
-        self.hand_in_again()
+        Ok(())
     }
 
     /// Feeds the gateway's machine, and whatever follows from its outputs at once.
@@ -225,7 +225,7 @@ impl World {
                 self.log.snapshot(snapshot);
                 return self.closed();
             }
-            Output::Claim { tenant, amount } => self.claim(tenant, amount),
+            Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked),
             Output::Denied { .. } => return Err(Broken::Unexpected("an order of the issuer was refused")),
             Output::Close { node, .. } => return self.close_link(&node, inputs),
         }

@@ -39,7 +39,7 @@ struct Logged {
 
 /// Runs `openledger node claims`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = flags::load(Role::Node, &args.common, None, None, None)?;
+    let config = flags::load(Role::Node, &args.common, None, None, None, None)?;
     let path = Home::open(&config.data_dir)?.path().join(node::FOLDER).join("outbox.db");
     anyhow::ensure!(path.exists(), "no node has run in {}: name its --data-dir", config.data_dir.display());
     let outbox = OutboxReader::open(&path).with_context(|| format!("cannot open {}", path.display()))?;

@@ -42,8 +42,8 @@ const DATA_FOLDER: &str = "openledger";
 
 /// What the environment's variables of this program start with.
 const PREFIX: &str = "OPENLEDGER_";
-/// Variables with this prefix that are no settings: the file's path, and where tests find models.
-const NO_SETTINGS: [&str; 2] = ["CONFIG", "MODELS"];
+/// Variables with this prefix that are no settings: the file's path, and where tests find models and a server.
+const NO_SETTINGS: [&str; 3] = ["CONFIG", "MODELS", "POSTGRES"];
 
 /// Which process is configured: some defaults differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +211,8 @@ settings! {
     event_log: PathBuf,
     /// Where a node says it is.
     region: String,
+    /// A PostgreSQL database that gateways share, instead of one's own file.
+    store: Secret,
 }
 
 /// Every setting of a process.
@@ -250,6 +252,8 @@ pub(crate) struct Config {
     pub(crate) event_log: Option<PathBuf>,
     /// Where a node says it is.
     pub(crate) region: String,
+    /// A PostgreSQL database that gateways share, instead of one's own file.
+    pub(crate) store: Option<Secret>,
 }
 
 impl Config {
@@ -290,6 +294,7 @@ impl Config {
             join_token: given.join_token,
             event_log: given.event_log,
             region: given.region.unwrap_or_else(|| REGION.into()),
+            store: given.store,
         })
     }
 }
@@ -393,6 +398,7 @@ mod tests {
             join_token: None,
             event_log: None,
             region: "local".into(),
+            store: None,
         }
     }
 
@@ -421,7 +427,7 @@ mod tests {
                     log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\nslots = 4\nthreads = 5\n\
                     prompt_price = 6\noutput_price = 7\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
                     allow_plain_http = false\njoin_token = \"t\"\nevent_log = \"/l\"\n\
-                    region = \"r\"\n";
+                    region = \"r\"\nstore = \"s\"\n";
         assert_eq!(text.lines().count(), KEYS.len());
         let number = |n| NonZeroU32::new(n).unwrap();
         let expected = Config {
@@ -442,6 +448,7 @@ mod tests {
             join_token: Some(Secret("t".into())),
             event_log: Some("/l".into()),
             region: "r".into(),
+            store: Some(Secret("s".into())),
         };
         assert_eq!(of_file(text), Ok(expected));
     }
@@ -467,6 +474,7 @@ mod tests {
             "t",
             "/l",
             "r",
+            "s",
         ];
         let mut settings = PartialConfig::default();
         for (key, value) in KEYS.iter().zip(values) {

@@ -11,7 +11,7 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::{NetworkId, id};
 use ol_roles::Settler;
 use ol_roles::settler::Meaning;
-use ol_store::{Read, SqliteReader, records};
+use ol_store::{Read, records};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -106,7 +106,7 @@ fn name(network: NetworkId, payout: &Payout) -> String {
 }
 
 /// Runs `openledger ledger payouts`.
-pub(crate) fn payouts(reader: &SqliteReader, args: &PayoutArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn payouts(reader: &dyn Read, args: &PayoutArgs) -> anyhow::Result<ExitCode> {
     let adapter: &dyn Adapter = match args.format {
         Format::Csv => &Csv,
         Format::Json => &Json,
@@ -124,7 +124,7 @@ pub(crate) fn payouts(reader: &SqliteReader, args: &PayoutArgs) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn settled_payouts(reader: &SqliteReader, epochs: RangeInclusive<u64>) -> anyhow::Result<Vec<Payout>> {
+fn settled_payouts(reader: &dyn Read, epochs: RangeInclusive<u64>) -> anyhow::Result<Vec<Payout>> {
     let mut payouts = Vec::new();
     fold(reader, |_, _, _, summary| {
         let closed = summary.into_iter().flat_map(|summary| &summary.payouts);
@@ -136,7 +136,7 @@ fn settled_payouts(reader: &SqliteReader, epochs: RangeInclusive<u64>) -> anyhow
 
 // Folds the whole log; tells of each record after the genesis, with its index and what it settled if it is a close.
 fn fold(
-    reader: &SqliteReader,
+    reader: &dyn Read,
     mut taken: impl FnMut(&Settler, u64, &Record, Option<&Summary>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut settler: Option<Settler> = None;
@@ -173,7 +173,7 @@ struct Row {
 }
 
 /// Runs `openledger ledger export`: all receipts as comma-separated values. The columns are in docs/operate/run-a-gateway.md.
-pub(crate) fn export(reader: &SqliteReader, args: &ExportArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn export(reader: &dyn Read, args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let mut rows = Rows::default();
     deliver(args.out.as_deref(), |out| {
         writeln!(out, "{COLUMNS}")?;

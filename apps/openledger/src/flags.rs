@@ -54,6 +54,15 @@ pub(crate) struct Serving {
     event_log: Option<PathBuf>,
 }
 
+/// Where a gateway's ledger is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Ledger {
+    /// PostgreSQL database with the ledger, shared by the gateways of one owner: postgres://USER:PASSWORD@HOST:PORT/NAME. Better in
+    /// OPENLEDGER_STORE or the file, as flags can be seen by others [default: a file in the data folder].
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
+
 /// Settings of a node.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Working {
@@ -86,6 +95,7 @@ pub(crate) struct Token {
 pub(crate) fn load(
     role: Role,
     common: &Common,
+    ledger: Option<&Ledger>,
     serving: Option<&Serving>,
     working: Option<&Working>,
     token: Option<&Token>,
@@ -96,6 +106,9 @@ pub(crate) fn load(
         log_format: common.log_format,
         ..PartialConfig::default()
     };
+    if let Some(url) = ledger.and_then(|ledger| ledger.store.as_deref()) {
+        flags.store = url.parse::<Secret>().ok();
+    }
     if let Some(serving) = serving {
         flags.listen = serving.listen;
         flags.node_listen = serving.node_listen;

@@ -1,14 +1,17 @@
 //! `openledger gateway`, and the gateway part of `up`.
 
-use crate::config::{Config, Role};
+use crate::config::{Config, Role, Secret};
 use crate::home::{Home, tenant_id};
 use crate::logging::say;
 use crate::{flags, logging};
 use anyhow::Context as _;
+use ol_gateway::backend::{Backend as _, Instruction};
 use ol_gateway::driver::{self, Gateway};
-use ol_gateway::{PlainHttp, Server};
+use ol_gateway::{ApiKey, Kind, PlainHttp, Server};
+use ol_protocol::key::Signature;
+use ol_protocol::tenant::TenantEntry;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{MicroCredits, Micros, Price};
+use ol_protocol::{MicroCredits, Micros, OwnerId, Price};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     common: flags::Common,
     #[command(flatten)]
+    ledger: flags::Ledger,
+    #[command(flatten)]
     serving: flags::Serving,
     #[command(flatten)]
     token: flags::Token,
@@ -43,8 +48,8 @@ pub(crate) struct Running {
     pub(crate) gateway: Gateway,
     /// Where HTTP listens.
     pub(crate) address: SocketAddr,
-    /// The owner's key.
-    pub(crate) key: String,
+    /// The key of the first tenant, if it is this folder's.
+    key: Option<String>,
     stop: watch::Sender<bool>,
     http: tokio::task::JoinHandle<()>,
 }
@@ -62,11 +67,20 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Starts a gateway and its HTTP side on the current runtime.
 pub(crate) async fn start(config: &Config, home: &Home) -> anyhow::Result<Running> {
     let epoch = Micros::from_secs(u64::from(config.epoch_seconds.get()));
+    let server = server(config)?;
+    let first = server.as_ref().map(ol_store::founding).transpose().context("cannot ask the database")?.flatten();
+    let own = ol_protocol::GatewayId(home.key("gateway")?.public());
+    let founds = first.as_ref().is_none_or(|first| first.gateway == own);
+    let genesis = match first {
+        Some(first) => home.joining(first)?,
+        None => home.genesis(epoch)?,
+    };
     let gateway = driver::start(driver::Config {
+        server,
         data_dir: home.path().to_path_buf(),
         key: home.key("gateway")?,
         master: home.secret("gateway")?,
-        genesis: home.genesis(epoch)?,
+        genesis,
         node_listen: config.node_listen,
         join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
         price: price(config),
@@ -77,8 +91,11 @@ pub(crate) async fn start(config: &Config, home: &Home) -> anyhow::Result<Runnin
     })
     .await
     .context("cannot start the gateway")?;
-    let key = home.api_key(OWNER)?.expose().to_owned();
-    fund(&gateway, home, &key).await?;
+    let key = home.api_key(OWNER)?;
+    if founds {
+        fund(&gateway, home, &key).await?;
+    }
+    let key = is_known(&gateway, &key)?.then(|| key.expose().to_owned());
     let mut http = ol_gateway::Config::at(config.listen);
     if !config.listen.ip().is_loopback() {
         http.plain_http = PlainHttp::Everywhere;
@@ -105,21 +122,54 @@ pub(crate) const fn price(config: &Config) -> Price {
     }
 }
 
-// The owner's account exists from the network's birth; its first credits are an order of the issuer like any other.
-async fn fund(gateway: &Gateway, home: &Home, key: &str) -> anyhow::Result<()> {
+/// The database that a configuration names.
+pub(crate) fn server(config: &Config) -> anyhow::Result<Option<ol_store::Server>> {
+    let parse = |url: &Secret| url.reveal().parse().context("`store` can't be used");
+    config.store.as_ref().map(parse).transpose()
+}
+
+// The first tenant exists from the network's birth; it and its first credits are signed like any other.
+async fn fund(gateway: &Gateway, home: &Home, key: &ApiKey) -> anyhow::Result<()> {
     let network = gateway.handle.network();
     let tenant = tenant_id(network, OWNER);
-    gateway.add_tenant(tenant, OWNER, key).await?;
-    let settler = gateway.settler()?;
-    if settler.ledger().funded(&tenant).is_none() {
-        let issuer = home.key("issuer")?;
-        let owner = settler.genesis().owner;
-        gateway.top_up(TopUp::issue(&issuer, network, owner, tenant, FIRST_TOP_UP, 1)).await;
+    let owner = home.key("gateway-owner")?;
+    let top_up = TopUp::issue(&home.key("issuer")?, network, OwnerId(owner.public()), tenant, FIRST_TOP_UP, 1);
+    let entry = TenantEntry {
+        network,
+        owner: OwnerId(owner.public()),
+        tenant,
+        name: OWNER.to_owned(),
+        key: Some(key.digest()),
+        requests_per_minute: 0,
+        tokens_per_minute: 0,
+        issued_at: ol_drive::clock::now(),
+        signature: Signature([0; 64]),
+    };
+    if gateway.tenants()?.is_empty() {
+        gateway.handle.instruct(Instruction::Tenant(entry.signed(&owner))).await?;
     }
-    Ok(())
+    if gateway.settler()?.ledger().funded(&tenant).is_some() {
+        return Ok(());
+    }
+    match gateway.handle.instruct(Instruction::TopUp(top_up)).await {
+        Err(refusal) if refusal.kind != Kind::Conflict => Err(refusal.into()),
+        // Other money was sold since.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn is_known(gateway: &Gateway, key: &ApiKey) -> anyhow::Result<bool> {
+    Ok(gateway.tenants()?.iter().any(|tenant| tenant.key_hash == key.digest().0))
 }
 
 impl Running {
+    /// The key of the first tenant.
+    pub(crate) fn key(&self) -> anyhow::Result<&str> {
+        self.key
+            .as_deref()
+            .context("the first tenant's key is not in this folder: copy tenant-owner.secret of the first gateway")
+    }
+
     /// Takes no new requests, finishes what runs, and puts everything on disk.
     pub(crate) async fn drain(self) {
         self.stop.send_replace(true);
@@ -131,7 +181,8 @@ impl Running {
 
 /// Runs `openledger gateway`.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = flags::load(Role::Gateway, &args.common, Some(&args.serving), None, Some(&args.token))?;
+    let config =
+        flags::load(Role::Gateway, &args.common, Some(&args.ledger), Some(&args.serving), None, Some(&args.token))?;
     logging::start(&config.log, config.log_format)?;
     let home = Home::open(&config.data_dir)?.network()?;
     runtime()?.block_on(async {
@@ -149,14 +200,20 @@ pub(crate) async fn wait_for_end(running: &Running) -> anyhow::Result<()> {
     tokio::select! {
         signal = wait_for_signal() => signal,
         () = running.gateway.handle.stopped() => {
-            anyhow::bail!("the gateway stopped because of a fault of its own: please report it with what it logged")
+            match running.gateway.handle.fault() {
+                Some(fault) => anyhow::bail!("the gateway stopped: {fault}"),
+                None => anyhow::bail!("the gateway stopped because of a fault of its own: please report it with what it logged"),
+            }
         }
     }
 }
 
 fn announce(running: &Running) {
     say(format!("API      http://{}/v1", running.address));
-    say(format!("API key  {}", running.key));
+    match &running.key {
+        Some(key) => say(format!("API key  {key}")),
+        None => say("API keys are those of the tenants that other gateways of this database entered"),
+    }
     say(format!("ticket   {}", running.gateway.ticket));
     say("join a node from any machine that reaches the ticket's address:");
     say(format!("  openledger node --join {}", running.gateway.ticket));

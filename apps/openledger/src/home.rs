@@ -77,6 +77,25 @@ impl Home {
         Ok(Identity { key, certificate })
     }
 
+    /// A folder in it that must be there.
+    pub(crate) fn existing(&self, name: &str) -> anyhow::Result<Self> {
+        let path = self.0.join(name);
+        anyhow::ensure!(path.is_dir(), "no network began in {}: give the gateway's --data-dir", self.0.display());
+        Ok(Self(path))
+    }
+
+    /// A key that must be there.
+    pub(crate) fn existing_key(&self, name: &str) -> anyhow::Result<SecretKey> {
+        let path = self.0.join(format!("{name}.key"));
+        anyhow::ensure!(path.exists(), "{} is not there: who has this key signs", path.display());
+        self.key(name)
+    }
+
+    /// The first record of this folder's gateway in a network that others began.
+    pub(crate) fn joining(&self, first: Genesis) -> anyhow::Result<Genesis> {
+        Ok(first.of(GatewayId(self.key("gateway")?.public()), &self.key("gateway-owner")?))
+    }
+
     /// The folder of a network that begins or began here.
     pub(crate) fn network(&self) -> anyhow::Result<Self> {
         let home = self.sub(NETWORK)?;

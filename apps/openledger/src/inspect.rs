@@ -1,15 +1,18 @@
 //! `openledger ledger`: what a gateway's log says.
 
 use crate::export::{self, ExportArgs, PayoutArgs};
+use crate::home::Home;
 use crate::logging::say;
-use crate::{config::Role, flags};
+use crate::{config::Role, flags, gateway};
 use anyhow::Context as _;
+use ol_gateway::driver::start::SEALED_KEY;
 use ol_gateway::driver::start::settle;
 use ol_ledger::Account;
+use ol_protocol::GatewayId;
 use ol_protocol::record::Record;
 use ol_roles::Settler;
 use ol_sim::Books;
-use ol_store::{Read, SqliteReader};
+use ol_store::{PostgresReader, Read, SqliteReader};
 use std::process::ExitCode;
 
 /// Look into a gateway's ledger.
@@ -22,13 +25,13 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Every account and what is on it, as of the last settled epoch.
-    Balances(flags::Common),
+    Balances(Place),
     /// The settled epochs.
-    Epochs(flags::Common),
+    Epochs(Place),
     /// The receipts, newest last.
     Receipts {
         #[command(flatten)]
-        common: flags::Common,
+        place: Place,
         /// Show at most this many of the newest.
         #[arg(long, value_name = "NUMBER", default_value_t = 50)]
         last: usize,
@@ -36,42 +39,80 @@ enum What {
     /// What was paid out, for a payments provider.
     Payouts {
         #[command(flatten)]
-        common: flags::Common,
+        place: Place,
         #[command(flatten)]
         args: PayoutArgs,
     },
     /// All receipts, as comma-separated values.
     Export {
         #[command(flatten)]
-        common: flags::Common,
+        place: Place,
         #[command(flatten)]
         args: ExportArgs,
     },
     /// Check every record, proof and signature of the log, and the books.
-    Fsck(flags::Common),
+    Fsck(Place),
+}
+
+/// Whose ledger, and where it is.
+#[derive(Debug, clap::Args)]
+struct Place {
+    #[command(flatten)]
+    common: flags::Common,
+    #[command(flatten)]
+    ledger: flags::Ledger,
 }
 
 /// Runs `openledger ledger`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.what {
-        What::Balances(common) => balances(&open(common)?),
-        What::Epochs(common) => epochs(&open(common)?),
-        What::Receipts { common, last } => receipts(&open(common)?, *last),
-        What::Payouts { common, args } => export::payouts(&open(common)?, args),
-        What::Export { common, args } => export::export(&open(common)?, args),
-        What::Fsck(common) => fsck(&open(common)?),
+        What::Balances(place) => balances(open(place)?.read()),
+        What::Epochs(place) => epochs(open(place)?.read()),
+        What::Receipts { place, last } => receipts(open(place)?.read(), *last),
+        What::Payouts { place, args } => export::payouts(open(place)?.read(), args),
+        What::Export { place, args } => export::export(open(place)?.read(), args),
+        What::Fsck(place) => fsck(&open(place)?),
     }
 }
 
-fn open(common: &flags::Common) -> anyhow::Result<SqliteReader> {
-    let config = flags::load(Role::Gateway, common, None, None, None)?;
-    let path = config.data_dir.join(crate::home::NETWORK).join("gateway.db");
+// A ledger that is only read.
+enum Opened {
+    File(SqliteReader),
+    Server(PostgresReader),
+}
+
+impl Opened {
+    fn read(&self) -> &dyn Read {
+        match self {
+            Self::File(reader) => reader,
+            Self::Server(reader) => reader,
+        }
+    }
+
+    fn check(&self) -> Vec<ol_store::Finding> {
+        match self {
+            Self::File(reader) => ol_store::fsck(reader),
+            Self::Server(_) => Vec::new(),
+        }
+    }
+}
+
+fn open(place: &Place) -> anyhow::Result<Opened> {
+    let config = flags::load(Role::Gateway, &place.common, Some(&place.ledger), None, None, None)?;
+    let folder = config.data_dir.join(crate::home::NETWORK);
+    if let Some(server) = gateway::server(&config)? {
+        let key = Home::open(&config.data_dir)?.existing(crate::home::NETWORK)?.existing_key("gateway")?;
+        let sealed = folder.join(SEALED_KEY);
+        let reader = PostgresReader::open(&server, &sealed, GatewayId(key.public()));
+        return reader.map(Opened::Server).with_context(|| format!("cannot open the ledger in {}", server.place()));
+    }
+    let path = folder.join("gateway.db");
     anyhow::ensure!(
         path.exists(),
-        "no ledger in {}: start a gateway there first, or name its folder with --data-dir",
+        "no ledger in {}: start a gateway there first, or name its folder with --data-dir, or its database with --store",
         config.data_dir.display()
     );
-    SqliteReader::open(&path).with_context(|| format!("cannot open {}", path.display()))
+    SqliteReader::open(&path).map(Opened::File).with_context(|| format!("cannot open {}", path.display()))
 }
 
 /// An amount as people read it.
@@ -81,7 +122,7 @@ pub(crate) fn credits(micro: i128) -> String {
     format!("{sign}{}.{:06}", micro / 1_000_000, micro % 1_000_000)
 }
 
-fn balances(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+fn balances(reader: &dyn Read) -> anyhow::Result<ExitCode> {
     let settler = settle(reader)?;
     say(format!("{:<14} {:<66} {:>20}", "account", "whose", "credits"));
     for (account, balance) in settler.ledger().balances() {
@@ -103,7 +144,7 @@ fn balances(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn epochs(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+fn epochs(reader: &dyn Read) -> anyhow::Result<ExitCode> {
     say(format!("{:>8}  {:>10}  {:<16}  checkpoint", "epoch", "record", "state"));
     for record in ol_store::records(reader, 0..reader.size()?) {
         let (index, record) = record?;
@@ -115,7 +156,7 @@ fn epochs(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn receipts(reader: &SqliteReader, last: usize) -> anyhow::Result<ExitCode> {
+fn receipts(reader: &dyn Read, last: usize) -> anyhow::Result<ExitCode> {
     let mut shown = std::collections::VecDeque::new();
     for record in ol_store::records(reader, 0..reader.size()?) {
         let (index, record) = record?;
@@ -145,8 +186,9 @@ fn receipts(reader: &SqliteReader, last: usize) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
-    let mut faults: Vec<String> = ol_store::fsck(reader).iter().map(ToString::to_string).collect();
+fn fsck(opened: &Opened) -> anyhow::Result<ExitCode> {
+    let reader = opened.read();
+    let mut faults: Vec<String> = opened.check().iter().map(ToString::to_string).collect();
     faults.extend(books(reader)?);
     for fault in &faults {
         say(format!("WRONG   {fault}"));
@@ -156,7 +198,7 @@ fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
 }
 
 // The accounts three times: from the latest snapshot, from the whole log, and from the whole log by other code.
-fn books(reader: &SqliteReader) -> anyhow::Result<Option<String>> {
+fn books(reader: &dyn Read) -> anyhow::Result<Option<String>> {
     let whole = match fold(reader)? {
         Ok(settler) => settler,
         Err(fault) => return Ok(Some(fault)),
@@ -171,7 +213,7 @@ fn books(reader: &SqliteReader) -> anyhow::Result<Option<String>> {
     Ok(whole.ledger().check().err().map(|fault| format!("the books: {fault}")))
 }
 
-fn fold(reader: &SqliteReader) -> anyhow::Result<Result<Settler, String>> {
+fn fold(reader: &dyn Read) -> anyhow::Result<Result<Settler, String>> {
     let mut both: Option<(Settler, Books)> = None;
     for found in ol_store::records(reader, 0..reader.size()?) {
         // What can't be read was named already.

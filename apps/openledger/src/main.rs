@@ -11,6 +11,7 @@ mod flags;
 mod gateway;
 mod home;
 mod inspect;
+mod issue;
 mod logging;
 mod models;
 mod node;
@@ -39,6 +40,10 @@ enum Command {
     Node(node::Args),
     /// Check a receipt offline, and request and response bytes against it.
     Verify(verify::Args),
+    /// Sell credits and change parameters, with the issuer's key.
+    Issue(issue::IssueArgs),
+    /// Enter and remove tenants, with the key of the gateways' owner.
+    Tenant(issue::TenantArgs),
     /// Look into a gateway's ledger.
     Ledger(inspect::Args),
     /// Run the same gateway and node code in simulated time.
@@ -56,6 +61,8 @@ fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(args),
         Command::Node(args) => node::run(args),
         Command::Verify(args) => verify::run(&args),
+        Command::Issue(args) => issue::issue(&args),
+        Command::Tenant(args) => issue::tenant(&args),
         Command::Ledger(args) => inspect::run(&args),
         Command::Sim(args) => simulate::run(&args),
         Command::Replay(args) => simulate::replay(&args),

@@ -66,7 +66,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return claims::run(claims);
     }
     let join = args.join.context("name the gateway's ticket with --join")?;
-    let config = flags::load(Role::Node, &args.common, None, Some(&args.working), Some(&args.token))?;
+    let config = flags::load(Role::Node, &args.common, None, None, Some(&args.working), Some(&args.token))?;
     logging::start(&config.log, config.log_format)?;
     let data = Home::open(&config.data_dir)?;
     let network = join.network;

@@ -47,6 +47,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     common: flags::Common,
     #[command(flatten)]
+    ledger: flags::Ledger,
+    #[command(flatten)]
     serving: flags::Serving,
     #[command(flatten)]
     working: flags::Working,
@@ -59,7 +61,8 @@ fn cheat_of(text: &str) -> Result<Cheat, String> {
 
 /// Runs `openledger up`.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut config = flags::load(Role::Up, &args.common, Some(&args.serving), Some(&args.working), None)?;
+    let mut config =
+        flags::load(Role::Up, &args.common, Some(&args.ledger), Some(&args.serving), Some(&args.working), None)?;
     if args.json && config.log == crate::config::LOG {
         // One object and nothing else is what scripts read; warnings still go to standard error.
         config.log = "warn".to_owned();
@@ -119,7 +122,7 @@ impl Network {
     async fn serve(&self, args: &Args, running: &Running, news: broadcast::Receiver<News>) -> anyhow::Result<ExitCode> {
         self.wait_for_nodes(running).await?;
         if !args.json {
-            report::introduce(running, &self.models.text_name(), self.loaded);
+            report::introduce(running, &self.models.text_name(), self.loaded)?;
         }
         if let (Some(cheat), true) = (self.cheat, args.once) {
             let cheater = self.node_id(0)?;

@@ -35,7 +35,7 @@ use ol_protocol::key::BadSignature;
 use ol_protocol::parameters::{BadParameters, ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
-use ol_protocol::top_up::Slice;
+use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{
     Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TenantId, Timestamp,
 };
@@ -54,15 +54,6 @@ pub struct Auditor {
     pub node: NodeId,
     /// Who owns it.
     pub operator: OperatorId,
-}
-
-/// How far a tenant's top-ups are booked: all before this serial that there will be, and of this one so much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Funded {
-    /// The last top-up's serial.
-    pub serial: u64,
-    /// Where its last part ended.
-    pub end: MicroCredits,
 }
 
 /// Why a record posts nothing.

@@ -5,7 +5,7 @@ use crate::attempt::Attempt;
 use crate::check::Fault;
 use crate::escrow::Escrow;
 use crate::history::History;
-use crate::ledger::{self, Auditor, Funded, Ledger};
+use crate::ledger::{self, Auditor, Ledger};
 use crate::summary::Totals;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -13,6 +13,7 @@ use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::Parameters;
+use ol_protocol::top_up::Funded;
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TenantId};
 
 /// Version of the snapshot; another one is refused and the log is replayed instead.

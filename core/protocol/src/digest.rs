@@ -47,6 +47,8 @@ pub enum Domain {
     Verdict,
     /// The state after an epoch's settlement.
     State,
+    /// An owner's entry of a tenant.
+    Tenant,
     /// An API key at rest.
     ApiKey,
     /// The id of an audit.
@@ -81,6 +83,7 @@ impl Domain {
             Self::Countersignature => b"openledger/1/countersignature\0",
             Self::Verdict => b"openledger/1/verdict\0",
             Self::State => b"openledger/1/state\0",
+            Self::Tenant => b"openledger/1/tenant\0",
             Self::ApiKey => b"openledger/1/api-key\0",
             Self::Audit => b"openledger/1/audit\0",
             Self::Task => b"openledger/1/task\0",

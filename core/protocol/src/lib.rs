@@ -21,6 +21,7 @@ pub mod receipt;
 pub mod record;
 pub mod sampler;
 pub mod seed;
+pub mod tenant;
 pub mod ticket;
 pub mod tile;
 pub mod top_up;

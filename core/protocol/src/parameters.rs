@@ -251,6 +251,14 @@ impl ParameterChange {
         bytes
     }
 
+    /// Reads canonical bytes; neither signature nor bounds are checked.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut r = Reader::new(bytes);
+        let change = Self::read(&mut r)?;
+        r.finish()?;
+        Ok(change)
+    }
+
     /// Reads canonical bytes from the front of `r`; neither signature nor bounds are checked.
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
         crate::version(r)?;

@@ -125,3 +125,12 @@ impl Slice {
         Ok(slice)
     }
 }
+
+/// How far a tenant's top-ups are booked: all before this serial that there will be, and of this one so much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Funded {
+    /// The last top-up's serial.
+    pub serial: u64,
+    /// Where its last part ended.
+    pub end: MicroCredits,
+}

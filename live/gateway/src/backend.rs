@@ -4,9 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ol_protocol::genesis::Genesis;
+use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::sampler::Sampling;
+use ol_protocol::tenant::TenantEntry;
 use ol_protocol::tile::Tile;
-use ol_protocol::{Digest, MicroCredits, Micros, Price, TaskId, TenantId};
+use ol_protocol::top_up::TopUp;
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, Price, TaskId, TenantId};
 use tokio::sync::mpsc;
 
 use crate::keys::Tenant;
@@ -242,10 +246,35 @@ pub enum LogFile {
     Tile(Tile),
 }
 
+/// Whose gateway this is, and what holds in its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkInfo {
+    /// The first record of the log.
+    pub genesis: Genesis,
+    /// The open epoch.
+    pub epoch: Epoch,
+    /// What will hold once all changes that wait have come into force.
+    pub parameters: Parameters,
+}
+
+/// What issuer or owner signed. Nothing of it is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instruction {
+    /// Money for a tenant.
+    TopUp(TopUp),
+    /// Other parameters.
+    Parameters(ParameterChange),
+    /// Who may ask.
+    Tenant(TenantEntry),
+}
+
 /// The network behind the HTTP side.
 pub trait Backend: Send + Sync + 'static {
     /// Takes on a task, or says why not. Dropping the future withdraws it.
     fn submit(&self, submission: Submission) -> impl Future<Output = Result<Running, Refusal>> + Send;
+
+    /// Whose gateway this is.
+    fn network(&self) -> NetworkInfo;
 
     /// The models on offer.
     fn models(&self) -> Vec<ModelInfo>;
@@ -264,6 +293,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A file of the log, if there is such a one under the latest checkpoint.
     fn log(&self, file: LogFile) -> impl Future<Output = Result<Option<Bytes>, Refusal>> + Send;
+
+    /// Carries an instruction out, once its signature is checked; on the disk when it returns.
+    fn instruct(&self, instruction: Instruction) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Called once for every task taken on, when its response has ended or its client has left. Must not block.
     fn closed(&self, task: TaskId, response: ResponseDigest);

@@ -90,6 +90,12 @@ impl ApiKeys {
         self.0.insert(key, tenant);
     }
 
+    /// Gives a tenant this key instead of those that it has.
+    pub fn replace(&mut self, key: Digest, tenant: Tenant) {
+        self.0.retain(|_, known| known.id != tenant.id);
+        self.insert(key, tenant);
+    }
+
     /// Forgets the key with this digest; whether it was there.
     pub fn remove(&mut self, key: &Digest) -> bool {
         self.0.remove(key).is_some()

@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod deliver;
 mod idempotency;
+mod instruct;
 mod json;
 mod limits;
 mod metrics;

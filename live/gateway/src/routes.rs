@@ -14,16 +14,18 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use ol_protocol::TaskId;
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::id::hex;
 use ol_protocol::tile::Tile;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::answer::{self, Head, ModelObject};
-use crate::backend::{Backend, LogFile, Payload, ReceiptState, Submission};
+use crate::backend::{Backend, LogFile, NetworkInfo, Payload, ReceiptState, Submission};
 use crate::body::{self, BodyLimits};
 use crate::deliver::{self, Vectors, Whole};
 use crate::idempotency::{Answers, Claim, KEY_CHARS_MAX, Kept, Slot};
+use crate::instruct;
 use crate::keys::Tenant;
 use crate::limits::{Limits, Reservation};
 use crate::metrics::Metrics;
@@ -60,6 +62,10 @@ pub(crate) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/v1/completions", post(|State(app), request| work::<B>(app, Api::Text, request)))
         .route("/v1/embeddings", post(|State(app), request| work::<B>(app, Api::Embeddings, request)))
         .route("/v1/receipts/{id}", get(receipt::<B>))
+        .route(instruct::PATHS[0], post(instruction::<B>))
+        .route(instruct::PATHS[1], post(instruction::<B>))
+        .route(instruct::PATHS[2], post(instruction::<B>))
+        .route("/v1/network", get(network::<B>))
         .route("/log/{*file}", get(log::<B>))
         .route("/health", get(health::<B>))
         .route("/metrics", get(metrics::<B>))
@@ -79,6 +85,7 @@ fn no_such_path() -> Refusal {
 fn wrong_method(path: &str, method: &Method) -> Refusal {
     let allow = match route_of(path) {
         "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => "POST",
+        path if instruct::PATHS.contains(&path) => "POST",
         _ => "GET, HEAD",
     };
     Refusal::new(Kind::WrongMethod { allow }, format!("this path is not for {method} but for {allow}"))
@@ -96,6 +103,10 @@ fn route_of(path: &str) -> &'static str {
         "/v1/chat/completions" => "/v1/chat/completions",
         "/v1/completions" => "/v1/completions",
         "/v1/embeddings" => "/v1/embeddings",
+        "/v1/network" => "/v1/network",
+        "/v1/top-ups" => "/v1/top-ups",
+        "/v1/parameters" => "/v1/parameters",
+        "/v1/tenants" => "/v1/tenants",
         "/health" => "/health",
         "/metrics" => "/metrics",
         _ if path.starts_with("/v1/models/") => "/v1/models/{id}",
@@ -192,6 +203,23 @@ async fn model<B: Backend>(
     let model = models.iter().find(|model| model.id == id);
     let model = model.ok_or_else(|| Refusal::new(Kind::NotFound, "there is no model of this name"))?;
     Ok(json_response(StatusCode::OK, answer::json(&ModelObject::of(model))))
+}
+
+// Public, as it is all in the log.
+async fn network<B: Backend>(State(app): Shared<B>) -> Response {
+    let NetworkInfo { genesis, epoch, parameters } = app.backend.network();
+    let object = json!({
+        "object": "network", "network": genesis.network().to_string(), "gateway": genesis.gateway.to_string(),
+        "owner": genesis.owner.to_string(), "issuer": genesis.issuer.to_string(), "epoch": epoch.0,
+        "parameters": hex(&parameters.to_bytes()),
+    });
+    json_response(StatusCode::OK, answer::json(&object))
+}
+
+async fn instruction<B: Backend>(State(app): Shared<B>, request: Request) -> Result<Response, Refusal> {
+    let path = request.uri().path().to_owned();
+    instruct::take(&*app.backend, &path, request.into_body(), app.body).await?;
+    Ok(json_response(StatusCode::OK, answer::json(&json!({ "object": "instruction", "status": "taken" }))))
 }
 
 async fn receipt<B: Backend>(

@@ -191,6 +191,13 @@ pub enum Error {
         #[source]
         cause: Arc<io::Error>,
     },
+    /// The bytes of a top-up can't be read.
+    #[error("a top-up in the database can't be read")]
+    TopUp {
+        /// What is wrong with the bytes.
+        #[source]
+        cause: ol_protocol::bytes::Error,
+    },
     /// A text is not the URL of a PostgreSQL database.
     #[error("not the URL of a PostgreSQL database")]
     Url {
@@ -252,6 +259,14 @@ pub enum Refusal {
         what: &'static str,
         /// The number.
         value: u64,
+    },
+    /// The tenant has a top-up of this serial, or of a higher one.
+    #[error("top-up {serial} is a replay, the last was {last}")]
+    Serial {
+        /// The top-up's.
+        serial: u64,
+        /// The last one's.
+        last: u64,
     },
     /// Another checkpoint is stored for that epoch.
     #[error("epoch {epoch} has another checkpoint")]

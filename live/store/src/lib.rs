@@ -29,7 +29,7 @@ pub use fsck::{Finding, fsck};
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
-pub use postgres::{PostgresReader, PostgresStore, Server};
+pub use postgres::{PostgresFunds, PostgresReader, PostgresStore, Server, founding, gateways};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{

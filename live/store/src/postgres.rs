@@ -9,6 +9,7 @@
 //! transaction, the mark tells; jobs of a commit that did count get their answer when they are handed in again.
 
 mod claim;
+mod funds;
 mod group;
 mod read;
 mod schema;
@@ -17,11 +18,15 @@ mod session;
 mod write;
 
 use crate::error::Error;
+use crate::read::parse;
 use crate::store::{Appended, Identity, Job, Read, Store};
 use crate::tree::Edge;
 use crate::vault::Vault;
 use claim::{Backend, Mark};
+pub use funds::PostgresFunds;
 use group::{Group, Holdings, Unheard};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::record::Record;
 use ol_protocol::{Digest, GatewayId, NetworkId};
 pub use read::PostgresReader;
 pub use server::Server;
@@ -71,6 +76,32 @@ impl PostgresStore {
         };
         Ok(Self { reader, log })
     }
+}
+
+/// The first record of a database's oldest log, if any has begun: what its gateways have in common.
+pub fn founding(server: &Server) -> Result<Option<Genesis>, Error> {
+    let session = Session::connect(server)?;
+    if !schema::is_there(&session)? {
+        return Ok(None);
+    }
+    let sql = "SELECT bytes FROM records WHERE position = 0 ORDER BY gateway LIMIT 1";
+    let rows = session.ask(sql, &[])?;
+    let bytes: Option<Vec<u8>> =
+        rows.first().map(|row| row.try_get(0)).transpose().map_err(|cause| server.failed(cause))?;
+    match bytes.map(|bytes| parse(0, bytes)).transpose()? {
+        Some(Record::Genesis(genesis)) => Ok(Some(genesis)),
+        Some(_) => Err(Error::Missing { index: 0 }),
+        None => Ok(None),
+    }
+}
+
+/// The gateways that have a log in a database, in the order in which they came.
+pub fn gateways(server: &Server) -> Result<Vec<GatewayId>, Error> {
+    let session = Session::connect(server)?;
+    schema::recognise(&session)?;
+    let rows = session.ask("SELECT id FROM gateways ORDER BY number", &[])?;
+    let ids: Result<_, _> = rows.iter().map(|row| row.try_get(0).map(|read::Bytes(id)| GatewayId(id))).collect();
+    ids.map_err(|cause| server.failed(cause))
 }
 
 impl Drop for PostgresStore {

@@ -207,6 +207,20 @@ pub trait Store: Send {
     }
 }
 
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+        (**self).commit(jobs)
+    }
+
+    fn read(&self) -> &dyn Read {
+        (**self).read()
+    }
+
+    fn reader(&self) -> Result<Box<dyn Read>, Error> {
+        (**self).reader()
+    }
+}
+
 /// Goes through the records of a range, a page at a time.
 pub fn records(read: &dyn Read, range: Range<u64>) -> Records<'_> {
     Records { read, next: range.start, end: range.end, page: VecDeque::new() }

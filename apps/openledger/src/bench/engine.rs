@@ -40,7 +40,7 @@ pub(super) fn load(
     model: Option<&PathBuf>,
     embedding_model: Option<&PathBuf>,
 ) -> anyhow::Result<Models> {
-    let mut config = flags::load(Role::Node, common, None, None, None)?;
+    let mut config = flags::load(Role::Node, common, None, None, None, None)?;
     config.model = model.cloned().or(config.model);
     config.embedding_model = embedding_model.cloned().or(config.embedding_model);
     logging::start(&config.log, config.log_format)?;

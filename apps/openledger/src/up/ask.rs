@@ -37,7 +37,7 @@ pub(super) async fn one(running: &Running, model: &str) -> anyhow::Result<Asked>
 
 /// Asks one chat request.
 pub(super) async fn chat(running: &Running, body: Value, question: &str) -> anyhow::Result<Asked> {
-    let client = Client::new(running.address, &running.key);
+    let client = Client::new(running.address, running.key()?);
     let request = body.to_string().into_bytes();
     let (cpu_before, began) = (coordination(), Instant::now());
     let response = client.post("/v1/chat/completions", request.clone()).await?;
@@ -72,13 +72,13 @@ pub(super) async fn final_receipt(running: &Running, task: &str) -> anyhow::Resu
 
 /// Whether the receipt of a task is in the log.
 pub(super) async fn is_logged(running: &Running, task: &str) -> anyhow::Result<bool> {
-    let client = Client::new(running.address, &running.key);
+    let client = Client::new(running.address, running.key()?);
     let document = client.get(&format!("/v1/receipts/{task}")).await?.json()?;
     Ok(document["status"] == "ready")
 }
 
 async fn poll(running: &Running, task: &str, enough: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-    let client = Client::new(running.address, &running.key);
+    let client = Client::new(running.address, running.key()?);
     let began = Instant::now();
     loop {
         let document = client.get(&format!("/v1/receipts/{task}")).await?.json()?;

@@ -127,8 +127,8 @@ impl<'a> Report<'a> {
 }
 
 /// What a person needs to use the network.
-pub(super) fn introduce(running: &Running, model: &str, loaded: Duration) {
-    let (address, key) = (running.address, &running.key);
+pub(super) fn introduce(running: &Running, model: &str, loaded: Duration) -> anyhow::Result<()> {
+    let (address, key) = (running.address, running.key()?);
     say(format!("openledger {}: a gateway, three nodes and a ledger on this machine", env!("CARGO_PKG_VERSION")));
     say(format!("models    loaded in {:.1} s", loaded.as_secs_f64()));
     say(format!("API       http://{address}/v1"));
@@ -142,4 +142,5 @@ pub(super) fn introduce(running: &Running, model: &str, loaded: Duration) {
         "\nfrom openai import OpenAI\nclient = OpenAI(base_url=\"http://{address}/v1\", api_key=\"{key}\")\nprint(client.chat.completions.create(\
          model=\"{model}\", messages=[{{\"role\": \"user\", \"content\": \"Hello!\"}}]).choices[0].message.content)\n"
     ));
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod exports;
 mod failures;
 mod hostile;
 mod http;
+mod instructions;
 mod operators;
 mod process;
 mod processes;

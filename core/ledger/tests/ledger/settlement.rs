@@ -1,11 +1,11 @@
 //! What becomes of a charge.
 
 use crate::world::{attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up};
-use ol_ledger::{Account, Auditor, Error, Fault, Finding, Funded, Ledger, Payout, RestoreError, Summary, Totals};
+use ol_ledger::{Account, Auditor, Error, Fault, Finding, Ledger, Payout, RestoreError, Summary, Totals};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{BadSignature, SecretKey};
 use ol_protocol::parameters::{AuditRule, BadParameters, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
-use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::top_up::{Funded, Slice, TopUp};
 use ol_protocol::{
     Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TenantId, Timestamp,
 };

@@ -9,7 +9,7 @@ use ol_protocol::key::Signature;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::Slice;
+use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
@@ -373,6 +373,8 @@ pub enum Output {
         tenant: TenantId,
         /// How much.
         amount: MicroCredits,
+        /// How far they are booked here: a part beyond was taken before, and lost on its way.
+        booked: Option<Funded>,
     },
     /// An order of the issuer was refused.
     Denied {

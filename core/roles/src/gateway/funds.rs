@@ -55,7 +55,8 @@ impl Gateway {
         let fund = self.funds.0.entry(tenant).or_default();
         if !fund.is_asked && now >= fund.not_before {
             fund.is_asked = true;
-            out.push(Output::Claim { tenant, amount: needed.max(SLICE) });
+            let booked = self.settler.ledger().funded(&tenant);
+            out.push(Output::Claim { tenant, amount: needed.max(SLICE), booked });
         }
     }
 

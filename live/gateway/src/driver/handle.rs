@@ -2,20 +2,24 @@
 
 use super::document;
 use super::hands::{Message, New};
+use super::start::RateLimits;
 use crate::Backend;
 use crate::backend::{
-    Generate, Health, LogFile, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work,
+    Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, ReceiptState, ResponseDigest, Role,
+    Running, Submission, Work,
 };
 use crate::keys::{ApiKeys, Tenant};
 use crate::refusal::{Kind, Refusal};
 use bytes::Bytes;
 use ol_net::frame;
 use ol_protocol::digest::{Domain, salted};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::parameters::Parameters;
 use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, TokenCount, VariantId, seed};
-use ol_store::Read;
+use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -47,14 +51,21 @@ pub(super) struct Served {
 /// What the loop shares with those who ask.
 pub(super) struct Shared {
     pub(super) network: NetworkId,
+    pub(super) genesis: Genesis,
     pub(super) gateway: GatewayId,
     pub(super) master: [u8; 32],
     pub(super) price: Price,
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
+    pub(super) rates: RateLimits,
     pub(super) reader: Mutex<Box<dyn Read>>,
+    pub(super) committer: ol_store::Handle,
+    /// What the issuer sold, where gateways share it.
+    pub(super) funds: Option<Mutex<PostgresFunds>>,
     pub(super) epoch: AtomicU64,
     pub(super) counter: AtomicU64,
+    /// What will hold once all changes that wait have come into force.
+    pub(super) parameters: Mutex<Parameters>,
     pub(super) metrics: Mutex<String>,
     pub(super) workers: AtomicU64,
     pub(super) has_referee: AtomicBool,
@@ -84,6 +95,11 @@ impl Handle {
     /// The open epoch.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.shared.epoch.load(Ordering::Relaxed))
+    }
+
+    /// Why the gateway's log can't be written now, if it can't.
+    pub fn fault(&self) -> Option<String> {
+        lock(&self.shared.fault).clone()
     }
 
     /// Waits until the gateway's loop is gone: after a drain, or a fault of its own.
@@ -207,6 +223,14 @@ impl Backend for Handle {
         Ok(Running { task, events })
     }
 
+    fn network(&self) -> NetworkInfo {
+        NetworkInfo {
+            genesis: self.shared.genesis.clone(),
+            epoch: self.epoch(),
+            parameters: *lock(&self.shared.parameters),
+        }
+    }
+
     fn models(&self) -> Vec<ModelInfo> {
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
         let info = |v: &Variant| ModelInfo {
@@ -272,6 +296,10 @@ impl Backend for Handle {
             }
             Err(_) => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
         }
+    }
+
+    async fn instruct(&self, instruction: Instruction) -> Result<(), Refusal> {
+        self.carry(instruction).await
     }
 
     fn closed(&self, task: TaskId, response: ResponseDigest) {

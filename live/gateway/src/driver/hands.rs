@@ -2,6 +2,7 @@
 
 use super::content::{self, Content, length};
 use super::handle::{Served, Shared, lock};
+use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use crate::refusal::{Kind, Refusal};
@@ -14,11 +15,14 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
+use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::top_up::{Funded, Slice, TopUp};
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{AuditId, Digest, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{
+    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
+};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
 use ol_roles::node::FailCode;
@@ -92,8 +96,27 @@ pub enum Message {
     Retry,
     /// Measure round trips.
     Ping,
-    /// A top-up to take.
-    TopUp(Box<TopUp>),
+    /// All of a top-up to take.
+    TopUp {
+        /// The issuer's word.
+        top_up: Box<TopUp>,
+        /// What became of it.
+        answer: Told,
+    },
+    /// A change of parameters.
+    Change {
+        /// The issuer's word.
+        change: Box<ParameterChange>,
+        /// What became of it.
+        answer: Told,
+    },
+    /// What a claim brought.
+    Claimed {
+        /// Whose money.
+        tenant: TenantId,
+        /// A part of it.
+        result: Result<Option<Slice>, ol_store::Error>,
+    },
     /// Whether a task without a receipt is under way.
     IsKnown {
         /// Who asks.
@@ -154,6 +177,8 @@ pub(super) struct GatewayHands {
     next_ping: u64,
     metrics_due: Timestamp,
     draining_since: Option<Timestamp>,
+    // Who asked for what the machine is being told.
+    told: Option<Told>,
     done: bool,
 }
 
@@ -179,6 +204,7 @@ impl GatewayHands {
             next_ping: 0,
             metrics_due: Timestamp(0),
             draining_since: None,
+            told: None,
             done: false,
         }
     }
@@ -499,6 +525,7 @@ impl GatewayHands {
 
     fn append(&mut self, now: Timestamp, append: u64, entries: Vec<Entry>) {
         let mut commit = Commit::of(append);
+        commit.told.extend(self.told.take());
         for entry in entries {
             match entry {
                 Entry::Record(record) => commit.job.records.push(record),
@@ -580,9 +607,32 @@ impl GatewayHands {
         if let Some(append) = done.append {
             inputs.push(Input::Durable { append });
         }
+        // A log that somebody else goes on with is lost to this process for good.
+        self.done |= done.is_lost;
         if let Some(summary) = done.closed {
             // Nobody has to listen.
             drop(self.news.send(News::Closed { summary }));
+        }
+    }
+
+    fn claim(&self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>, inputs: &mut Vec<Input>) {
+        if self.shared.funds.is_none() {
+            return inputs.push(Input::NoFunds { tenant, is_unknown: false });
+        }
+        let (shared, answers) = (Arc::clone(&self.shared), self.journal.answers());
+        tokio::task::spawn_blocking(move || {
+            let Some(funds) = &shared.funds else { return };
+            let result = lock(funds).claim(tenant, amount, booked);
+            // The loop has ended: nobody waits for it.
+            drop(answers.send(Message::Claimed { tenant, result }));
+        });
+    }
+
+    fn denied(&mut self, error: ol_ledger::Error) {
+        tracing::warn!(%error, "an order of the issuer is refused");
+        if let Some(told) = self.told.take() {
+            // Whoever asked may have gone.
+            let _ = told.send(Err(error));
         }
     }
 
@@ -668,7 +718,15 @@ impl Hands for GatewayHands {
             Message::Committed(result) => self.committed(now, result, inputs),
             Message::Retry => self.journal.retry(),
             Message::Ping => self.ping(now),
-            Message::TopUp(top_up) => inputs.push(Input::TopUp(Slice::whole(*top_up))),
+            Message::TopUp { top_up, answer } => {
+                self.told = Some(answer);
+                inputs.push(Input::TopUp(Slice::whole(*top_up)));
+            }
+            Message::Change { change, answer } => {
+                self.told = Some(answer);
+                inputs.push(Input::Change(*change));
+            }
+            Message::Claimed { tenant, result } => inputs.push(claimed(tenant, result)),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
                     || self.journal.facts_waiting(task).is_some();
@@ -714,8 +772,8 @@ impl Hands for GatewayHands {
             Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
-            Output::Claim { tenant, .. } => inputs.push(Input::NoFunds { tenant, is_unknown: false }),
-            Output::Denied { error } => tracing::warn!(%error, "an order of the issuer is refused"),
+            Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked, inputs),
+            Output::Denied { error } => self.denied(error),
             Output::Close { node, why } => self.misbehaved(node, why, inputs),
         }
     }
@@ -725,6 +783,7 @@ impl Hands for GatewayHands {
         self.journal.pump();
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);
+            *lock(&self.shared.parameters) = *machine.settler().ledger().parameters_from(Epoch(u64::MAX));
             *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
         }
         // Looking at every task is for the end only.
@@ -756,6 +815,17 @@ impl Hands for GatewayHands {
 
     fn is_done(&self) -> bool {
         self.done
+    }
+}
+
+fn claimed(tenant: TenantId, result: Result<Option<Slice>, ol_store::Error>) -> Input {
+    match result {
+        Ok(Some(slice)) => Input::TopUp(slice),
+        Ok(None) => Input::NoFunds { tenant, is_unknown: false },
+        Err(error) => {
+            tracing::warn!(%error, "what a tenant has left can't be asked for");
+            Input::NoFunds { tenant, is_unknown: true }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::handle::{Shared, lock};
 use super::hands::Message;
+use super::instruct::Told;
 use ol_finality::Finality;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::checkpoint::Checkpoint;
@@ -22,6 +23,8 @@ pub(super) struct Commit {
     /// Whose batches are in it, and at which of its records each one's first is.
     pub(super) batches: Vec<(NodeId, CountersignedBatch, u64)>,
     close: Option<Close>,
+    /// Who is told once it is on the disk.
+    pub(super) told: Vec<Told>,
 }
 
 /// The end of an epoch.
@@ -40,6 +43,8 @@ pub(super) struct Done {
     pub(super) append: Option<u64>,
     /// The epoch that is final now.
     pub(super) closed: Option<ol_ledger::Summary>,
+    /// Whether nothing can ever be written again.
+    pub(super) is_lost: bool,
 }
 
 /// See the module.
@@ -91,6 +96,11 @@ impl Journal {
         }
     }
 
+    /// Where answers to the loop go.
+    pub(super) fn answers(&self) -> mpsc::UnboundedSender<Message> {
+        self.answers.clone()
+    }
+
     /// Sends what waits on its way, up to and including a close, if nothing is.
     pub(super) fn pump(&mut self) {
         if self.committing.is_some() {
@@ -122,8 +132,9 @@ impl Journal {
         let appended = match result {
             Ok(appended) => appended,
             Err(error) => {
-                self.failed(&error);
-                return Done::default();
+                let is_lost = matches!(error, ol_store::Error::Overtaken { .. });
+                self.failed(&error, is_lost);
+                return Done { is_lost, ..Done::default() };
             }
         };
         if lock(&self.shared.fault).take().is_some() {
@@ -134,12 +145,19 @@ impl Journal {
             self.acks.insert((node, batch.header.sequence), (batch, appended.first_index + at));
         }
         let closed = group.close.map(|close| self.checkpoint(now, &appended, close));
-        Done { append: group.append, closed }
+        for told in group.told {
+            // Whoever asked may have gone.
+            let _ = told.send(Ok(()));
+        }
+        Done { append: group.append, closed, is_lost: false }
     }
 
-    fn failed(&mut self, error: &ol_store::Error) {
-        tracing::error!(%error, "the log can't be written; trying again, new requests are refused until then");
+    fn failed(&mut self, error: &ol_store::Error, is_lost: bool) {
         *lock(&self.shared.fault) = Some(error.to_string());
+        if is_lost {
+            return tracing::error!(%error, "the log is lost to this process, which ends: what it had not written is not acknowledged");
+        }
+        tracing::error!(%error, "the log can't be written; trying again, new requests are refused until then");
         let answers = self.answers.clone();
         tokio::spawn(async move {
             tokio::time::sleep(COMMIT_RETRY).await;
@@ -168,7 +186,13 @@ impl Journal {
                     expire_before: Some(Timestamp(now.0.saturating_sub(AUDIT_WINDOW.0))),
                     ..Job::default()
                 };
-                self.waiting.push_front(Commit { append: None, job, batches: Vec::new(), close: None });
+                self.waiting.push_front(Commit {
+                    append: None,
+                    job,
+                    batches: Vec::new(),
+                    close: None,
+                    told: Vec::new(),
+                });
             }
             Err(error) => tracing::error!(%error, epoch = %close.epoch, "the epoch can't be made final"),
         }
@@ -206,7 +230,7 @@ impl Journal {
 impl Commit {
     /// An empty one for an append of the machine.
     pub(super) fn of(append: u64) -> Self {
-        Self { append: Some(append), job: Job::default(), batches: Vec::new(), close: None }
+        Self { append: Some(append), job: Job::default(), batches: Vec::new(), close: None, told: Vec::new() }
     }
 
     fn join(&mut self, next: Self) {
@@ -219,6 +243,7 @@ impl Commit {
         self.job.snapshot = next.job.snapshot.or(self.job.snapshot.take());
         self.job.checkpoint = next.job.checkpoint.or(self.job.checkpoint.take());
         self.job.expire_before = next.job.expire_before.or(self.job.expire_before);
+        self.told.extend(next.told);
         self.close = next.close;
     }
 }

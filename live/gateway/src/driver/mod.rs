@@ -4,6 +4,7 @@ mod content;
 pub mod document;
 mod handle;
 mod hands;
+mod instruct;
 mod journal;
 mod links;
 pub mod start;

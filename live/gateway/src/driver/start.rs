@@ -1,11 +1,11 @@
 //! Starting a gateway: opens its log, goes on where it ended, listens for nodes and for HTTP.
 
 use super::Handle;
-use super::handle::Shared;
+use super::handle::{Shared, lock};
 use super::hands::{GatewayHands, Message, News};
 use super::journal::Journal;
 use super::links::{Door, accept};
-use crate::keys::{ApiKeys, Tenant, key_digest};
+use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
 use ol_finality::Solo;
 use ol_net::Limits;
@@ -15,12 +15,11 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::Record;
 use ol_protocol::ticket::Ticket;
-use ol_protocol::top_up::TopUp;
-use ol_protocol::{Epoch, GatewayId, MicroCredits, Price, TenantId};
+use ol_protocol::{Epoch, GatewayId, MicroCredits, OwnerId, Price};
 use ol_roles::gateway::Counters;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::{Gateway as Machine, Settler};
-use ol_store::{Committer, Identity, Job, Options, Read, SqliteStore, Store};
+use ol_store::{Committer, Identity, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,15 +32,23 @@ use tokio::task::JoinSet;
 /// How long a draining gateway waits for answers and for its nodes' last batches.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// The file of the key that payloads and facts in a shared database are sealed with.
+pub const SEALED_KEY: &str = "gateway.store.key";
+
+/// How often a gateway looks for tenants that others on its database entered: so long a key that was taken back still works there.
+const TENANTS_EVERY: Duration = Duration::from_secs(2);
+
 /// What a gateway is started with.
 pub struct Config {
-    /// Folder of its database.
+    /// Folder of its key files, and of its database if it has one of its own.
     pub data_dir: PathBuf,
+    /// A database that it shares with other gateways of its owner, instead of one of its own.
+    pub server: Option<ol_store::Server>,
     /// Its key.
     pub key: SecretKey,
     /// Its secret for draws, nonces, salts and orders.
     pub master: [u8; 32],
-    /// Parameters of a new network; an existing one keeps its own.
+    /// The first record of a new log; an existing one keeps its own.
     pub genesis: Genesis,
     /// Where nodes connect.
     pub node_listen: SocketAddr,
@@ -68,6 +75,18 @@ pub enum Error {
     /// The log doesn't settle.
     #[error("the log can't be followed")]
     Log(#[source] ol_roles::settler::Fault),
+    /// The database has another network, or gateways of another owner.
+    #[error(
+        "{place} is of network {found}, whose gateways are of owner {owner}: this gateway's folder has other keys; copy gateway-owner.key of the first gateway, or use another database"
+    )]
+    OtherOwner {
+        /// The database.
+        place: String,
+        /// Its network.
+        found: ol_protocol::NetworkId,
+        /// Its gateways' owner.
+        owner: OwnerId,
+    },
     /// The port for nodes.
     #[error("cannot listen for nodes")]
     Net(#[from] ol_net::Error),
@@ -81,10 +100,10 @@ pub enum Error {
     #[error("the system gives no randomness")]
     Random,
     /// The last checkpoint doesn't hold.
-    #[error("the last checkpoint in {path} is not this gateway's")]
+    #[error("the last checkpoint in {place} is not this gateway's")]
     Checkpoint {
         /// Where it is.
-        path: PathBuf,
+        place: String,
         /// What is wrong.
         #[source]
         cause: ol_protocol::checkpoint::Error,
@@ -103,22 +122,19 @@ pub struct Gateway {
     news: broadcast::Sender<News>,
     tasks: JoinSet<()>,
     machine: Option<tokio::task::JoinHandle<()>>,
-    defaults: RateLimits,
 }
 
-// In a minute, of a tenant that has no limits of its own.
+/// In a minute, of a tenant that has no limits of its own.
 #[derive(Clone, Copy)]
-struct RateLimits {
+pub(super) struct RateLimits {
     requests: u32,
     tokens: u32,
 }
 
 /// Starts a gateway on the current runtime.
 pub async fn start(config: Config) -> Result<Gateway, Error> {
-    let path = config.data_dir.join("gateway.db");
     let gateway = GatewayId(config.key.public());
-    let identity = Identity { network: None, gateway };
-    let mut store = SqliteStore::open(&path, identity, Options { page_count_max: config.page_count_max })?;
+    let (place, mut store) = open(&config, Identity { network: None, gateway })?;
     let is_new = store.read().size()? == 0;
     if is_new {
         store.append(&[Record::Genesis(config.genesis.clone())])?;
@@ -147,28 +163,36 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let last = match store.read().latest_checkpoint()? {
         Some(note) => Some(
             Checkpoint::open(&note.text, network, gateway.0)
-                .map_err(|cause| Error::Checkpoint { path: path.clone(), cause })?,
+                .map_err(|cause| Error::Checkpoint { place: place.clone(), cause })?,
         ),
         None => None,
     };
-    let defaults = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
-    let keys = tenants(store.read(), defaults)?;
+    let rates = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
+    let keys = tenants(store.read(), rates)?;
+    let funds = config.server.as_ref().map(|server| PostgresFunds::open(server, gateway)).transpose()?;
     let reader = store.reader()?;
     let epoch = setup.settler.epoch();
+    let parameters = *setup.settler.ledger().parameters_from(Epoch(u64::MAX));
     let machine = Machine::new(now, setup);
     let committer = Committer::start(store).map_err(Error::Thread)?;
     let server = ol_net::Server::bind(config.node_listen, &config.key, Limits::default()).await?;
+    let shared_database = funds.is_some();
     let ticket = Ticket { address: server.address().to_string(), gateway, network };
     let shared = Arc::new(Shared {
         network,
+        genesis: genesis.clone(),
         gateway,
         master: config.master,
         price: config.price,
         variants: RwLock::new(BTreeMap::new()),
         keys: RwLock::new(keys),
+        rates,
         reader: Mutex::new(reader),
+        committer: committer.handle(),
+        funds: funds.map(Mutex::new),
         epoch: AtomicU64::new(epoch.0),
         counter: AtomicU64::new(clock::now().0),
+        parameters: Mutex::new(parameters),
         metrics: Mutex::new(String::new()),
         workers: AtomicU64::new(0),
         has_referee: AtomicBool::new(false),
@@ -203,11 +227,14 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
             }
         }
     });
+    if shared_database {
+        tasks.spawn(learn_tenants(Arc::clone(&shared)));
+    }
     let machine = Some(tokio::spawn(async move {
         ol_drive::run(machine, hands, messages).await.end_event_log();
     }));
     let handle = Handle { shared, inbox };
-    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine, defaults })
+    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine })
 }
 
 impl Gateway {
@@ -216,28 +243,9 @@ impl Gateway {
         self.news.subscribe()
     }
 
-    /// Adds a tenant with its key's digest, or gives it another key.
-    pub async fn add_tenant(&self, tenant: TenantId, name: &str, key: &str) -> Result<(), Error> {
-        let row = ol_store::Tenant {
-            tenant,
-            name: name.to_owned(),
-            key_hash: key_digest(key).0,
-            created: clock::now(),
-            requests_per_minute: None,
-            tokens_per_minute: None,
-        };
-        let job = Job { tenants: vec![row.clone()], ..Job::default() };
-        let committer = self.committer.handle();
-        let committed = tokio::task::spawn_blocking(move || committer.commit(job)).await;
-        committed.map_err(|_| Error::Store(ol_store::Error::Closed))??;
-        let mut keys = self.handle.shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        keys.insert(key_digest(key), known(&row, self.defaults));
-        Ok(())
-    }
-
-    /// Hands the issuer's order to the ledger.
-    pub async fn top_up(&self, top_up: TopUp) {
-        self.handle.tell(Message::TopUp(Box::new(top_up))).await;
+    /// The tenants.
+    pub fn tenants(&self) -> Result<Vec<ol_store::Tenant>, Error> {
+        Ok(self.handle.read(|read| read.tenants())?)
     }
 
     /// What the ledger says a tenant has, as of the last close, in micro-credits.
@@ -259,6 +267,39 @@ impl Gateway {
         let committer = self.committer;
         // It has already written what it was given: its end is waited for so that the file is closed.
         drop(tokio::task::spawn_blocking(move || committer.stop()).await);
+    }
+}
+
+// The store, and what it is called.
+fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>), Error> {
+    let Some(server) = &config.server else {
+        let path = config.data_dir.join("gateway.db");
+        let options = Options { page_count_max: config.page_count_max };
+        return Ok((path.display().to_string(), Box::new(SqliteStore::open(&path, identity, options)?)));
+    };
+    let place = server.place().to_string();
+    if let Some(first) = ol_store::founding(server)? {
+        let (found, owner) = (first.network(), first.owner);
+        if (found, owner) != (config.genesis.network(), config.genesis.owner) {
+            return Err(Error::OtherOwner { place, found, owner });
+        }
+    }
+    let key = config.data_dir.join(SEALED_KEY);
+    Ok((place, Box::new(PostgresStore::open(server, &key, identity)?)))
+}
+
+// Tenants that other gateways entered.
+async fn learn_tenants(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(TENANTS_EVERY);
+    loop {
+        every.tick().await;
+        let ask = Arc::clone(&shared);
+        let found = tokio::task::spawn_blocking(move || tenants(lock(&ask.reader).as_ref(), ask.rates)).await;
+        match found {
+            Ok(Ok(keys)) => *shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keys,
+            Ok(Err(error)) => tracing::warn!(%error, "cannot ask for the tenants; those known so far stay"),
+            Err(_) => return,
+        }
     }
 }
 
@@ -285,7 +326,8 @@ fn tenants(read: &dyn Read, defaults: RateLimits) -> Result<ApiKeys, Error> {
     Ok(keys)
 }
 
-fn known(row: &ol_store::Tenant, defaults: RateLimits) -> Tenant {
+/// A tenant as HTTP needs it.
+pub(super) fn known(row: &ol_store::Tenant, defaults: RateLimits) -> Tenant {
     Tenant {
         id: row.tenant,
         name: row.name.clone(),

@@ -6,12 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ol_gateway::backend::{
-    Finished, Generate, Health, LogFile, ModelInfo, Payload, Reason, ReceiptState, Reply, ResponseDigest, Running,
-    Submission, TokenLogProb, Work,
+    Finished, Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, Reason, ReceiptState, Reply,
+    ResponseDigest, Running, Submission, TokenLogProb, Work,
 };
 use ol_gateway::{ApiKey, ApiKeys, Backend, Kind, Refusal, Tenant};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, MicroCredits, Micros, Price, TaskId, TenantId};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::key::{SecretKey, Signature};
+use ol_protocol::parameters::Parameters;
+use ol_protocol::{
+    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp,
+};
 use tokio::sync::mpsc;
 
 /// What it costs.
@@ -24,6 +30,7 @@ const WORDS: [&str; 8] = [" the", " network", " answers", " with", " a", " word"
 pub(crate) struct Scripted {
     keys: ApiKeys,
     pub(crate) submissions: Mutex<Vec<Submission>>,
+    pub(crate) instructions: Mutex<Vec<Instruction>>,
     pub(crate) closed: Mutex<BTreeMap<TaskId, ResponseDigest>>,
     pub(crate) closings: mpsc::UnboundedSender<(TaskId, ResponseDigest)>,
     /// Senders of tasks that hang, so that a test sees them cancelled.
@@ -51,7 +58,8 @@ impl Scripted {
         }
         let (closings, ended) = mpsc::unbounded_channel();
         let (submissions, closed, hanging) = (Mutex::default(), Mutex::default(), Mutex::default());
-        (Arc::new(Self { keys, submissions, closed, closings, hanging }), ended)
+        let instructions = Mutex::default();
+        (Arc::new(Self { keys, submissions, instructions, closed, closings, hanging }), ended)
     }
 }
 
@@ -214,6 +222,28 @@ impl Backend for Scripted {
 
     async fn log(&self, file: LogFile) -> Result<Option<Bytes>, Refusal> {
         Ok((file == LogFile::Checkpoint).then(|| Bytes::from_static(b"a checkpoint")))
+    }
+
+    fn network(&self) -> NetworkInfo {
+        let gateway = GatewayId([1; 32]);
+        let genesis = Genesis {
+            issuer: IssuerId([2; 32]),
+            referee: NodeId([3; 32]),
+            referee_operator: OperatorId([4; 32]),
+            born_at: Timestamp(0),
+            epoch: Micros::from_secs(10),
+            parameters: Parameters::DEFAULT,
+            gateway,
+            owner: OwnerId([0; 32]),
+            signature: Signature([0; 64]),
+        };
+        let genesis = genesis.of(gateway, &SecretKey::from_bytes(&[5; 32]));
+        NetworkInfo { genesis, epoch: Epoch(7), parameters: Parameters::DEFAULT }
+    }
+
+    async fn instruct(&self, instruction: Instruction) -> Result<(), Refusal> {
+        self.instructions.lock().unwrap().push(instruction);
+        Ok(())
     }
 
     fn closed(&self, task: TaskId, response: ResponseDigest) {

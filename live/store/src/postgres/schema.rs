@@ -15,7 +15,8 @@ const MIGRATIONS: &[&str] = &[FIRST];
 // Every log is under its gateway's number, positions of its records count from 0. `nodes` holds the hashes of complete
 // subtrees, `task_records` where a task's receipts (with the record of their batch) and audits (without) are. Texts are
 // bytes of UTF-8, as a text of PostgreSQL can't hold every one. No table refers to `gateways`: the check would cost a
-// read and a row lock for every row. What is sealed or hashed is not worth compressing.
+// read and a row lock for every row. Of each top-up, `claimed` is how much the gateways have taken, each part a slice.
+// What is sealed or hashed is not worth compressing.
 const FIRST: &str = "
     CREATE TABLE gateways (
         number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id bytea NOT NULL UNIQUE, network bytea,
@@ -49,6 +50,15 @@ const FIRST: &str = "
         tenant bytea PRIMARY KEY, name bytea NOT NULL, key_hash bytea NOT NULL UNIQUE, created bigint NOT NULL,
         requests_per_minute bigint, tokens_per_minute bigint
     );
+    CREATE TABLE top_ups (
+        tenant bytea NOT NULL, serial bigint NOT NULL, bytes bytea NOT NULL, amount bigint NOT NULL,
+        claimed bigint NOT NULL, PRIMARY KEY (tenant, serial), CHECK (claimed BETWEEN 0 AND amount)
+    );
+    CREATE TABLE slices (
+        gateway integer NOT NULL, tenant bytea NOT NULL, serial bigint NOT NULL, start bigint NOT NULL,
+        amount bigint NOT NULL, PRIMARY KEY (tenant, serial, start), CHECK (amount > 0)
+    );
+    CREATE INDEX slices_by_gateway ON slices (gateway, tenant, serial, start);
     CREATE TABLE snapshots (
         gateway integer NOT NULL, epoch bigint NOT NULL, size bigint NOT NULL, bytes bytea NOT NULL,
         PRIMARY KEY (gateway, epoch)
@@ -83,6 +93,11 @@ pub(super) fn recognise(session: &Session) -> Result<u32, Error> {
         0 => Err(foreign(session)),
         found => Ok(found),
     }
+}
+
+/// Whether gateways have written a database.
+pub(super) fn is_there(session: &Session) -> Result<bool, Error> {
+    version(session).map(|found| found > 0)
 }
 
 // 0 for a database without our schema.
