@@ -136,9 +136,8 @@ fn gateways_of_one_owner_share_tenants_and_credits_and_overspend_nothing() {
     std::fs::create_dir_all(&keys).unwrap();
     std::fs::copy(first.folder.join("network/gateway-owner.key"), keys.join("gateway-owner.key")).unwrap();
     let second = Gateway::start(&folder.path().join("second"), &[&DEAR[..], &["--store", &database]].concat());
-    let nodes = [&first, &second].map(|gateway| {
-        Node::join(&gateway.ticket, &folder.path().join(format!("node-{}", gateway.address.port())))
-    });
+    let nodes = [&first, &second]
+        .map(|gateway| Node::join(&gateway.ticket, &folder.path().join(format!("node-{}", gateway.address.port()))));
     let key = key_in(&good(told(&first, &first.folder, &["tenant", "add", "alice"])));
     good(told(&second, &first.folder, &["issue", "top-up", "--tenant", "alice", "--credits", "4"]));
     eventually("the tenant at the other gateway", || {

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod fsck;
+mod funds;
 mod log;
 mod postgres;
 mod server;
