@@ -152,7 +152,7 @@ async fn fund(gateway: &Gateway, home: &Home, key: &ApiKey) -> anyhow::Result<()
         return Ok(());
     }
     match gateway.handle.instruct(Instruction::TopUp(top_up)).await {
-        Err(refusal) if refusal.kind != Kind::Conflict => Err(refusal.into()),
+        Err(refusal) if refusal.kind != Kind::Superseded => Err(refusal.into()),
         // Other money was sold since.
         Ok(()) | Err(_) => Ok(()),
     }

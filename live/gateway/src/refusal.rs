@@ -51,6 +51,10 @@ pub enum Kind {
     Conflict,
     /// The idempotency key belongs to another request.
     KeyReused,
+    /// It was done already, or something later holds.
+    Superseded,
+    /// Signed by somebody who has no say here, or not at all.
+    Forbidden,
     /// The account can't pay for it.
     Budget,
     /// The tenant asks faster than agreed.
@@ -183,6 +187,10 @@ impl Refusal {
             Kind::BodyTooLarge => invalid(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large")),
             Kind::SlowBody => invalid(StatusCode::REQUEST_TIMEOUT, Some("body_timeout")),
             Kind::Conflict => invalid(StatusCode::CONFLICT, Some("idempotency_key_in_use")),
+            Kind::Superseded => invalid(StatusCode::CONFLICT, Some("superseded")),
+            Kind::Forbidden => {
+                Verdict { kind: "permission_error", ..invalid(StatusCode::FORBIDDEN, Some("wrong_signature")) }
+            }
             Kind::KeyReused => invalid(StatusCode::UNPROCESSABLE_ENTITY, Some("idempotency_key_reused")),
             Kind::Budget => Verdict {
                 worth_repeating: false,

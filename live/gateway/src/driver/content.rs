@@ -1,6 +1,6 @@
 //! The content of tasks: in memory while they run, and as an audit needs it, kept on disk for the audit window.
 
-use super::hands::New;
+use super::message::New;
 use crate::backend::Reply;
 use ol_net::Down;
 use ol_net::frame::{Audit, Frame, Made, Payload};

@@ -1,7 +1,7 @@
 //! The gateway as HTTP sees it.
 
 use super::document;
-use super::hands::{Message, New};
+use super::message::{Message, New};
 use super::start::RateLimits;
 use crate::Backend;
 use crate::backend::{

@@ -4,10 +4,11 @@ use super::content::{self, Content, length};
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
+use super::message::{Message, New, News};
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use crate::refusal::{Kind, Refusal};
 use ol_drive::Hands;
-use ol_net::frame::{self, Hello, Payload, Role, Welcome};
+use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
 use ol_protocol::certificate::Certificate;
@@ -15,143 +16,27 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
-use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::{Funded, Slice, TopUp};
-use ol_protocol::variant::{Assurance, Variant};
+use ol_protocol::top_up::{Funded, Slice};
+use ol_protocol::variant::Variant;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
-    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId,
+    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_roles::Gateway;
-use ol_roles::gateway::event::{self, Entry, Input, Output, Submission};
+use ol_roles::gateway::event::{self, Entry, Input, Output};
 use ol_roles::node::FailCode;
 use ol_store::{Appended, Facts, Job};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::broadcast;
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
 
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
-
-/// A request on its way to the machine.
-pub struct New {
-    pub(super) submission: Submission,
-    pub(super) assurance: Assurance,
-    pub(super) payload: Payload,
-    pub(super) salt: Salt,
-    pub(super) seed: [u8; 32],
-    pub(super) replies: mpsc::Sender<Reply>,
-}
-
-/// What others send the gateway's loop.
-pub enum Message {
-    /// A node's hello was accepted.
-    Joined {
-        /// Its key.
-        node: NodeId,
-        /// Which of its links.
-        generation: u64,
-        /// Where frames to it go.
-        sender: Sender<Down>,
-        /// Its operator's word.
-        certificate: Box<Certificate>,
-        /// What it said.
-        hello: Box<Hello>,
-    },
-    /// A node's link is gone.
-    Left {
-        /// Its key.
-        node: NodeId,
-        /// Which of its links.
-        generation: u64,
-    },
-    /// A frame of a node.
-    Frame {
-        /// Its key.
-        node: NodeId,
-        /// Which of its links.
-        generation: u64,
-        /// The frame.
-        frame: Up,
-    },
-    /// A request.
-    Submit(Box<New>),
-    /// A response is out, or its client gone.
-    Responded {
-        /// Which task.
-        task: TaskId,
-        /// Over the bytes that were sent.
-        digest: Digest,
-        /// Whether the client took it all.
-        complete: bool,
-    },
-    /// The committer's answer.
-    Committed(Result<Appended, ol_store::Error>),
-    /// Try the failed commit again.
-    Retry,
-    /// Measure round trips.
-    Ping,
-    /// All of a top-up to take.
-    TopUp {
-        /// The issuer's word.
-        top_up: Box<TopUp>,
-        /// What became of it.
-        answer: Told,
-    },
-    /// A change of parameters.
-    Change {
-        /// The issuer's word.
-        change: Box<ParameterChange>,
-        /// What became of it.
-        answer: Told,
-    },
-    /// What a claim brought.
-    Claimed {
-        /// Whose money.
-        tenant: TenantId,
-        /// A part of it.
-        result: Result<Option<Slice>, ol_store::Error>,
-    },
-    /// Whether a task without a receipt is under way.
-    IsKnown {
-        /// Who asks.
-        tenant: TenantId,
-        /// What for.
-        task: TaskId,
-        /// The answer.
-        answer: oneshot::Sender<bool>,
-    },
-    /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
-    Drain,
-}
-
-/// News for whoever watches: `up`, tests.
-#[derive(Debug, Clone)]
-pub enum News {
-    /// A node joined.
-    Joined(NodeId),
-    /// An audit ended.
-    Audited {
-        /// Whose work it was.
-        node: NodeId,
-        /// The attempt.
-        subject: AttemptId,
-        /// Whether it passed; `None` if it could not be held.
-        passed: Option<bool>,
-        /// Tokens that were scored.
-        tokens: u32,
-    },
-    /// An epoch was settled and is final.
-    Closed {
-        /// The figures.
-        summary: ol_ledger::Summary,
-    },
-}
 
 struct Peer {
     generation: u64,

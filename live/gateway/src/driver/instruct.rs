@@ -1,7 +1,7 @@
 //! What issuer and owner tell a running gateway: money, parameters, tenants.
 
 use super::handle::{Handle, Shared, lock};
-use super::hands::Message;
+use super::message::Message;
 use super::start::known;
 use crate::backend::Instruction;
 use crate::refusal::{Kind, Refusal};
@@ -34,7 +34,7 @@ impl Handle {
             return Err(invalid(format!("this is for network {network}, the gateway is of {}", self.shared.network)));
         }
         if signer != expected {
-            return Err(Refusal::new(Kind::Unauthorized, "signed by somebody else than this gateway listens to"));
+            return Err(Refusal::new(Kind::Forbidden, "signed by somebody else than this gateway listens to"));
         }
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Handle {
         if top_up.owner != here {
             return Err(invalid(format!("this is for gateways of owner {}, this one is of {here}", top_up.owner)));
         }
-        top_up.verify().map_err(|cause| Refusal::new(Kind::Unauthorized, cause.to_string()))?;
+        top_up.verify().map_err(|cause| Refusal::new(Kind::Forbidden, cause.to_string()))?;
         if self.shared.funds.is_none() {
             return self.told(|answer| Message::TopUp { top_up: Box::new(top_up), answer }).await;
         }
@@ -66,7 +66,7 @@ impl Handle {
         }
         told.await.map_err(|_| stopped())?.map_err(|error| match error {
             ol_ledger::Error::Replayed { .. } | ol_ledger::Error::ChangeLate { .. } => {
-                Refusal::new(Kind::Conflict, error.to_string())
+                Refusal::new(Kind::Superseded, error.to_string())
             }
             other => invalid(other.to_string()),
         })
@@ -74,7 +74,7 @@ impl Handle {
 
     async fn enter(&self, entry: TenantEntry) -> Result<(), Refusal> {
         self.check(entry.network, entry.owner.0, self.shared.genesis.owner.0)?;
-        entry.verify().map_err(|cause| Refusal::new(Kind::Unauthorized, cause.to_string()))?;
+        entry.verify().map_err(|cause| Refusal::new(Kind::Forbidden, cause.to_string()))?;
         let shared = Arc::clone(&self.shared);
         blocking(move || enter(&shared, &entry)).await?
     }
@@ -87,7 +87,7 @@ fn enter(shared: &Shared, entry: &TenantEntry) -> Result<(), Refusal> {
         let Timestamp(known) = known.created;
         let message =
             format!("a later entry of this tenant holds: issued at {known}, this one at {}", entry.issued_at.0);
-        return Err(Refusal::new(Kind::Conflict, message));
+        return Err(Refusal::new(Kind::Superseded, message));
     }
     let row = Tenant {
         tenant: entry.tenant,
@@ -121,7 +121,7 @@ fn invalid(message: String) -> Refusal {
 fn unwritten(error: &ol_store::Error) -> Refusal {
     match error {
         ol_store::Error::Refused(refusal @ ol_store::Refusal::Serial { .. }) => {
-            Refusal::new(Kind::Conflict, refusal.to_string())
+            Refusal::new(Kind::Superseded, refusal.to_string())
         }
         ol_store::Error::Refused(refusal) => invalid(refusal.to_string()),
         other => {

@@ -1,8 +1,8 @@
 //! What is on its way to the disk: one commit at a time, in order, each epoch's close made final once it is there.
 
 use super::handle::{Shared, lock};
-use super::hands::Message;
 use super::instruct::Told;
+use super::message::Message;
 use ol_finality::Finality;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::checkpoint::Checkpoint;

@@ -1,6 +1,6 @@
 //! Connections of nodes: the first frame is checked here, everything after it goes to the loop.
 
-use super::hands::Message;
+use super::message::Message;
 use ol_net::frame::{Hello, PROTOCOL, RefuseCode, Role};
 use ol_net::{CloseCode, Down, GatewayLink, Reason, Server, Up};
 use ol_protocol::certificate::Certificate;

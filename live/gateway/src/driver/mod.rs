@@ -7,8 +7,9 @@ mod hands;
 mod instruct;
 mod journal;
 mod links;
+mod message;
 pub mod start;
 
 pub use handle::Handle;
-pub use hands::News;
+pub use message::News;
 pub use start::{Config, Error, Gateway, start};

@@ -2,9 +2,10 @@
 
 use super::Handle;
 use super::handle::{Shared, lock};
-use super::hands::{GatewayHands, Message, News};
+use super::hands::GatewayHands;
 use super::journal::Journal;
 use super::links::{Door, accept};
+use super::message::{Message, News};
 use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
 use ol_finality::Solo;

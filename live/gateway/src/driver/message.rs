@@ -1,0 +1,130 @@
+//! What others send the gateway's loop, and what it tells whoever watches.
+
+use super::instruct::Told;
+use crate::backend::Reply;
+use ol_net::frame::{Hello, Payload};
+use ol_net::{Down, Sender, Up};
+use ol_protocol::certificate::Certificate;
+use ol_protocol::parameters::ParameterChange;
+use ol_protocol::record::AttemptId;
+use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::variant::Assurance;
+use ol_protocol::{Digest, NodeId, Salt, TaskId, TenantId};
+use ol_roles::gateway::event::Submission;
+use ol_store::Appended;
+use tokio::sync::{mpsc, oneshot};
+
+/// A request on its way to the machine.
+pub struct New {
+    pub(super) submission: Submission,
+    pub(super) assurance: Assurance,
+    pub(super) payload: Payload,
+    pub(super) salt: Salt,
+    pub(super) seed: [u8; 32],
+    pub(super) replies: mpsc::Sender<Reply>,
+}
+
+/// What others send the gateway's loop.
+pub enum Message {
+    /// A node's hello was accepted.
+    Joined {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+        /// Where frames to it go.
+        sender: Sender<Down>,
+        /// Its operator's word.
+        certificate: Box<Certificate>,
+        /// What it said.
+        hello: Box<Hello>,
+    },
+    /// A node's link is gone.
+    Left {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+    },
+    /// A frame of a node.
+    Frame {
+        /// Its key.
+        node: NodeId,
+        /// Which of its links.
+        generation: u64,
+        /// The frame.
+        frame: Up,
+    },
+    /// A request.
+    Submit(Box<New>),
+    /// A response is out, or its client gone.
+    Responded {
+        /// Which task.
+        task: TaskId,
+        /// Over the bytes that were sent.
+        digest: Digest,
+        /// Whether the client took it all.
+        complete: bool,
+    },
+    /// The committer's answer.
+    Committed(Result<Appended, ol_store::Error>),
+    /// Try the failed commit again.
+    Retry,
+    /// Measure round trips.
+    Ping,
+    /// All of a top-up to take.
+    TopUp {
+        /// The issuer's word.
+        top_up: Box<TopUp>,
+        /// What became of it.
+        answer: Told,
+    },
+    /// A change of parameters.
+    Change {
+        /// The issuer's word.
+        change: Box<ParameterChange>,
+        /// What became of it.
+        answer: Told,
+    },
+    /// What a claim brought.
+    Claimed {
+        /// Whose money.
+        tenant: TenantId,
+        /// A part of it.
+        result: Result<Option<Slice>, ol_store::Error>,
+    },
+    /// Whether a task without a receipt is under way.
+    IsKnown {
+        /// Who asks.
+        tenant: TenantId,
+        /// What for.
+        task: TaskId,
+        /// The answer.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
+    Drain,
+}
+
+/// News for whoever watches: `up`, tests.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// A node joined.
+    Joined(NodeId),
+    /// An audit ended.
+    Audited {
+        /// Whose work it was.
+        node: NodeId,
+        /// The attempt.
+        subject: AttemptId,
+        /// Whether it passed; `None` if it could not be held.
+        passed: Option<bool>,
+        /// Tokens that were scored.
+        tokens: u32,
+    },
+    /// An epoch was settled and is final.
+    Closed {
+        /// The figures.
+        summary: ol_ledger::Summary,
+    },
+}
