@@ -4,6 +4,7 @@ mod children;
 mod engine;
 mod floor;
 mod gateway;
+mod latency;
 mod ledger;
 mod load;
 mod machine;

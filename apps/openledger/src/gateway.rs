@@ -40,6 +40,9 @@ pub(crate) struct Args {
     serving: flags::Serving,
     #[command(flatten)]
     token: flags::Token,
+    /// Keep the ledger in memory and lose it at the end: to measure what a ledger on a disk costs.
+    #[arg(long, hide = true)]
+    in_memory: bool,
 }
 
 /// A running gateway with its HTTP side.
@@ -65,7 +68,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Starts a gateway and its HTTP side on the current runtime.
-pub(crate) async fn start(config: &Config, home: &Home) -> anyhow::Result<Running> {
+pub(crate) async fn start(config: &Config, home: &Home, in_memory: bool) -> anyhow::Result<Running> {
     let epoch = Micros::from_secs(u64::from(config.epoch_seconds.get()));
     let server = server(config)?;
     let first = server.as_ref().map(ol_store::founding).transpose().context("cannot ask the database")?.flatten();
@@ -77,6 +80,7 @@ pub(crate) async fn start(config: &Config, home: &Home) -> anyhow::Result<Runnin
     };
     let gateway = driver::start(driver::Config {
         server,
+        in_memory,
         data_dir: home.path().to_path_buf(),
         key: home.key("gateway")?,
         master: home.secret("gateway")?,
@@ -186,7 +190,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start(&config.log, config.log_format)?;
     let home = Home::open(&config.data_dir)?.network()?;
     runtime()?.block_on(async {
-        let running = start(&config, &home).await?;
+        let running = start(&config, &home, args.in_memory).await?;
         announce(&running);
         wait_for_end(&running).await?;
         say("stopping: answering what runs, then closing the ledger");

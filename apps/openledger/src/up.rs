@@ -101,7 +101,7 @@ impl Network {
         serving: &tokio::runtime::Runtime,
         working: &tokio::runtime::Runtime,
     ) -> anyhow::Result<ExitCode> {
-        let running = serving.block_on(gateway::start(&self.config, &self.home))?;
+        let running = serving.block_on(gateway::start(&self.config, &self.home, false))?;
         let news = running.gateway.news();
         let nodes = working.block_on(self.start_nodes(&running))?;
         let outcome = working.block_on(self.serve(args, &running, news));

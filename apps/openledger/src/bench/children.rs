@@ -99,8 +99,8 @@ impl Drop for Process {
 
 impl Gateway {
     /// Starts a gateway with a folder of its own and prices that a benchmark can pay for long.
-    pub(super) fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        let arguments = [
+    pub(super) fn start(data_dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        let settings = [
             "gateway",
             "--listen",
             "127.0.0.1:0",
@@ -117,7 +117,7 @@ impl Gateway {
             "--tokens-per-minute",
             UNLIMITED,
         ];
-        let mut process = Process::start(&arguments, data_dir)?;
+        let mut process = Process::start(&[&settings, more].concat(), data_dir)?;
         let url = process.said("API ")?;
         let key = process.said("API key")?;
         let ticket = process.said("ticket")?;

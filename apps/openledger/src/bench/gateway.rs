@@ -53,7 +53,7 @@ struct Rounds {
 /// Runs `openledger bench gateway`. Fails if a task fails.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("openledger-bench-").tempdir().context("no temporary folder")?;
-    let gateway = Gateway::start(&folder.path().join("gateway"))?;
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[])?;
     let nodes = (0..args.nodes)
         .map(|number| gateway.node(args.tokens, &folder.path().join(format!("node-{number}"))))
         .collect::<anyhow::Result<Vec<Process>>>()?;
@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn joined(gateway: &Gateway, nodes: u32) -> anyhow::Result<()> {
+pub(super) async fn joined(gateway: &Gateway, nodes: u32) -> anyhow::Result<()> {
     let all = async {
         while measure::metric(gateway, "openledger_nodes_connected").await? < u64::from(nodes) {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,6 +1,6 @@
 //! `openledger bench ledger`: what the ledger costs for each receipt, stage by stage, on one thread.
 
-use super::{machine, progress};
+use super::{latency, machine, progress};
 use crate::cpu;
 use crate::logging::say;
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use ol_roles::Settler;
 use ol_roles::settler::Reveal;
 use ol_store::{Identity, Job, Options, SqliteStore, Store as _, records};
 use ol_trust::draw;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Epochs to spread them over.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     epochs: u64,
+    /// Turns of a second in which a gateway is asked, one with a ledger on the disk and one without by turns.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
 }
 
 // CPU time of each stage, in microseconds.
@@ -283,12 +286,22 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "log_bytes_per_receipt": (bytes as f64 / args.receipts as f64).round(),
         "resident_kib": machine::resident_kib(),
     }));
+    drop(run);
+    let latency = latency::added(folder.path(), args.rounds)?;
+    let record = merged(record, latency);
     if args.json {
         say(record.to_string());
     } else {
         say(serde_json::to_string_pretty(&record)?);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn merged(mut record: Value, more: Value) -> Value {
+    if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
+        record.extend(more);
+    }
+    record
 }
 
 fn rounded(value: f64) -> f64 {

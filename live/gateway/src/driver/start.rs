@@ -20,7 +20,7 @@ use ol_protocol::{Epoch, GatewayId, MicroCredits, OwnerId, Price};
 use ol_roles::gateway::Counters;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::{Gateway as Machine, Settler};
-use ol_store::{Committer, Identity, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
+use ol_store::{Committer, Identity, MemoryStore, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A database that it shares with other gateways of its owner, instead of one of its own.
     pub server: Option<ol_store::Server>,
+    /// Keep the log in memory, to measure what keeping it on a disk costs.
+    pub in_memory: bool,
     /// Its key.
     pub key: SecretKey,
     /// Its secret for draws, nonces, salts and orders.
@@ -273,6 +275,9 @@ impl Gateway {
 
 // The store, and what it is called.
 fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>), Error> {
+    if config.in_memory {
+        return Ok(("memory".into(), Box::new(MemoryStore::default())));
+    }
     let Some(server) = &config.server else {
         let path = config.data_dir.join("gateway.db");
         let options = Options { page_count_max: config.page_count_max };
