@@ -2,7 +2,8 @@
 
 use crate::export::{self, ExportArgs, PayoutArgs};
 use crate::logging::say;
-use crate::{config::Role, flags};
+use crate::verify::mirror;
+use crate::{backup, config::Role, flags, restore};
 use anyhow::Context as _;
 use ol_gateway::driver::start::settle;
 use ol_ledger::Account;
@@ -49,6 +50,12 @@ enum What {
     },
     /// Check every record, proof and signature of the log, and the books.
     Fsck(flags::Common),
+    /// Copy the log to a file, also while the gateway runs.
+    Backup(backup::Args),
+    /// Put a backup into a data folder.
+    Restore(restore::Args),
+    /// Keep a second copy of a gateway's public log in a folder, checked; run it again to bring it up to date.
+    Mirror(mirror::Args),
 }
 
 /// Runs `openledger ledger`.
@@ -60,6 +67,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Payouts { common, args } => export::payouts(&open(common)?, args),
         What::Export { common, args } => export::export(&open(common)?, args),
         What::Fsck(common) => fsck(&open(common)?),
+        What::Backup(args) => backup::run(args),
+        What::Restore(args) => restore::run(args),
+        What::Mirror(args) => mirror::run(args),
     }
 }
 
@@ -145,9 +155,15 @@ fn receipts(reader: &SqliteReader, last: usize) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+/// What is wrong with a log and its books.
+pub(crate) fn faults(reader: &SqliteReader) -> anyhow::Result<Vec<String>> {
     let mut faults: Vec<String> = ol_store::fsck(reader).iter().map(ToString::to_string).collect();
     faults.extend(books(reader)?);
+    Ok(faults)
+}
+
+fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
+    let faults = faults(reader)?;
     for fault in &faults {
         say(format!("WRONG   {fault}"));
     }

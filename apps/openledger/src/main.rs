@@ -1,5 +1,6 @@
 //! One binary: a whole network in one process, its parts as separate processes, and the tools to look at it.
 
+mod backup;
 mod bench;
 mod claims;
 mod client;
@@ -14,6 +15,7 @@ mod inspect;
 mod logging;
 mod models;
 mod node;
+mod restore;
 mod simulate;
 mod up;
 mod verify;
@@ -67,5 +69,15 @@ fn main() -> ExitCode {
             logging::complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_own_flags() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

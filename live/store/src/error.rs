@@ -59,6 +59,26 @@ pub enum Error {
         /// The newest that is known.
         known: u32,
     },
+    /// It is a copy: its gateway may have gone on since it was made.
+    #[error("{place} is a copy of a log, which may have gone on since; it can be read, not continued")]
+    Copy {
+        /// The database.
+        place: Place,
+    },
+    /// A file is there already, and would be written over.
+    #[error("{path} exists")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database's file is damaged.
+    #[error("{place} is damaged: {message}")]
+    Damaged {
+        /// The database.
+        place: Place,
+        /// What SQLite says.
+        message: String,
+    },
     /// It holds another network's log.
     #[error("{place} belongs to network {found}, not to {expected}")]
     OtherNetwork {

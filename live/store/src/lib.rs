@@ -8,6 +8,7 @@
 //! ([`PostgresStore`]).
 
 mod admit;
+pub mod backup;
 mod committer;
 mod database;
 mod error;

@@ -1,5 +1,6 @@
 //! Where a log's files are: under an address, or in a folder.
 
+use super::mirror::Mirror;
 use crate::client::Client;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -14,6 +15,8 @@ pub(crate) enum Source {
     Folder(PathBuf),
     /// At a gateway, or wherever its files were copied to.
     Address(Client),
+    /// In one of these, with a copy in a folder that grows.
+    Mirror(Box<Mirror>),
 }
 
 impl Source {
@@ -44,6 +47,7 @@ impl Source {
                 }
                 Ok(response.body)
             }
+            Self::Mirror(mirror) => mirror.get(path).await,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Stores as their users see them.
 
+mod backup;
 mod conformance;
 mod fsck;
 mod log;
