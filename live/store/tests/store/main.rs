@@ -2,6 +2,7 @@
 
 mod backup;
 mod conformance;
+mod formats;
 mod fsck;
 mod log;
 mod postgres;
