@@ -3,14 +3,14 @@
 use crate::export::{self, ExportArgs, PayoutArgs};
 use crate::logging::say;
 use crate::verify::mirror;
-use crate::{backup, config::Role, flags, restore};
+use crate::{backup, config::Role, flags, prune, restore};
 use anyhow::Context as _;
 use ol_gateway::driver::start::settle;
 use ol_ledger::Account;
 use ol_protocol::record::Record;
 use ol_roles::Settler;
 use ol_sim::Books;
-use ol_store::{Read, SqliteReader};
+use ol_store::{Pruned, Read, Snapshot, SqliteReader};
 use std::process::ExitCode;
 
 /// Look into a gateway's ledger.
@@ -52,6 +52,8 @@ enum What {
     Fsck(flags::Common),
     /// Copy the log to a file, also while the gateway runs.
     Backup(backup::Args),
+    /// Delete old receipts, batches and audits that nothing needs any more, also while the gateway runs.
+    Prune(prune::Args),
     /// Put a backup into a data folder.
     Restore(restore::Args),
     /// Keep a second copy of a gateway's public log in a folder, checked; run it again to bring it up to date.
@@ -68,6 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Export { common, args } => export::export(&open(common)?, args),
         What::Fsck(common) => fsck(&open(common)?),
         What::Backup(args) => backup::run(args),
+        What::Prune(args) => prune::run(args),
         What::Restore(args) => restore::run(args),
         What::Mirror(args) => mirror::run(args),
     }
@@ -115,7 +118,7 @@ fn balances(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
 
 fn epochs(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
     say(format!("{:>8}  {:>10}  {:<16}  checkpoint", "epoch", "record", "state"));
-    for record in ol_store::records(reader, 0..reader.size()?) {
+    for record in ol_store::records(reader, prune::first(reader)?..reader.size()?) {
         let (index, record) = record?;
         if let Record::Close(close) = record {
             let signed = reader.checkpoint(close.epoch)?.map_or("not signed yet", |_| "signed");
@@ -127,7 +130,7 @@ fn epochs(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
 
 fn receipts(reader: &SqliteReader, last: usize) -> anyhow::Result<ExitCode> {
     let mut shown = std::collections::VecDeque::new();
-    for record in ol_store::records(reader, 0..reader.size()?) {
+    for record in ol_store::records(reader, prune::first(reader)?..reader.size()?) {
         let (index, record) = record?;
         if let Record::Receipt(receipt) = record {
             if shown.len() == last {
@@ -167,6 +170,11 @@ fn fsck(reader: &SqliteReader) -> anyhow::Result<ExitCode> {
     for fault in &faults {
         say(format!("WRONG   {fault}"));
     }
+    if let Some(Pruned { before, epoch, .. }) = reader.pruned()? {
+        say(format!(
+            "pruned  records before {before}: only their hashes were checked, and the books from epoch {epoch} on"
+        ));
+    }
     say(format!("{} records checked, {} faults", reader.size()?, faults.len()));
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -188,6 +196,9 @@ fn books(reader: &SqliteReader) -> anyhow::Result<Option<String>> {
 }
 
 fn fold(reader: &SqliteReader) -> anyhow::Result<Result<Settler, String>> {
+    if let Some(base) = reader.base()? {
+        return Ok(fold_from(reader, &base));
+    }
     let mut both: Option<(Settler, Books)> = None;
     for found in ol_store::records(reader, 0..reader.size()?) {
         // What can't be read was named already.
@@ -212,4 +223,16 @@ fn fold(reader: &SqliteReader) -> anyhow::Result<Result<Settler, String>> {
         }
     }
     Ok(both.map(|(settler, _)| settler).ok_or_else(|| "the log is empty".into()))
+}
+
+// The rest of a pruned log. The other code's books begin with the log's beginning, which is gone.
+fn fold_from(reader: &SqliteReader, base: &Snapshot) -> Result<Settler, String> {
+    let books = |fault: &dyn std::fmt::Display| format!("the books: {fault}");
+    let mut settler = Settler::from_bytes(&base.bytes).map_err(|fault| books(&fault))?;
+    let size = reader.size().map_err(|error| books(&error))?;
+    for found in ol_store::records(reader, base.size..size) {
+        let (index, record) = found.map_err(|error| books(&error))?;
+        settler.apply(&record).map_err(|fault| format!("record {index}: {fault}"))?;
+    }
+    Ok(settler)
 }

@@ -15,6 +15,7 @@ mod inspect;
 mod logging;
 mod models;
 mod node;
+mod prune;
 mod restore;
 mod simulate;
 mod up;

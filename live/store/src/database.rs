@@ -64,6 +64,20 @@ impl Db {
         }
     }
 
+    /// Opens a database of this version to write it beside its one writer: only for changes that the writer's own can't
+    /// meet.
+    pub(crate) fn open_beside(path: &Path, kind: &Kind) -> Result<Self, Error> {
+        let db = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let known = kind.migrations.len() as u32;
+        match db.recognise(kind)? {
+            found if found == known => {
+                db.set("synchronous", "FULL")?;
+                Ok(db)
+            }
+            _ => Err(Error::NotADatabase { place: path.into(), expected: kind.name }),
+        }
+    }
+
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, Error> {
         let failed = |cause| failed(path, cause);
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;

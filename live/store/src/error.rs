@@ -79,6 +79,18 @@ pub enum Error {
         /// What SQLite says.
         message: String,
     },
+    /// The record was deleted with the log's beginning.
+    #[error("record {index} was pruned: a copy of the log from before has it")]
+    Pruned {
+        /// Its index.
+        index: u64,
+    },
+    /// No checkpoint ends the part of the log that is to be pruned, or a snapshot needs it.
+    #[error("the log up to epoch {epoch} can't be pruned: no checkpoint is over just it, or a snapshot needs it")]
+    Needed {
+        /// The last epoch of the part.
+        epoch: ol_protocol::Epoch,
+    },
     /// It holds another network's log.
     #[error("{place} belongs to network {found}, not to {expected}")]
     OtherNetwork {

@@ -18,6 +18,7 @@ mod outbox;
 mod payload;
 mod place;
 mod postgres;
+mod prune;
 mod read;
 mod sqlite;
 mod store;
@@ -31,9 +32,10 @@ pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
 pub use postgres::{PostgresReader, PostgresStore, Server};
+pub use prune::{Deleted, Space, prune, space};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{
-    Appended, Attempt, FACTS_BYTES_MAX, Facts, Identity, Job, NodeBatch, Note, Read, Records, SNAPSHOTS_KEPT, Snapshot,
-    Store, TaskRecords, Tenant, records,
+    Appended, Attempt, FACTS_BYTES_MAX, Facts, Identity, Job, NodeBatch, Note, Pruned, Read, Records, SNAPSHOTS_KEPT,
+    Snapshot, Store, TaskRecords, Tenant, records,
 };

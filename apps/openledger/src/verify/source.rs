@@ -42,10 +42,11 @@ impl Source {
             }
             Self::Address(client) => {
                 let response = client.get(&format!("/{path}")).await.with_context(|| format!("cannot fetch {path}"))?;
-                if response.status != 200 {
-                    bail!("{path} can't be had: the server says {}", response.status);
+                match response.status {
+                    200 => Ok(response.body),
+                    410 => bail!("{path} was pruned there: name a copy of the log that was made before"),
+                    status => bail!("{path} can't be had: the server says {status}"),
                 }
-                Ok(response.body)
             }
             Self::Mirror(mirror) => mirror.get(path).await,
         }

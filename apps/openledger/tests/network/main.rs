@@ -11,6 +11,7 @@ mod http;
 mod operators;
 mod process;
 mod processes;
+mod prune;
 mod public_log;
 mod receipts;
 mod up;

@@ -6,5 +6,6 @@ mod formats;
 mod fsck;
 mod log;
 mod postgres;
+mod prune;
 mod server;
 mod sqlite;
