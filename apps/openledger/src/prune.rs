@@ -13,6 +13,7 @@ use ol_protocol::tile::{Content, Tile};
 use ol_protocol::{Epoch, Micros};
 use ol_roles::Settler;
 use ol_store::{Read, Snapshot, SqliteReader, records};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -119,10 +120,12 @@ fn end(reader: &SqliteReader, settler: &Settler, unsettled: Option<u64>, args: &
     Ok(None)
 }
 
-// The first receipt that was drawn, or may be, and has no verdict. Those of the open epoch are among them.
+// The first receipt of a closed epoch that was drawn and has no verdict.
 fn first_unsettled(reader: &SqliteReader, settler: &Settler) -> anyhow::Result<Option<u64>> {
+    let open = settler.unsettled_charges().map(|receipt| (receipt.commitment.task, receipt.commitment.attempt));
+    let open: BTreeSet<_> = open.collect();
     let mut indexes = Vec::new();
-    for (id, _) in settler.unsettled() {
+    for (id, _) in settler.unsettled().filter(|(id, _)| !open.contains(&(id.task, id.attempt))) {
         let attempts = reader.task(id.task)?.attempts;
         indexes.push(attempts.iter().map(|attempt| attempt.index).min().unwrap_or(0));
     }

@@ -134,6 +134,9 @@ fn a_backup_under_traffic_and_a_mirror_make_a_log_that_goes_on_elsewhere() {
     let ended = run(&["verify", "--log", &network.address(), "--since", &file]);
     assert!(good(&ended).contains("the log goes on from the checkpoint"), "{}", ended.out);
     network.mirror("copy");
+    // Of a tile that grows only the last form is kept.
+    assert_eq!(std::fs::read_dir(Path::new(&copy).join("tile/entries/000.p")).unwrap().count(), 1);
+    assert!(!Path::new(&copy).join("unchecked").exists());
     let claims = ["node", "claims", &copy, "--data-dir", &network.path("node"), "--network"];
     let id = network.gateway.ticket.rsplit_once('/').unwrap().1;
     assert!(good(&run(&[&claims[..], &[id]].concat())).contains("as it signed them"));
@@ -152,12 +155,17 @@ fn a_backup_that_lacks_what_was_signed_is_read_and_never_continued() {
     network.ask(2);
     let newest = network.path("newest");
     std::fs::write(&newest, network.wait_for_checkpoints()).unwrap();
+    network.mirror("late");
     network.gateway.process.kill();
+    // A log that went back is not copied over a later one.
+    let (early, late) = (network.path("early"), network.path("late"));
+    let rolled_back = run(&["ledger", "mirror", &early, &late]);
+    assert!(rolled_back.complaint().contains("the copy stays as it was"), "{}", rolled_back.err);
+    assert!(good(&run(&["verify", "--log", &late, "--since", &newest])).contains("the log goes on"));
 
     let folder = network.keys("folder");
     let old = network.restore("backup", &folder, &["--checkpoint", &newest]);
     assert!(old.complaint().contains("name a copy of the log that has the others"), "{}", old.err);
-    let early = network.path("early");
     let stale = network.restore("backup", &folder, &["--public-log", &early]);
     assert!(stale.complaint().contains("name a newer copy"), "{}", stale.err);
     assert!(!has_log(&folder));
