@@ -92,8 +92,8 @@ impl Books {
     pub fn take(&mut self, record: &Record) {
         match record {
             Record::Genesis(_) => {}
-            Record::TopUp(top_up) => {
-                self.shift(Account::Issuer, Account::Tenant(top_up.tenant), i128::from(top_up.amount.0));
+            Record::TopUp(slice) => {
+                self.shift(Account::Issuer, Account::Tenant(slice.top_up.tenant), i128::from(slice.amount.0));
             }
             Record::Receipt(receipt) => self.arriving.push(receipt.clone()),
             Record::Batch(batch) => {

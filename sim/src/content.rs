@@ -41,6 +41,13 @@ impl Content {
         Some(first)
     }
 
+    /// How many tokens at the front are the same in both.
+    pub(crate) fn common(&self, other: &Self) -> u32 {
+        let most = self.count().min(other.count());
+        let ends = self.0.iter().chain(&other.0).map(|(end, _)| (*end).min(most));
+        ends.filter(|end| self.first(*end) == other.first(*end)).max().unwrap_or(0)
+    }
+
     /// How many tokens from `from` on are not honest.
     pub(crate) fn foreign_after(&self, from: u32) -> u32 {
         let mut begin = 0;
@@ -82,7 +89,12 @@ mod tests {
         assert_eq!(whole, parts);
         parts.extend(3, 7);
         assert_eq!((parts.foreign_after(0), parts.foreign_after(10)), (3, 2));
-        assert_eq!(parts.first(9), Some(whole));
+        assert_eq!(parts.first(9).as_ref(), Some(&whole));
         assert_eq!(parts.first(13), None);
+        assert_eq!((parts.common(&whole), whole.common(&parts)), (9, 9));
+        let mut other = Content::default();
+        other.extend(4, HONEST);
+        other.extend(9, 8);
+        assert_eq!((parts.common(&other), parts.common(&Content::default())), (4, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::check::Facts;
 use crate::config::Broken;
-use crate::content::Maker;
+use crate::content::{Content, Maker};
 use crate::host::{Down, Evidence, Job, Kept, Kind};
 use crate::world::{Event, PRICE, VARIANT, World, tenant};
 use ol_protocol::batch::VerifiedBatch;
@@ -14,7 +14,7 @@ use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TokenCount};
 use ol_roles::Gateway;
 use ol_roles::gateway::Setup;
-use ol_roles::gateway::event::{Input, Output, Submission};
+use ol_roles::gateway::event::{Input, Match, Output, Submission};
 use ol_roles::node::FailCode;
 use ol_sched::Limits;
 use std::collections::VecDeque;
@@ -65,7 +65,7 @@ impl World {
         };
         self.gateway = Some(Gateway::new(self.now, setup));
         self.arm_gateway();
-        Ok(())
+        self.hand_in_again()
     }
 
     /// Feeds the gateway's machine, and whatever follows from its outputs at once.
@@ -131,11 +131,22 @@ impl World {
                 self.feed(Input::Failed { node, attempt, code })?;
                 self.granted(place, grant)
             }
-            Up::Batch(Kept { batch, orders }) => {
-                self.feed(Input::Batch { batch: VerifiedBatch::trusted(batch), orders })
+            Up::Batch(Kept { batch, orders, outputs }) => {
+                let held = batch.commitments.iter().zip(&outputs).map(|(c, made)| self.held(c, made));
+                let matches = held.collect();
+                self.feed(Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches })
             }
             Up::Verdict { verdict, agrees } => self.feed(Input::Verdict { node, verdict, agrees }),
             Up::AuditRefused { audit } => self.feed(Input::AuditRefused { node, audit }),
+        }
+    }
+
+    // A commitment against what was relayed of its task: of this attempt, or of one that went on with the same tokens.
+    fn held(&self, commitment: &Commitment, made: &Content) -> Match {
+        match self.tasks.get(&commitment.task) {
+            None => Match::Unknown,
+            Some(_) if made.root(&commitment.task) != commitment.output => Match::Other,
+            Some(facts) => Match::Until(TokenCount(facts.content.common(made))),
         }
     }
 
@@ -214,6 +225,7 @@ impl World {
                 self.log.snapshot(snapshot);
                 return self.closed();
             }
+            Output::Claim { tenant, amount } => self.claim(tenant, amount),
             Output::Denied { .. } => return Err(Broken::Unexpected("an order of the issuer was refused")),
             Output::Close { node, .. } => return self.close_link(&node, inputs),
         }

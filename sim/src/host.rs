@@ -86,6 +86,7 @@ struct Run {
 pub(crate) struct Kept {
     pub(crate) batch: SignedBatch,
     pub(crate) orders: Vec<Vec<u8>>,
+    pub(crate) outputs: Vec<Content>,
 }
 
 /// One node and what is round it.
@@ -112,6 +113,7 @@ pub(crate) struct Host {
     runs: BTreeMap<AttemptId, Run>,
     jobs: BTreeMap<AttemptId, Job>,
     pub(crate) orders: BTreeMap<AttemptId, Vec<u8>>,
+    made: BTreeMap<AttemptId, Content>,
     // In memory until stored, then on disk until acknowledged.
     storing: BTreeMap<u64, Kept>,
     pub(crate) disk: BTreeMap<u64, Kept>,
@@ -171,6 +173,7 @@ impl Host {
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             orders: BTreeMap::new(),
+            made: BTreeMap::new(),
             storing: BTreeMap::new(),
             disk: BTreeMap::new(),
             next_batch: 0,
@@ -211,6 +214,7 @@ impl Host {
         self.runs.clear();
         self.jobs.clear();
         self.orders.clear();
+        self.made.clear();
         self.storing.clear();
         self.evidence.clear();
     }
@@ -360,6 +364,7 @@ impl World {
             return self.tell(place, Input::EngineFailed { attempt, code: FailCode::Internal });
         }
         let job = run.job;
+        self.hosts[place].made.insert(attempt, job.content.clone());
         let whole = job.content.count() >= job.answer.min(job.max);
         let finish = match (whole, job.answer <= job.max) {
             (false, _) => Finish::Cancelled,
@@ -385,9 +390,13 @@ impl World {
             .iter()
             .map(|c| host.orders.remove(&AttemptId { task: c.task, attempt: c.attempt }).unwrap_or_default())
             .collect();
+        let outputs = commitments
+            .iter()
+            .map(|c| host.made.remove(&AttemptId { task: c.task, attempt: c.attempt }).unwrap_or_default())
+            .collect();
         let header = host.header(sequence, epoch, &commitments);
         let batch = SignedBatch { header, commitments, signature: Signature([0; 64]) };
-        host.storing.insert(sequence, Kept { batch, orders });
+        host.storing.insert(sequence, Kept { batch, orders, outputs });
         let (at, life) = (self.now.after(latency), host.life);
         self.agenda.plan(at, Event::Stored { place, life, sequence });
     }

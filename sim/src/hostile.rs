@@ -125,7 +125,7 @@ impl World {
             None => (Vec::new(), Vec::new()),
         };
         let header = self.hosts[place].header(sequence + skip, Epoch(0), &commitments);
-        Kept { batch: SignedBatch { header, commitments, signature: Signature([0; 64]) }, orders }
+        Kept { batch: SignedBatch { header, commitments, signature: Signature([0; 64]) }, orders, outputs: Vec::new() }
     }
 
     fn unordered(&mut self, place: usize, attempt: AttemptId) -> Up {
@@ -134,6 +134,6 @@ impl World {
         let sequence = self.gateway.as_ref().map_or(0, |gateway| gateway.next_batch(&node));
         let header = self.hosts[place].header(sequence, Epoch(0), &commitments);
         let batch = SignedBatch { header, commitments, signature: Signature([0; 64]) };
-        Up::Batch(Kept { batch, orders: vec![vec![7; 200]] })
+        Up::Batch(Kept { batch, orders: vec![vec![7; 200]], outputs: Vec::new() })
     }
 }

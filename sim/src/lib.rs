@@ -5,6 +5,7 @@
 //! what it sees live, in the same order of cause and effect.
 
 mod agenda;
+mod bank;
 mod books;
 mod check;
 mod config;

@@ -89,6 +89,7 @@ impl Trace {
                 self.begin(now, gateway, 10).text(summary).bytes(&state.0).bytes(&seals.0.0).bytes(&seals.1.0)
             }
             Output::Denied { error } => self.begin(now, gateway, 11).text(error),
+            Output::Claim { tenant, amount } => self.begin(now, gateway, 14).bytes(&tenant.0).number(amount.0),
             Output::Welcome { node, next_batch, epoch } => {
                 self.begin(now, gateway, 13).bytes(&node.0).number(*next_batch).number(epoch.0)
             }

@@ -1,6 +1,7 @@
 //! The simulated world: what exists, and what happens next.
 
 use crate::agenda::Agenda;
+use crate::bank::Bank;
 use crate::check::Facts;
 use crate::config::{Broken, Config, Report, Violation};
 use crate::host::{Host, Kind};
@@ -9,12 +10,12 @@ use crate::random::{Random, Use};
 use crate::trace::Trace;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::key::SecretKey;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
-    AuditId, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
-    VariantId,
+    AuditId, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp, VariantId,
 };
 use ol_roles::Gateway;
 use std::collections::BTreeMap;
@@ -24,10 +25,6 @@ const REST: Micros = Micros::from_secs(400);
 
 /// How long a killed gateway is away.
 const DOWN: Micros = Micros::from_secs(5);
-
-/// What the poorest tenant has, and what the others have.
-const POOR: MicroCredits = MicroCredits(2_000);
-const RICH: MicroCredits = MicroCredits(10_000_000_000);
 
 /// What is paid out at once: little, so that some is in a run of a minute.
 const PAYOUT: MicroCredits = MicroCredits(500);
@@ -60,6 +57,7 @@ pub(crate) enum Event {
     NodeTimer { place: usize, life: u32 },
     GatewayTimer { life: u32 },
     Durable { life: u32 },
+    Claimed { life: u32, answer: Box<ol_roles::gateway::event::Input> },
     Responded { life: u32, task: TaskId },
     ClientGone { life: u32, task: TaskId },
     Crash,
@@ -98,6 +96,7 @@ pub(crate) struct World {
     pub(crate) report: Report,
     pub(crate) latencies: Vec<Micros>,
     pub(crate) frame: Option<crate::gate::Frame>,
+    pub(crate) bank: Bank,
     quiet_since: Option<u64>,
 }
 
@@ -137,6 +136,7 @@ impl World {
             },
             latencies: Vec::new(),
             frame: None,
+            bank: Bank::default(),
             quiet_since: None,
             config,
         };
@@ -174,7 +174,7 @@ impl World {
 
     fn play(&mut self) -> Result<(), Broken> {
         self.begin()?;
-        self.fund()?;
+        self.change()?;
         let limit = self.ends().after(REST);
         while let Some((at, event)) = self.agenda.next() {
             self.now = at;
@@ -206,14 +206,8 @@ impl World {
         self.report.epochs >= since + 2
     }
 
-    fn fund(&mut self) -> Result<(), Broken> {
-        for index in 0..self.config.tenants {
-            let amount = if index + 1 == self.config.tenants && index > 0 { POOR } else { RICH };
-            let (network, gateway) = (self.genesis.network(), self.genesis.gateway);
-            let serial = u64::from(index) + 1;
-            let top_up = ol_protocol::top_up::TopUp::issue(&issuer(), network, gateway, tenant(index), amount, serial);
-            self.feed(ol_roles::gateway::event::Input::TopUp(top_up))?;
-        }
+    fn change(&mut self) -> Result<(), Broken> {
+        self.sell();
         let network = self.genesis.network();
         let before = self.genesis.parameters;
         let (split, audit) = (Split { node_bp: 8_400, reserve_bp: 550, gateway_bp: 850, ..before.split }, before.audit);
@@ -240,6 +234,7 @@ impl World {
             Event::NodeTimer { place, life } => self.node_timer(place, life),
             Event::GatewayTimer { life } => self.gateway_timer(life),
             Event::Durable { life } => self.durable(life),
+            Event::Claimed { life, answer } => self.claimed(life, *answer),
             Event::Responded { life, task } => self.responded(life, task),
             Event::ClientGone { life, task } => self.client_gone(life, task),
             Event::Crash => self.crash(),
@@ -308,11 +303,14 @@ pub(crate) fn node(index: u32) -> NodeId {
     NodeId(digest(Domain::Batch, &[&index.to_le_bytes()]).0)
 }
 
+fn owner() -> SecretKey {
+    SecretKey::from_bytes(&[3; 32])
+}
+
 // Escrow is short, so that some is released in a run of a minute.
 fn genesis(config: &Config) -> Genesis {
     Genesis {
         issuer: IssuerId(issuer().public()),
-        gateway: GatewayId([0x67; 32]),
         referee: node(config.nodes),
         referee_operator: operator(u32::MAX),
         born_at: Timestamp(0),
@@ -322,5 +320,9 @@ fn genesis(config: &Config) -> Genesis {
             payout: PayoutRule { threshold: PAYOUT },
             ..Parameters::DEFAULT
         },
+        gateway: GatewayId([0x67; 32]),
+        owner: OwnerId([0; 32]),
+        signature: Signature([0; 64]),
     }
+    .of(GatewayId([0x67; 32]), &owner())
 }

@@ -111,10 +111,10 @@ async fn fund(gateway: &Gateway, home: &Home, key: &str) -> anyhow::Result<()> {
     let tenant = tenant_id(network, OWNER);
     gateway.add_tenant(tenant, OWNER, key).await?;
     let settler = gateway.settler()?;
-    if settler.ledger().last_serial().is_none() {
+    if settler.ledger().funded(&tenant).is_none() {
         let issuer = home.key("issuer")?;
-        let of = settler.genesis().gateway;
-        gateway.top_up(TopUp::issue(&issuer, network, of, tenant, FIRST_TOP_UP, 1)).await;
+        let owner = settler.genesis().owner;
+        gateway.top_up(TopUp::issue(&issuer, network, owner, tenant, FIRST_TOP_UP, 1)).await;
     }
     Ok(())
 }

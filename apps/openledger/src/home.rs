@@ -6,9 +6,9 @@ use ol_protocol::TenantId;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::key::SecretKey;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::Parameters;
-use ol_protocol::{GatewayId, IssuerId, Micros, NetworkId, NodeId, OperatorId};
+use ol_protocol::{GatewayId, IssuerId, Micros, NetworkId, NodeId, OperatorId, OwnerId};
 use ol_store::keyfile;
 use std::path::{Path, PathBuf};
 
@@ -55,15 +55,19 @@ impl Home {
 
     /// The parameters of a new network of the keys here.
     pub(crate) fn genesis(&self, epoch: Micros) -> anyhow::Result<Genesis> {
-        Ok(Genesis {
+        let gateway = GatewayId(self.key("gateway")?.public());
+        let genesis = Genesis {
             issuer: IssuerId(self.key("issuer")?.public()),
-            gateway: GatewayId(self.key("gateway")?.public()),
             referee: NodeId(self.key("referee")?.public()),
             referee_operator: OperatorId(self.key("referee-operator")?.public()),
             born_at: ol_drive::clock::now(),
             epoch,
             parameters: Parameters::DEFAULT,
-        })
+            gateway,
+            owner: OwnerId([0; 32]),
+            signature: Signature([0; 64]),
+        };
+        Ok(genesis.of(gateway, &self.key("gateway-owner")?))
     }
 
     /// A node's key and its operator's certificate for it.

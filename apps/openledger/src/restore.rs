@@ -86,7 +86,7 @@ fn check_keys(folder: &Path, goes_on: Option<GatewayId>) -> anyhow::Result<()> {
     load("gateway.secret")?;
     let found = GatewayId(SecretKey::from_bytes(&load("gateway.key")?).public());
     ensure!(found == gateway, "gateway.key in {} is of gateway {found}, the log of {gateway}", folder.display());
-    for name in ["issuer.key", "referee.key", "referee-operator.key"] {
+    for name in ["gateway-owner.key", "issuer.key", "referee.key", "referee-operator.key"] {
         if !folder.join(name).exists() {
             say(format!("note    {name} is not in {}: what needs it can't be signed", folder.display()));
         }

@@ -35,9 +35,9 @@ use ol_protocol::key::BadSignature;
 use ol_protocol::parameters::{BadParameters, ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::{
-    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TenantId, Timestamp,
+    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TenantId, Timestamp,
 };
 
 /// Shortest time for which settled attempts are kept, whatever the escrow rule: a node that was away for less still gets
@@ -54,6 +54,15 @@ pub struct Auditor {
     pub node: NodeId,
     /// Who owns it.
     pub operator: OperatorId,
+}
+
+/// How far a tenant's top-ups are booked: all before this serial that there will be, and of this one so much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Funded {
+    /// The last top-up's serial.
+    pub serial: u64,
+    /// Where its last part ended.
+    pub end: MicroCredits,
 }
 
 /// Why a record posts nothing.
@@ -92,6 +101,24 @@ pub enum Error {
         /// The ledger's.
         here: GatewayId,
     },
+    /// A top-up is for the gateways of another owner.
+    #[error("a top-up for the gateways of {owner}, this is one of {here}")]
+    OtherOwner {
+        /// The top-up's.
+        owner: OwnerId,
+        /// The ledger's.
+        here: OwnerId,
+    },
+    /// A part of a top-up that is nothing, or goes past its end.
+    #[error("a part of {} micro-credits from {} on, of a top-up of {}", .amount.0, .from.0, .whole.0)]
+    NoSlice {
+        /// Where it begins.
+        from: MicroCredits,
+        /// How much it is.
+        amount: MicroCredits,
+        /// How much there is.
+        whole: MicroCredits,
+    },
     /// A top-up or change is not of the network's issuer.
     #[error("signed by {issuer}, the issuer is {here}")]
     OtherIssuer {
@@ -100,16 +127,18 @@ pub enum Error {
         /// The network's.
         here: IssuerId,
     },
-    /// The issuer's signature does not hold.
+    /// The issuer's or the owner's signature does not hold.
     #[error(transparent)]
     Signature(#[from] BadSignature),
-    /// The top-up's serial is not above the last one.
-    #[error("top-up {serial} is a replay, the last was {last}")]
+    /// The tenant has this part of the top-up already, or a later one.
+    #[error("top-up {serial} from micro-credit {} on is a replay, booked are {} up to {}", .from.0, .last.serial, .last.end.0)]
     Replayed {
-        /// The top-up's.
+        /// The top-up's serial.
         serial: u64,
+        /// Where its part begins.
+        from: MicroCredits,
         /// The last that was booked.
-        last: u64,
+        last: Funded,
     },
     /// A sum would pass `u64::MAX`.
     #[error("a sum passes the largest amount")]
@@ -180,7 +209,7 @@ pub struct Ledger {
     pub(crate) open: Epoch,
     // Receipts of earlier epochs earn nothing. It never goes back, or an attempt that was forgotten could earn again.
     pub(crate) oldest: Epoch,
-    pub(crate) last_serial: Option<u64>,
+    pub(crate) funded: BTreeMap<TenantId, Funded>,
     pub(crate) book: Book,
     pub(crate) pending: BTreeMap<AttemptId, Attempt>,
     pub(crate) history: History,
@@ -199,6 +228,7 @@ impl Ledger {
         if genesis.epoch == Micros(0) {
             return Err(Error::EpochEmpty);
         }
+        genesis.verify()?;
         Ok(Self {
             genesis: genesis.clone(),
             network: genesis.network(),
@@ -206,7 +236,7 @@ impl Ledger {
             changes: BTreeMap::new(),
             open: Epoch(0),
             oldest: Epoch(0),
-            last_serial: None,
+            funded: BTreeMap::new(),
             book: Book::default(),
             pending: BTreeMap::new(),
             history: History::default(),
@@ -219,19 +249,24 @@ impl Ledger {
     }
 
     /// Books money of the issuer. One signature check.
-    pub fn top_up(&mut self, top_up: &TopUp) -> Result<(), Error> {
-        self.check_gateway(top_up.gateway)?;
+    pub fn top_up(&mut self, slice: &Slice) -> Result<(), Error> {
+        let (top_up, &Slice { from, amount, .. }) = (&slice.top_up, slice);
+        let (tenant, serial, here) = (top_up.tenant, top_up.serial, self.genesis.owner);
         self.check_issuer(top_up.network, top_up.issuer)?;
+        if top_up.owner != here {
+            return Err(Error::OtherOwner { owner: top_up.owner, here });
+        }
         top_up.verify()?;
-        if let Some(last) = self.last_serial.filter(|last| top_up.serial <= *last) {
-            return Err(Error::Replayed { serial: top_up.serial, last });
+        let end = slice.end().ok_or(Error::NoSlice { from, amount, whole: top_up.amount })?;
+        if let Some(last) = self.funded(&tenant).filter(|last| Funded { serial, end: from } < *last) {
+            return Err(Error::Replayed { serial, from, last });
         }
         // Bounding all money there is by one u64 keeps every other sum inside its type.
-        if i128::from(top_up.amount.0) - self.book.balance(&Account::Issuer) > i128::from(u64::MAX) {
+        if i128::from(amount.0) - self.book.balance(&Account::Issuer) > i128::from(u64::MAX) {
             return Err(Error::Overflow);
         }
-        self.book.post(Account::Issuer, Account::Tenant(top_up.tenant), top_up.amount);
-        self.last_serial = Some(top_up.serial);
+        self.book.post(Account::Issuer, Account::Tenant(tenant), amount);
+        self.funded.insert(tenant, Funded { serial, end });
         Ok(())
     }
 
@@ -362,9 +397,9 @@ impl Ledger {
         self.parameters.escrow.hold.max(KEPT_MIN).0.div_ceil(self.genesis.epoch.0)
     }
 
-    /// The serial of the last top-up: the next one must be above it.
-    pub const fn last_serial(&self) -> Option<u64> {
-        self.last_serial
+    /// How far a tenant's top-ups are booked here: the next part must be beyond.
+    pub fn funded(&self, tenant: &TenantId) -> Option<Funded> {
+        self.funded.get(tenant).copied()
     }
 
     fn check_network(&self, network: NetworkId) -> Result<(), Error> {

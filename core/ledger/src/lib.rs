@@ -23,7 +23,7 @@ pub use account::Account;
 pub use attempt::Finding;
 pub use budget::{Budget, Empty};
 pub use check::Fault;
-pub use ledger::{Auditor, Error, Ledger};
+pub use ledger::{Auditor, Error, Funded, Ledger};
 pub use snapshot::RestoreError;
 pub use split::Shares;
 pub use summary::{Payout, Summary, Totals};

@@ -5,7 +5,7 @@ use crate::attempt::Attempt;
 use crate::check::Fault;
 use crate::escrow::Escrow;
 use crate::history::History;
-use crate::ledger::{self, Auditor, Ledger};
+use crate::ledger::{self, Auditor, Funded, Ledger};
 use crate::summary::Totals;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::Parameters;
-use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TenantId};
 
 /// Version of the snapshot; another one is refused and the log is replayed instead.
 const SNAPSHOT_VERSION: u16 = 1;
@@ -64,7 +64,7 @@ impl Ledger {
             .map(|_| Ok((Epoch(r.u64()?), Parameters::read(&mut r)?)))
             .collect::<Result<_, bytes::Error>>()?;
         (ledger.open, ledger.oldest) = (Epoch(r.u64()?), Epoch(r.u64()?));
-        ledger.last_serial = read_serial(&mut r)?;
+        ledger.funded = read_funded(&mut r)?;
         ledger.withheld = MicroCredits(r.u64()?);
         ledger.refunded = MicroCredits(r.u64()?);
         ledger.audits = read_audits(&mut r)?;
@@ -90,7 +90,10 @@ impl Ledger {
             w.u64(from.0).raw(&parameters.to_bytes());
         }
         w.u64(self.open.0).u64(self.oldest.0);
-        w.u8(u8::from(self.last_serial.is_some())).u64(self.last_serial.unwrap_or(0));
+        w.u64(self.funded.len() as u64);
+        for (tenant, funded) in &self.funded {
+            w.raw(&tenant.0).u64(funded.serial).u64(funded.end.0);
+        }
         w.u64(self.withheld.0).u64(self.refunded.0);
         w.u64(self.audits.len() as u64);
         for (auditor, due) in &self.audits {
@@ -108,9 +111,10 @@ impl Ledger {
     }
 }
 
-fn read_serial(r: &mut Reader<'_>) -> Result<Option<u64>, bytes::Error> {
-    let (known, serial) = (r.u8()?, r.u64()?);
-    Ok((known != 0).then_some(serial))
+fn read_funded(r: &mut Reader<'_>) -> Result<BTreeMap<TenantId, Funded>, bytes::Error> {
+    let count = r.u64()?;
+    let one = |_| Ok((TenantId(r.array()?), Funded { serial: r.u64()?, end: MicroCredits(r.u64()?) }));
+    (0..count).map(one).collect()
 }
 
 fn read_audits(r: &mut Reader<'_>) -> Result<BTreeMap<Auditor, MicroCredits>, bytes::Error> {

@@ -31,6 +31,8 @@ pub enum Domain {
     Nonce,
     /// An operator's certificate for a node.
     Certificate,
+    /// An owner's word that a gateway is theirs.
+    Gateway,
     /// A top-up.
     TopUp,
     /// A change of parameters.
@@ -71,6 +73,7 @@ impl Domain {
             Self::Draw => b"openledger/1/draw\0",
             Self::Nonce => b"openledger/1/nonce\0",
             Self::Certificate => b"openledger/1/certificate\0",
+            Self::Gateway => b"openledger/1/gateway\0",
             Self::TopUp => b"openledger/1/top-up\0",
             Self::Parameters => b"openledger/1/parameters\0",
             Self::Payout => b"openledger/1/payout\0",

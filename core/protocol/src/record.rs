@@ -9,7 +9,7 @@ use crate::key::BadSignature;
 use crate::merkle;
 use crate::parameters::ParameterChange;
 use crate::receipt::Receipt;
-use crate::top_up::TopUp;
+use crate::top_up::Slice;
 use crate::unit::{Epoch, Timestamp};
 use crate::verdict::Verdict;
 use alloc::vec::Vec;
@@ -59,8 +59,8 @@ pub struct Close {
 pub enum Record {
     /// The parameters; always and only the first.
     Genesis(Genesis),
-    /// Money from the issuer.
-    TopUp(TopUp),
+    /// Money from the issuer, as far as this gateway may charge it.
+    TopUp(Slice),
     /// An attempt, part of the next batch record.
     Receipt(Receipt),
     /// A countersigned batch over the `header.count` receipts directly before it.
@@ -85,14 +85,15 @@ impl Record {
     }
 
     /// Checks the signatures that it carries; whether they are of the right keys is the settler's to check. One or two
-    /// signature checks for a top-up, batch, verdict or change, none for the others.
+    /// signature checks for a genesis, top-up, batch, verdict or change, none for the others.
     pub fn verify(&self) -> Result<(), BadSignature> {
         match self {
-            Self::TopUp(top_up) => top_up.verify(),
+            Self::TopUp(slice) => slice.top_up.verify(),
+            Self::Genesis(genesis) => genesis.verify(),
             Self::Batch(batch) => batch.verify(),
             Self::Audit { outcome: AuditOutcome::Verdict(verdict), .. } => verdict.verify(),
             Self::Parameters(change) => change.verify(),
-            Self::Genesis(_) | Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) => Ok(()),
+            Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) => Ok(()),
         }
     }
 
@@ -101,7 +102,7 @@ impl Record {
         let mut w = Writer::new();
         match self {
             Self::Genesis(genesis) => w.u8(0).raw(&genesis.to_bytes()),
-            Self::TopUp(top_up) => w.u8(1).raw(&top_up.to_bytes()),
+            Self::TopUp(slice) => w.u8(1).raw(&slice.to_bytes()),
             Self::Receipt(receipt) => w.u8(2).raw(&receipt.to_bytes()),
             Self::Batch(batch) => w.u8(3).raw(&batch.to_bytes()),
             Self::Audit { subject, outcome } => {
@@ -125,7 +126,7 @@ impl Record {
         let mut r = Reader::new(bytes);
         let record = match r.u8()? {
             0 => Self::Genesis(Genesis::read(&mut r)?),
-            1 => return TopUp::from_bytes(&bytes[1..]).map(Self::TopUp),
+            1 => return Slice::from_bytes(&bytes[1..]).map(Self::TopUp),
             2 => Self::Receipt(Receipt::read(&mut r)?),
             3 => Self::Batch(CountersignedBatch::read(&mut r)?),
             4 => Self::read_audit(&mut r)?,

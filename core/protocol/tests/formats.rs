@@ -17,12 +17,12 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
 use ol_protocol::seed::{derive, nonce, nonce_secret, salt, seed_digest};
 use ol_protocol::ticket::Ticket;
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::{Assurance, Variant, Work};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, Salt, TaskId,
-    TenantId, Timestamp, TokenCount,
+    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, Salt,
+    TaskId, TenantId, Timestamp, TokenCount,
 };
 use proptest::prelude::*;
 
@@ -56,16 +56,23 @@ fn referee() -> SecretKey {
     key(5)
 }
 
+fn owner() -> SecretKey {
+    key(8)
+}
+
 fn genesis() -> Genesis {
     Genesis {
         issuer: IssuerId(issuer().public()),
-        gateway: GatewayId(gateway().public()),
         referee: NodeId(referee().public()),
         referee_operator: OperatorId(key(6).public()),
         born_at: BORN,
         epoch: Micros::from_secs(600),
         parameters: Parameters::DEFAULT,
+        gateway: GatewayId(gateway().public()),
+        owner: OwnerId([0; 32]),
+        signature: Signature([0; 64]),
     }
+    .of(GatewayId(gateway().public()), &owner())
 }
 
 fn variant() -> Variant {
@@ -93,8 +100,12 @@ fn certificate() -> Certificate {
 }
 
 fn top_up() -> TopUp {
-    let gateway = GatewayId(gateway().public());
-    TopUp::issue(&issuer(), genesis().network(), gateway, TENANT, MicroCredits(10_000_000), 1)
+    let owner = OwnerId(owner().public());
+    TopUp::issue(&issuer(), genesis().network(), owner, TENANT, MicroCredits(10_000_000), 1)
+}
+
+fn slice() -> Slice {
+    Slice { top_up: top_up(), from: MicroCredits(1_000_000), amount: MicroCredits(2_000_000) }
 }
 
 fn prompt() -> Digest {
@@ -209,7 +220,7 @@ fn records() -> [(&'static str, Record); 8] {
     };
     [
         ("record genesis", Record::Genesis(genesis())),
-        ("record top-up", Record::TopUp(top_up())),
+        ("record top-up", Record::TopUp(slice())),
         ("record receipt", Record::Receipt(receipt(0))),
         ("record batch", Record::Batch(countersigned())),
         ("record audit", Record::Audit { subject, outcome: AuditOutcome::Verdict(verdict()) }),

@@ -11,7 +11,7 @@ use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TenantId, Timestamp, VariantId, merkle};
 use ol_trust::draw::{self, Chance};
@@ -161,7 +161,7 @@ impl Settler {
         }
         match record {
             Record::Genesis(_) => return Err(Fault::Genesis),
-            Record::TopUp(top_up) => self.top_up(top_up)?,
+            Record::TopUp(slice) => self.top_up(slice)?,
             Record::Receipt(receipt) => self.arriving.push(receipt.clone()),
             Record::Batch(batch) => self.apply_batch(batch)?,
             Record::Audit { subject, outcome } => {
@@ -231,9 +231,9 @@ impl Settler {
         self.ledger.open_epoch()
     }
 
-    /// Takes the issuer's top-up.
-    pub fn top_up(&mut self, top_up: &TopUp) -> Result<(), Fault> {
-        Ok(self.ledger.top_up(top_up)?)
+    /// Takes a part of the issuer's top-up.
+    pub fn top_up(&mut self, slice: &Slice) -> Result<(), Fault> {
+        Ok(self.ledger.top_up(slice)?)
     }
 
     /// Takes the issuer's change of parameters for an epoch to come.

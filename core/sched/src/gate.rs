@@ -73,6 +73,9 @@ pub enum Gate {
         /// The reservation.
         needed: MicroCredits,
     },
+    /// What the tenant has left is shared with other gateways, and can't be asked for.
+    #[error("what this tenant has left can't be asked for now: try again in a moment")]
+    BudgetUnknown,
     /// The task failed on as many nodes as it may try.
     #[error("failed on {max} nodes, no further attempt")]
     AttemptsSpent {

@@ -53,6 +53,8 @@ pub enum Up {
         bytes: Vec<u8>,
         /// The sealed orders of its attempts, in its order.
         orders: Vec<Vec<u8>>,
+        /// What was made in attempts whose end the gateway may not have seen.
+        outputs: Vec<Made>,
     },
     /// An audit is done.
     Verdict {
@@ -189,6 +191,17 @@ pub struct Tokens {
     pub log_probs: Vec<u8>,
     /// One entry a token where the request asks for alternatives, else none.
     pub top: Vec<TopLogProbs>,
+}
+
+/// What a node made in one attempt of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Which commitment of the batch, from 0.
+    pub place: u16,
+    /// The tokens that the attempt added.
+    pub ids: Vec<u32>,
+    /// One log-probability byte a token.
+    pub log_probs: Vec<u8>,
 }
 
 /// A token and what could have stood in its place.

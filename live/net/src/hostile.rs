@@ -83,7 +83,7 @@ async fn more_ids_than_the_limit_are_told_to_their_sender() {
 
 #[tokio::test]
 async fn a_frame_over_four_megabytes_is_told_to_its_sender() {
-    let batch = pb::Batch { bytes: vec![0; FRAME_BYTES_MAX + 1], orders: Vec::new() };
+    let batch = pb::Batch { bytes: vec![0; FRAME_BYTES_MAX + 1], orders: Vec::new(), outputs: Vec::new() };
     let (cause, status) = outcome(wire(up::Frame::Batch(batch))).await;
     assert!(matches!(&cause, FrameError::Undecodable(text) if text.contains("4194304")), "{cause:?}");
     assert_eq!(status.code(), Code::InvalidArgument);

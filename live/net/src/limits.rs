@@ -1,6 +1,6 @@
 //! Limits of a link and of every field of a frame.
 
-use crate::frame::{Assign, Audit, Done, Down, Generate, Hello, Payload, Scored, Tokens, Up, Welcome};
+use crate::frame::{Assign, Audit, Done, Down, Generate, Hello, Made, Payload, Scored, Tokens, Up, Welcome};
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::Commitment;
@@ -36,6 +36,8 @@ pub const ALTERNATIVES_MAX: usize = 20;
 pub const TOKEN_BYTES_MAX: usize = 1024;
 /// Longest sealed order of a gateway, in bytes.
 pub const ORDER_BYTES_MAX: usize = 512;
+/// Most tokens that go with one batch, because their attempts broke off: at 6 bytes each within a frame.
+pub const MADE_TOKENS_MAX: usize = 1 << 18;
 /// Most texts of a request for embeddings, as in the public API.
 pub const TEXTS_MAX: usize = 2048;
 /// Most numbers of a vector.
@@ -189,10 +191,11 @@ pub(crate) fn up(frame: &Up) -> Checked {
         Up::Tokens(frame) => tokens(frame),
         Up::Done(frame) => done(frame),
         Up::Failed { message, .. } => most("failed.message", message.len(), MESSAGE_BYTES_MAX),
-        Up::Batch { bytes, orders } => {
+        Up::Batch { bytes, orders, outputs } => {
             most("batch.bytes", bytes.len(), BATCH_BYTES_MAX)?;
             most("batch.orders", orders.len(), BATCH_MAX)?;
-            orders.iter().try_for_each(|order| most("batch.orders", order.len(), ORDER_BYTES_MAX))
+            orders.iter().try_for_each(|order| most("batch.orders", order.len(), ORDER_BYTES_MAX))?;
+            outputs_of(outputs)
         }
         Up::Verdict { outcome: Ok(it), .. } => scored(it),
         Up::Verdict { outcome: Err(message), .. } => most("verdict.failed", message.len(), MESSAGE_BYTES_MAX),
@@ -232,6 +235,12 @@ fn hello(it: &Hello) -> Checked {
 
 fn welcome(it: &Welcome) -> Checked {
     within("welcome.ping_every_ms", (1..=DEADLINE_MS_MAX).contains(&it.ping_every_ms))
+}
+
+fn outputs_of(outputs: &[Made]) -> Checked {
+    most("batch.outputs", outputs.len(), BATCH_MAX)?;
+    most("batch.outputs.ids", outputs.iter().map(|made| made.ids.len()).sum(), MADE_TOKENS_MAX)?;
+    outputs.iter().try_for_each(|made| paired("batch.outputs.log_probs", made.log_probs.len(), made.ids.len()))
 }
 
 fn tokens(it: &Tokens) -> Checked {

@@ -1,8 +1,8 @@
 //! Frames to and from their form on the wire.
 
 use crate::frame::{
-    Assign, Audit, Done, Down, FailCode, Frame, Generate, Hello, Message, Payload, RefuseCode, Role, Scored, Tokens,
-    TopLogProbs, Up, Welcome,
+    Assign, Audit, Done, Down, FailCode, Frame, Generate, Hello, Made, Message, Payload, RefuseCode, Role, Scored,
+    Tokens, TopLogProbs, Up, Welcome,
 };
 use crate::generated::link::{self as pb, down, payload, up, verdict};
 use crate::limits::{self, Checked, FrameError};
@@ -66,7 +66,9 @@ impl Frame for Up {
                 message,
                 grant_total,
             }),
-            Self::Batch { bytes, orders } => up::Frame::Batch(pb::Batch { bytes, orders }),
+            Self::Batch { bytes, orders, outputs } => {
+                up::Frame::Batch(pb::Batch { bytes, orders, outputs: outputs.into_iter().map(made_out).collect() })
+            }
             Self::Verdict { audit, outcome, grant_total } => up::Frame::Verdict(pb::Verdict {
                 audit: audit.0.into(),
                 outcome: Some(match outcome {
@@ -100,7 +102,11 @@ impl Frame for Up {
                 message: it.message,
                 grant_total: it.grant_total,
             },
-            up::Frame::Batch(it) => Self::Batch { bytes: it.bytes, orders: it.orders },
+            up::Frame::Batch(it) => Self::Batch {
+                bytes: it.bytes,
+                orders: it.orders,
+                outputs: it.outputs.into_iter().map(made_in).collect::<Parsed<_>>()?,
+            },
             up::Frame::Verdict(it) => Self::Verdict {
                 audit: AuditId(array("audit", &it.audit)?),
                 outcome: match present("verdict.outcome", it.outcome)? {
@@ -231,6 +237,15 @@ fn tokens_out(it: Tokens) -> pb::Tokens {
         log_probs: it.log_probs,
         top: it.top.into_iter().map(top).collect(),
     }
+}
+
+fn made_out(it: Made) -> pb::Made {
+    pb::Made { place: it.place.into(), ids: it.ids, log_probs: it.log_probs }
+}
+
+fn made_in(it: pb::Made) -> Parsed<Made> {
+    let place = u16::try_from(it.place).map_err(|_| FrameError::Range { field: "batch.outputs.place" })?;
+    Ok(Made { place, ids: it.ids, log_probs: it.log_probs })
 }
 
 fn tokens_in(it: pb::Tokens) -> Parsed<Tokens> {

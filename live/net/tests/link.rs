@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use ol_net::frame::{
-    Assign, Audit, Done, FailCode, Generate, Hello, Message, Payload, RefuseCode, Role, Scored, Tokens, TopLogProbs,
-    Welcome,
+    Assign, Audit, Done, FailCode, Generate, Hello, Made, Message, Payload, RefuseCode, Role, Scored, Tokens,
+    TopLogProbs, Welcome,
 };
 use ol_net::{
     CloseCode, Down, Error, FrameError, GatewayLink, Limits, NodeLink, PROTOCOL, Reason, SendError, Server, Up, connect,
@@ -132,7 +132,11 @@ fn every_up() -> Vec<Up> {
         fail(FailCode::Draining),
         fail(FailCode::Internal),
         fail(FailCode::UnknownVariant),
-        Up::Batch { bytes: vec![1, 2, 3], orders: vec![vec![4], vec![]] },
+        Up::Batch {
+            bytes: vec![1, 2, 3],
+            orders: vec![vec![4], vec![]],
+            outputs: vec![Made { place: 1, ids: vec![7, u32::MAX], log_probs: vec![8, 9] }],
+        },
         verdict(Ok(Scored { verdict: vec![12; Verdict::BYTES], log_probs: vec![1, 2] })),
         verdict(Err("out of memory".into())),
         Up::Pong { nonce: 77 },
@@ -306,7 +310,7 @@ async fn a_frame_over_a_limit_is_not_sent_and_the_link_goes_on() {
     assert!(matches!(refused, SendError::Invalid { cause: FrameError::TooLarge { .. } }), "{refused:?}");
     let field = "batch.bytes";
     let Err(SendError::Invalid { cause }) =
-        node.sender.try_send(Up::Batch { bytes: vec![0; 1 << 20], orders: Vec::new() })
+        node.sender.try_send(Up::Batch { bytes: vec![0; 1 << 20], orders: Vec::new(), outputs: Vec::new() })
     else {
         panic!("a batch of a megabyte")
     };

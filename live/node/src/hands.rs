@@ -1,7 +1,7 @@
 //! The hands of a node: frames in and out, engines, outbox. What to do is the machine's to say.
 
 use crate::content;
-use crate::outbox::{self, Handle, Job};
+use crate::outbox::{self, Handle, Job, Row};
 use ol_drive::Hands;
 use ol_engine::{Engine, Event, Flow, Scores, Token};
 use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
@@ -16,7 +16,7 @@ use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId};
 use ol_roles::Node;
 use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
@@ -86,6 +86,8 @@ pub(crate) struct NodeHands {
     pub(crate) drained: watch::Sender<bool>,
     pub(crate) link: Option<ol_net::Sender<Up>>,
     contents: BTreeMap<Attempt, Content>,
+    // Attempts whose end the gateway of this link was told, and whose batch it has not acknowledged.
+    told: BTreeSet<Attempt>,
     audits: BTreeMap<AuditId, Box<Audit>>,
     acks: BTreeMap<u64, Vec<u8>>,
 }
@@ -108,6 +110,7 @@ impl NodeHands {
             drained,
             link: None,
             contents: BTreeMap::new(),
+            told: BTreeSet::new(),
             audits: BTreeMap::new(),
             acks: BTreeMap::new(),
         }
@@ -130,7 +133,12 @@ impl NodeHands {
                 inputs.push(Input::Assigned { attempt, variant: assign.variant, epoch: assign.epoch, resumed_from });
                 self.contents.entry(attempt).or_insert_with(|| Content::new(assign));
             }
-            Down::Cancel { task, attempt } => inputs.push(Input::Cancelled { attempt: Attempt { task, attempt } }),
+            Down::Cancel { task, attempt } => {
+                let attempt = Attempt { task, attempt };
+                // Its end may have crossed with this, and then the gateway has not taken it.
+                self.told.remove(&attempt);
+                inputs.push(Input::Cancelled { attempt });
+            }
             Down::Audit(audit) => {
                 inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
                 self.audits.entry(audit.audit).or_insert(audit);
@@ -233,6 +241,7 @@ impl NodeHands {
         let Some(content) = self.contents.get_mut(&attempt) else { return };
         let text = std::mem::take(&mut content.tail);
         let vectors = content.vectors.clone();
+        self.told.insert(attempt);
         self.send(Up::Done(frame::Done {
             task: attempt.task,
             attempt: attempt.attempt,
@@ -261,11 +270,13 @@ impl NodeHands {
             .map(|attempt| (attempt, self.contents.remove(&attempt)))
             .collect();
         let payloads = contents.iter().filter_map(|(a, c)| c.as_ref()?.payload(*a, now)).collect();
-        let orders: Vec<Vec<u8>> =
-            contents.into_iter().map(|(_, c)| c.map(|c| c.assign.order).unwrap_or_default()).collect();
-        let batch = SignedBatch::sign(key, header, commitments);
-        let row = outbox::join(&batch.to_bytes(), &orders);
-        if !self.outbox.ask(Job::Put { sequence, bytes: row, payloads }) {
+        let mut row = Row { batch: SignedBatch::sign(key, header, commitments).to_bytes(), ..Row::default() };
+        for (_, content) in contents {
+            let (order, output) = content.map(Content::into_parts).unwrap_or_default();
+            row.orders.push(order);
+            row.outputs.push(output);
+        }
+        if !self.outbox.ask(Job::Put { sequence, bytes: row.to_bytes(), payloads }) {
             tracing::error!(sequence, "the disk is too slow: a batch is lost, and its tasks are not paid");
         }
     }
@@ -364,9 +375,38 @@ impl NodeHands {
         self.send(Up::Failed { task, attempt, code, message: message.into(), grant_total: grant });
     }
 
+    fn row(&self, sequence: u64) -> Option<Row> {
+        self.stored.get(&sequence).and_then(|bytes| Row::from_bytes(bytes))
+    }
+
+    // What was made goes along where the gateway can't have compared it at the end. What passes the limit stays behind,
+    // and is not paid.
+    fn send_batch(&self, sequence: u64) {
+        let Some(Row { batch, orders, outputs }) = self.row(sequence) else { return };
+        let attempts = attempts(&batch);
+        let mut room = ol_net::limits::MADE_TOKENS_MAX;
+        let mut made = Vec::new();
+        for ((place, outbox::Output { ids, log_probs }), attempt) in (0u16..).zip(outputs).zip(attempts) {
+            if ids.is_empty() || ids.len() > room || self.told.contains(&attempt) {
+                continue;
+            }
+            room -= ids.len();
+            made.push(frame::Made { place, ids, log_probs });
+        }
+        self.send(Up::Batch { bytes: batch, orders, outputs: made });
+    }
+
+    fn forget(&mut self, sequence: u64) {
+        let row = self.row(sequence).unwrap_or_default();
+        for attempt in attempts(&row.batch) {
+            self.told.remove(&attempt);
+        }
+        self.stored.remove(&sequence);
+    }
+
     // Whether the gateway signed just this batch. One that is acknowledged already needs no proof.
     fn is_countersigned(&self, sequence: u64, countersigned: &[u8]) -> bool {
-        let Some((batch, _)) = self.stored.get(&sequence).and_then(|row| outbox::split(row)) else { return true };
+        let Some(Row { batch, .. }) = self.row(sequence) else { return true };
         let mut reader = Reader::new(countersigned);
         let (Ok(ours), Ok(theirs)) = (SignedBatch::from_bytes(&batch), CountersignedBatch::read(&mut reader)) else {
             return false;
@@ -388,6 +428,7 @@ impl Hands for NodeHands {
             }
             Message::Lost => {
                 self.link = None;
+                self.told.clear();
                 self.audits.clear();
                 inputs.push(Input::Disconnected);
             }
@@ -429,12 +470,10 @@ impl Hands for NodeHands {
             Output::Done { commitment, grant } => self.done(&commitment, grant),
             Output::Store { sequence, epoch, commitments } => self.store(now, sequence, epoch, commitments),
             Output::Send { sequence } => {
-                if let Some((bytes, orders)) = self.stored.get(&sequence).and_then(|row| outbox::split(row)) {
-                    self.send(Up::Batch { bytes, orders });
-                }
+                self.send_batch(sequence);
             }
             Output::Forget { sequence } => {
-                self.stored.remove(&sequence);
+                self.forget(sequence);
                 let countersigned = self.acks.remove(&sequence).unwrap_or_default();
                 if !self.outbox.ask(Job::Ack { sequence, countersigned }) {
                     tracing::warn!(sequence, "the disk is slow: an acknowledged batch will be sent again");
@@ -472,6 +511,11 @@ impl Content {
             tail: String::new(),
             vectors: Vec::new(),
         }
+    }
+
+    fn into_parts(self) -> (Vec<u8>, outbox::Output) {
+        let Assign { order, resume, .. } = *self.assign;
+        (order, outbox::Output { ids: self.ids[resume.len()..].to_vec(), log_probs: self.log_probs })
     }
 
     fn prompt(&self) -> Result<Digest, content::Error> {
@@ -554,6 +598,12 @@ fn measured(audit: &Audit, scores: &Scores) -> Measured {
         finish_fits: cancelled || scores.finish_fits,
         scored: count(own.len()).0,
     }
+}
+
+// Of a batch of one's own, in its order.
+fn attempts(batch: &[u8]) -> Vec<Attempt> {
+    let read = SignedBatch::from_bytes(batch).map(|batch| batch.commitments).unwrap_or_default();
+    read.iter().map(|c| Attempt { task: c.task, attempt: c.attempt }).collect()
 }
 
 fn ended(attempt: Attempt, work: Work) -> Input {

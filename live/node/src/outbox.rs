@@ -92,24 +92,48 @@ fn put(outbox: &mut Outbox, peer: Peer, sequence: u64, bytes: &[u8], payloads: &
     }
 }
 
-/// A batch and its orders as one row.
-pub(crate) fn join(batch: &[u8], orders: &[Vec<u8>]) -> Vec<u8> {
-    let mut w = Writer::new();
-    w.bytes(batch).u32(u32::try_from(orders.len()).unwrap_or(u32::MAX));
-    for order in orders {
-        w.bytes(order);
-    }
-    w.finish()
+/// A batch with what goes with it, one of each a commitment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Row {
+    /// The signed batch.
+    pub(crate) batch: Vec<u8>,
+    /// The gateway's sealed orders.
+    pub(crate) orders: Vec<Vec<u8>>,
+    /// What was made, for a gateway that did not see how an attempt ended.
+    pub(crate) outputs: Vec<Output>,
 }
 
-/// What [`join`] made one row of.
-pub(crate) fn split(row: &[u8]) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
-    let mut r = Reader::new(row);
-    let batch = r.bytes("batch", row.len()).ok()?.to_vec();
-    let count = r.u32().ok()?;
-    let orders = (0..count).map(|_| r.bytes("order", row.len()).ok().map(<[u8]>::to_vec)).collect::<Option<_>>()?;
-    r.finish().ok()?;
-    Some((batch, orders))
+/// What an attempt added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Output {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) log_probs: Vec<u8>,
+}
+
+impl Row {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.bytes(&self.batch).u32(u32::try_from(self.orders.len()).unwrap_or(u32::MAX));
+        for (order, output) in self.orders.iter().zip(&self.outputs) {
+            let ids: Vec<u8> = output.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            w.bytes(order).bytes(&ids).bytes(&output.log_probs);
+        }
+        w.finish()
+    }
+
+    pub(crate) fn from_bytes(row: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(row);
+        let mut read = Self { batch: r.bytes("batch", row.len()).ok()?.to_vec(), ..Self::default() };
+        for _ in 0..r.u32().ok()? {
+            read.orders.push(r.bytes("order", row.len()).ok()?.to_vec());
+            let (ids, rest) = r.bytes("ids", row.len()).ok()?.as_chunks::<4>();
+            let log_probs = r.bytes("log-probabilities", row.len()).ok()?.to_vec();
+            let ids = rest.is_empty().then(|| ids.iter().map(|id| u32::from_le_bytes(*id)).collect())?;
+            read.outputs.push(Output { ids, log_probs });
+        }
+        r.finish().ok()?;
+        Some(read)
+    }
 }
 
 #[cfg(test)]
@@ -136,11 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn a_row_splits_into_what_was_joined_and_garbage_does_not() {
-        let orders = vec![vec![1, 2], vec![]];
-        let row = join(b"batch", &orders);
-        assert_eq!(split(&row), Some((b"batch".to_vec(), orders)));
-        assert_eq!(split(&row[..row.len() - 1]), None);
-        assert_eq!(split(&[255; 8]), None);
+    fn a_row_is_read_as_it_was_written_and_garbage_is_not() {
+        let made = Output { ids: vec![1, u32::MAX], log_probs: vec![3, 4] };
+        let row =
+            Row { batch: b"batch".to_vec(), orders: vec![vec![1, 2], vec![]], outputs: vec![Output::default(), made] };
+        let bytes = row.to_bytes();
+        assert_eq!(Row::from_bytes(&bytes), Some(row));
+        assert_eq!(Row::from_bytes(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(Row::from_bytes(&[255; 8]), None);
     }
 }

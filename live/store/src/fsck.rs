@@ -318,11 +318,12 @@ impl<'a> Check<'a> {
             }
             Record::Batch(batch) => return self.batch(index, batch),
             Record::Genesis(genesis) => {
+                self.signature(index, genesis.verify());
                 if index == 0 && (Some(genesis.network()), Some(genesis.gateway)) != (self.network, self.gateway) {
                     self.findings.push(Finding::Genesis { index });
                 }
             }
-            Record::TopUp(top_up) => self.signature(index, top_up.verify()),
+            Record::TopUp(slice) => self.signature(index, slice.top_up.verify()),
             Record::Parameters(change) => self.signature(index, change.verify()),
             Record::Audit { subject, outcome } => self.audit(index, subject, &outcome)?,
             Record::Close(close) => self.last_close = Some(close),

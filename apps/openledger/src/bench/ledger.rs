@@ -8,15 +8,15 @@ use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch, SignedBatch
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::key::SecretKey;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
 use ol_protocol::parameters::{AuditRule, Parameters};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{Close, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::{
-    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
-    TokenCount, VariantId,
+    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp, TokenCount, VariantId,
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
@@ -82,17 +82,20 @@ struct World {
 
 impl World {
     fn new(receipts: u64) -> Self {
-        let gateway = SecretKey::from_bytes(&[1; 32]);
+        let (gateway, owner) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[3; 32]));
         let audit = AuditRule { newcomer_tasks: 0, rate_ppm: 0, ..AuditRule::DEFAULT };
         let genesis = Genesis {
             issuer: IssuerId(SecretKey::from_bytes(&[2; 32]).public()),
-            gateway: GatewayId(gateway.public()),
             referee: NodeId([3; 32]),
             referee_operator: OperatorId([3; 32]),
             born_at: Timestamp(receipts),
             epoch: Micros::from_secs(EPOCH_SECONDS),
             parameters: Parameters { audit, ..Parameters::DEFAULT },
-        };
+            gateway: GatewayId(gateway.public()),
+            owner: OwnerId([0; 32]),
+            signature: Signature([0; 64]),
+        }
+        .of(GatewayId(gateway.public()), &owner);
         let nodes = (0..NODES).map(|n| SecretKey::from_bytes(&[100 + n; 32])).collect();
         Self { genesis, gateway, nodes, made: 0, batches: 0 }
     }
@@ -256,8 +259,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let identity = Identity { network: Some(genesis.network()), gateway: genesis.gateway };
     let mut store = SqliteStore::open(&path, identity, Options::default())?;
     let issuer = SecretKey::from_bytes(&[2; 32]);
-    let top_up =
-        TopUp::issue(&issuer, genesis.network(), genesis.gateway, TenantId([11; 16]), MicroCredits(u64::MAX / 2), 1);
+    let (to, amount) = (TenantId([11; 16]), MicroCredits(u64::MAX / 2));
+    let top_up = Slice::whole(TopUp::issue(&issuer, genesis.network(), genesis.owner, to, amount, 1));
     store.append(&[Record::Genesis(genesis.clone()), Record::TopUp(top_up.clone())])?;
     let mut settler = Settler::new(genesis)?;
     settler.top_up(&top_up)?;

@@ -152,6 +152,8 @@ fn both_nodes_of_a_stream_are_paid_for_their_part_and_the_tenant_pays_each_token
     let attempts: BTreeSet<u64> =
         (0..2).map(|n| receipt["attempts"][n]["commitment"]["attempt"].as_u64().unwrap()).collect();
     assert_eq!(attempts, BTreeSet::from([0, 1]));
+    // It made more than was delivered, and proved that it began with what was.
+    assert_eq!(gateway.metric("frames_wrong_total"), 0);
     verified(&gateway, &document);
     gateway.wait_for_nodes(2);
 }

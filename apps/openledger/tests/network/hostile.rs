@@ -2,11 +2,12 @@
 
 use crate::http::chat;
 use crate::process::{Gateway, LIMIT, Node, eventually};
-use ol_net::frame::{Assign, Done, Hello, RefuseCode, Role, Scored, Tokens};
+use ol_net::frame::{Assign, Done, FailCode, Hello, Made, RefuseCode, Role, Scored, Tokens};
 use ol_net::{Down, Limits, NodeLink, PROTOCOL, Up, connect};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::output_root;
 use ol_protocol::key::SecretKey;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::Variant;
@@ -201,7 +202,7 @@ const LIES: [Lie; 12] = [
             let mut batch = batch(world, key, 0, vec![commitment(world, key, assign)]);
             batch.header.operator = OperatorId([8; 32]);
             let batch = SignedBatch::sign(key, batch.header, batch.commitments);
-            vec![Up::Batch { bytes: batch.to_bytes(), orders: vec![assign.order.clone()] }]
+            vec![Up::Batch { bytes: batch.to_bytes(), orders: vec![assign.order.clone()], outputs: Vec::new() }]
         },
         Some("operator"),
     ),
@@ -224,7 +225,7 @@ const LIES: [Lie; 12] = [
         |world, key, assign| {
             let mut batch = batch(world, key, 0, vec![commitment(world, key, assign)]);
             batch.signature = batch_of_another(world, assign).signature;
-            vec![Up::Batch { bytes: batch.to_bytes(), orders: vec![assign.order.clone()] }]
+            vec![Up::Batch { bytes: batch.to_bytes(), orders: vec![assign.order.clone()], outputs: Vec::new() }]
         },
         Some("signature"),
     ),
@@ -232,7 +233,7 @@ const LIES: [Lie; 12] = [
         "a batch of another node",
         |world, _, assign| {
             let bytes = batch_of_another(world, assign).to_bytes();
-            vec![Up::Batch { bytes, orders: vec![assign.order.clone()] }]
+            vec![Up::Batch { bytes, orders: vec![assign.order.clone()], outputs: Vec::new() }]
         },
         Some("another node"),
     ),
@@ -241,7 +242,7 @@ const LIES: [Lie; 12] = [
         |world, key, assign| {
             let invented = Commitment { task: TaskId([9; 16]), ..commitment(world, key, assign) };
             let bytes = batch(world, key, 0, vec![invented]).to_bytes();
-            vec![Up::Batch { bytes, orders: vec![vec![0; 64]] }]
+            vec![Up::Batch { bytes, orders: vec![vec![0; 64]], outputs: Vec::new() }]
         },
         Some("order"),
     ),
@@ -291,6 +292,46 @@ fn a_node_that_lies_loses_its_link_and_nobody_else_notices() {
     eventually("the audits", || (world.gateway.metric("audits_open") == 0).then_some(()));
     assert!(world.gateway.metric("audits_passed_total") >= 3);
     assert_eq!(world.gateway.metric("audits_failed_total"), 0);
+    world.gateway.fsck();
+}
+
+// Breaks an answer off after a token, and signs for it with these tokens as its output; says what it is charged.
+fn broken_off(world: &World, key: &SecretKey, output: &[u32]) -> (u64, u64) {
+    let mut link = world.join(key);
+    let wrong = world.gateway.metric("frames_wrong_total");
+    let (client, assign) = world.assigned(&mut link, 50);
+    let (task, attempt) = (assign.task, assign.attempt);
+    let made = Commitment {
+        output: output_root(&assign.salt, output),
+        finish: Finish::Cancelled,
+        ..commitment(world, key, &assign)
+    };
+    let (code, message) = (FailCode::Internal, String::new());
+    let own = Made { place: 0, ids: output.to_vec(), log_probs: vec![0; output.len()] };
+    let (bytes, orders) = (batch(world, key, 0, vec![made]).to_bytes(), vec![assign.order.clone()]);
+    for frame in [
+        tokens(&assign, 1, 1),
+        Up::Failed { task, attempt, code, message, grant_total: 1 },
+        Up::Batch { bytes, orders, outputs: vec![own] },
+    ] {
+        link.sender.try_send(frame).unwrap();
+    }
+    client.join().unwrap();
+    let both = |receipt: &serde_json::Value| receipt["attempts"].as_array().unwrap().len() == 2;
+    let document = world.gateway.api().receipt_when(&task.to_string(), both);
+    let charged = document["receipt"]["attempts"].as_array().unwrap().iter().find_map(|attempt| {
+        let is_own = attempt["commitment"]["node"] == NodeId(key.public()).to_string();
+        is_own.then(|| attempt["charge"]["output_tokens"].as_u64().unwrap())
+    });
+    (charged.unwrap(), world.gateway.metric("frames_wrong_total") - wrong)
+}
+
+#[test]
+fn who_signs_for_other_tokens_than_it_sent_before_it_broke_off_is_not_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(folder.path());
+    assert_eq!(broken_off(&world, &SecretKey::from_bytes(&[150; 32]), &[1]), (1, 0), "what it sent");
+    assert_eq!(broken_off(&world, &SecretKey::from_bytes(&[151; 32]), &[2]), (0, 1), "what it did not send");
     world.gateway.fsck();
 }
 

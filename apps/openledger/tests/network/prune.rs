@@ -7,15 +7,15 @@ use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::key::SecretKey;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle::{Frontier, leaf_hash, root};
 use ol_protocol::parameters::{AuditRule, Parameters};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{Close, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::{
-    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
-    TokenCount, VariantId, seed,
+    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp, TokenCount, VariantId, seed,
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
@@ -51,7 +51,6 @@ impl History {
         let key = |name: &str| keyfile::load_or_create(&folder.join(format!("{name}.key"))).unwrap();
         let genesis = Genesis {
             issuer: IssuerId(key("issuer").public()),
-            gateway: GatewayId(key("gateway").public()),
             referee: NodeId(key("referee").public()),
             referee_operator: OperatorId(key("referee-operator").public()),
             born_at: Timestamp(ol_drive::clock::now().0 - EPOCHS * EPOCH_SECONDS * 1_000_000),
@@ -61,7 +60,11 @@ impl History {
                 audit: AuditRule { newcomer_tasks: 0, rate_ppm: 0, ..AuditRule::DEFAULT },
                 ..Parameters::DEFAULT
             },
-        };
+            gateway: GatewayId(key("gateway").public()),
+            owner: OwnerId([0; 32]),
+            signature: Signature([0; 64]),
+        }
+        .of(GatewayId(key("gateway").public()), &key("gateway-owner"));
         let mut tenant = [0; 16];
         let name = digest(Domain::Task, &[b"tenant", &genesis.network().0, b"owner"]);
         tenant.copy_from_slice(&name.0[..16]);
@@ -76,8 +79,9 @@ impl History {
             jobs: Vec::new(),
             batches: 0,
         };
-        let (network, gateway) = (history.genesis.network(), history.genesis.gateway);
-        let top_up = TopUp::issue(&key("issuer"), network, gateway, history.tenant, MicroCredits(100_000_000), 1);
+        let (network, owner) = (history.genesis.network(), history.genesis.owner);
+        let top_up = TopUp::issue(&key("issuer"), network, owner, history.tenant, MicroCredits(100_000_000), 1);
+        let top_up = Slice::whole(top_up);
         history.settler.top_up(&top_up).unwrap();
         let first = vec![Record::Genesis(history.genesis.clone()), Record::TopUp(top_up)];
         history.push(first, Job::default());

@@ -63,7 +63,7 @@ impl Run {
         match *step {
             Step::TopUp { tenant, amount, serial, forged } => {
                 let mut order = top_up(tenant, amount, serial);
-                order.signature.0[7] ^= u8::from(forged);
+                order.top_up.signature.0[7] ^= u8::from(forged);
                 self.ledger.top_up(&order)?;
                 assert!(!forged);
                 self.topped_up += amount;

@@ -1,13 +1,13 @@
 //! What becomes of a charge.
 
 use crate::world::{attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up};
-use ol_ledger::{Account, Auditor, Error, Fault, Finding, Ledger, Payout, RestoreError, Summary, Totals};
+use ol_ledger::{Account, Auditor, Error, Fault, Finding, Funded, Ledger, Payout, RestoreError, Summary, Totals};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{BadSignature, SecretKey};
 use ol_protocol::parameters::{AuditRule, BadParameters, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::{
-    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TenantId, Timestamp,
+    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TenantId, Timestamp,
 };
 
 fn close(ledger: &mut Ledger) -> Summary {
@@ -36,21 +36,58 @@ fn a_split_that_is_not_whole_or_an_epoch_of_no_length_makes_no_ledger() {
 }
 
 #[test]
+fn a_top_up_is_booked_in_parts_that_never_overlap() {
+    let mut ledger = ledger();
+    let of = |serial, from, amount| {
+        let whole = top_up(1, 100, serial);
+        Slice { from: MicroCredits(from), amount: MicroCredits(amount), ..whole }
+    };
+    assert_eq!(ledger.top_up(&of(1, 10, 30)), Ok(()));
+    let last = Funded { serial: 1, end: MicroCredits(40) };
+    for from in [0, 10, 39] {
+        let replayed = Error::Replayed { serial: 1, from: MicroCredits(from), last };
+        assert_eq!(refused(&mut ledger, |l| l.top_up(&of(1, from, 1))), replayed);
+    }
+    for (from, amount) in [(90, 11), (100, 1), (u64::MAX, 2), (50, 0)] {
+        let (from, amount) = (MicroCredits(from), MicroCredits(amount));
+        let none = Error::NoSlice { from, amount, whole: MicroCredits(100) };
+        assert_eq!(refused(&mut ledger, |l| l.top_up(&of(1, from.0, amount.0))), none);
+    }
+    // Another gateway has the part between.
+    assert_eq!(ledger.top_up(&of(1, 60, 40)), Ok(()));
+    assert_eq!(ledger.top_up(&of(3, 0, 5)), Ok(()));
+    let last = Funded { serial: 3, end: MicroCredits(5) };
+    let replayed = Error::Replayed { serial: 2, from: MicroCredits(50), last };
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&of(2, 50, 1))), replayed);
+    assert_eq!(ledger.balance(&Account::Tenant(TenantId([1; 16]))), 75);
+    assert_eq!(Ledger::from_bytes(&ledger.to_bytes()), Ok(ledger));
+}
+
+#[test]
+fn a_gateway_that_its_owner_did_not_sign_for_has_no_ledger() {
+    let forged = Genesis { gateway: GatewayId([9; 32]), ..genesis() };
+    let refused = Error::Signature(BadSignature { signer: "owner", what: "gateway" });
+    assert_eq!(Ledger::new(&forged), Err(refused));
+}
+
+#[test]
 fn a_top_up_counts_once_and_only_as_the_issuer_signed_it() {
     let mut ledger = funded(100);
     let again = refused(&mut ledger, |l| l.top_up(&top_up(1, 100, 1)));
-    assert_eq!(again, Error::Replayed { serial: 1, last: 1 });
-    let more = TopUp { amount: MicroCredits(101), ..top_up(1, 100, 2) };
+    let last = Funded { serial: 1, end: MicroCredits(100) };
+    assert_eq!(again, Error::Replayed { serial: 1, from: MicroCredits(0), last });
+    let of = |top_up: TopUp| Slice::whole(top_up);
+    let more = of(TopUp { amount: MicroCredits(101), ..top_up(1, 100, 2).top_up });
     let forged = Error::Signature(BadSignature { signer: "issuer", what: "top-up" });
     assert_eq!(refused(&mut ledger, |l| l.top_up(&more)), forged);
     let (key, here) = (SecretKey::from_bytes(&[9; 32]), genesis());
-    let minted = TopUp::issue(&key, here.network(), here.gateway, TenantId([1; 16]), MicroCredits(1), 2);
+    let minted = of(TopUp::issue(&key, here.network(), here.owner, TenantId([1; 16]), MicroCredits(1), 2));
     let other = Error::OtherIssuer { issuer: IssuerId(key.public()), here: here.issuer };
     assert_eq!(refused(&mut ledger, |l| l.top_up(&minted)), other);
-    let elsewhere = TopUp { gateway: GatewayId([9; 32]), ..top_up(1, 1, 2) };
-    let other = Error::OtherGateway { gateway: GatewayId([9; 32]), here: here.gateway };
+    let elsewhere = of(TopUp { owner: OwnerId([9; 32]), ..top_up(1, 1, 2).top_up });
+    let other = Error::OtherOwner { owner: OwnerId([9; 32]), here: here.owner };
     assert_eq!(refused(&mut ledger, |l| l.top_up(&elsewhere)), other);
-    let elsewhere = TopUp { network: NetworkId([9; 32]), ..top_up(1, 1, 2) };
+    let elsewhere = of(TopUp { network: NetworkId([9; 32]), ..top_up(1, 1, 2).top_up });
     let other = Error::OtherNetwork { network: NetworkId([9; 32]), here: here.network() };
     assert_eq!(refused(&mut ledger, |l| l.top_up(&elsewhere)), other);
     assert_eq!(refused(&mut ledger, |l| l.top_up(&top_up(2, u64::MAX - 99, 2))), Error::Overflow);

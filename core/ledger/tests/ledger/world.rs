@@ -3,14 +3,14 @@
 use ol_ledger::{Account, Ledger};
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::genesis::Genesis;
-use ol_protocol::key::SecretKey;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::{EscrowRule, Parameters, PayoutRule};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::AttemptId;
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::{
-    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
-    TokenCount, VariantId,
+    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp, TokenCount, VariantId,
 };
 
 /// Tasks after which escrow is released here.
@@ -25,7 +25,6 @@ pub(crate) fn issuer() -> SecretKey {
 pub(crate) fn genesis() -> Genesis {
     Genesis {
         issuer: IssuerId(issuer().public()),
-        gateway: GatewayId([2; 32]),
         referee: NodeId([3; 32]),
         referee_operator: OperatorId([4; 32]),
         born_at: Timestamp(0),
@@ -35,7 +34,11 @@ pub(crate) fn genesis() -> Genesis {
             payout: PayoutRule { threshold: MicroCredits(3_000) },
             ..Parameters::DEFAULT
         },
+        gateway: GatewayId([2; 32]),
+        owner: OwnerId([0; 32]),
+        signature: Signature([0; 64]),
     }
+    .of(GatewayId([2; 32]), &owner())
 }
 
 /// A ledger with nothing in it.
@@ -50,10 +53,15 @@ pub(crate) fn funded(amount: u64) -> Ledger {
     ledger
 }
 
-/// A signed top-up.
-pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> TopUp {
-    let genesis = genesis();
-    TopUp::issue(&issuer(), genesis.network(), genesis.gateway, TenantId([tenant; 16]), MicroCredits(amount), serial)
+/// The owner of the gateway.
+pub(crate) fn owner() -> SecretKey {
+    SecretKey::from_bytes(&[5; 32])
+}
+
+/// All of a signed top-up.
+pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> Slice {
+    let (network, owner) = (genesis().network(), OwnerId(owner().public()));
+    Slice::whole(TopUp::issue(&issuer(), network, owner, TenantId([tenant; 16]), MicroCredits(amount), serial))
 }
 
 /// The first attempt at a task.

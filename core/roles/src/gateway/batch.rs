@@ -1,6 +1,6 @@
 //! Batches at the gateway: what they are charged, and when they are acknowledged.
 
-use super::event::{Entry, Output};
+use super::event::{Entry, Match, Output};
 use super::task::{State, Task};
 use super::{Appended, Gateway, limits};
 use crate::order::Order;
@@ -12,17 +12,26 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::AttemptId;
 use ol_protocol::{Digest, MicroCredits, NodeId, TaskId, Timestamp, TokenCount, merkle};
+use ol_sched::Reason;
 
 /// A batch that waits until the responses of its tasks are out, so that its receipts can name them.
 #[derive(Debug)]
 pub(super) struct Waiting {
     batch: SignedBatch,
     orders: Vec<Order>,
+    matches: Vec<Match>,
     until: Timestamp,
 }
 
 impl Gateway {
-    pub(super) fn batch(&mut self, now: Timestamp, batch: VerifiedBatch, orders: &[Vec<u8>], out: &mut Vec<Output>) {
+    pub(super) fn batch(
+        &mut self,
+        now: Timestamp,
+        batch: VerifiedBatch,
+        orders: &[Vec<u8>],
+        mut matches: Vec<Match>,
+        out: &mut Vec<Output>,
+    ) {
         let header = &batch.batch().header;
         let (node, sequence) = (header.node, header.sequence);
         let expected = self.next_batch.get(&node).copied().unwrap_or(0);
@@ -42,8 +51,13 @@ impl Gateway {
             });
         };
         self.next_batch.insert(node, sequence + 1);
-        let until = now.after(limits::RESPONSE_WAIT);
-        self.waiting.push_back(Waiting { batch: batch.into_batch(), orders, until });
+        let (until, batch) = (now.after(limits::RESPONSE_WAIT), batch.into_batch());
+        matches.resize(batch.commitments.len(), Match::Unknown);
+        if batch.commitments.iter().zip(&matches).any(|(c, held)| self.broke_its_word(c, *held)) {
+            self.counters.wrong_counts += 1;
+            self.breaker.failed(node, Reason::Wrong, now);
+        }
+        self.waiting.push_back(Waiting { batch, orders, matches, until });
         self.take_waiting(now, out);
     }
 
@@ -67,11 +81,23 @@ impl Gateway {
             let Some(task) = self.tasks.get(&commitment.task) else { return true };
             match task.state {
                 State::Ended { answer: Some(answer), .. } => {
-                    task.ends.len() != usize::from(commitment.attempt) + 1 || answer == commitment.leaf()
+                    !task.is_last(commitment.attempt) || answer == commitment.leaf()
                 }
                 State::Ended { answer: None, .. } | State::Queued | State::Running(..) => true,
             }
         })
+    }
+
+    // Whether a node commits to something else than it sent, of an attempt that broke off.
+    fn broke_its_word(&self, commitment: &Commitment, held: Match) -> bool {
+        let Some(task) = self.tasks.get(&commitment.task) else { return false };
+        let delivered = task.delivered_by(commitment.attempt).min(commitment.output_tokens);
+        match held {
+            _ if task.answered_with(commitment.attempt) => false,
+            Match::Unknown => false,
+            Match::Until(count) => count < delivered,
+            Match::Other => true,
+        }
     }
 
     /// Puts the batches in the log whose responses are all out, in the order in which they came.
@@ -97,8 +123,9 @@ impl Gateway {
 
     fn log_batch(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
         let SignedBatch { header, commitments, signature } = waiting.batch;
+        let known = waiting.orders.iter().zip(&waiting.matches);
         let receipts: Vec<Receipt> =
-            commitments.into_iter().zip(&waiting.orders).map(|(c, order)| self.receipt(c, order)).collect();
+            commitments.into_iter().zip(known).map(|(c, (order, held))| self.receipt(c, order, *held)).collect();
         let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
         let receipts_root = merkle::root(&leaves);
         self.settler.batch(header.root, &receipts);
@@ -110,16 +137,16 @@ impl Gateway {
         self.append(vec![Entry::Batch { header, signature, receipts, receipts_root }], appended, out);
     }
 
-    fn receipt(&mut self, commitment: Commitment, order: &Order) -> Receipt {
+    fn receipt(&mut self, commitment: Commitment, order: &Order, held: Match) -> Receipt {
         let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let task = self.tasks.get(&id.task);
         let is_settled = task.is_none() && order.boot == self.setup.boot;
         let (prompt_tokens, output_tokens) = match is_settled {
             // What was not handed in as long as the task was remembered is nobody's: its tenant has the money back.
             true => (TokenCount(0), TokenCount(0)),
-            false => charged(task, &commitment, order),
+            false => charged(task, &commitment, order, held),
         };
-        let last = task.is_some_and(|task| task.ends.len() == usize::from(id.attempt) + 1);
+        let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);
         let response = task.filter(|_| last).and_then(|task| task.response).unwrap_or(nothing);
         let charge = Charge {
@@ -177,11 +204,15 @@ impl Gateway {
 }
 
 // Tokens that an attempt is charged: what it added and the client was sent, and the prompt with the attempt that ended
-// the task, or when the client went away. What a node made beyond that is its own loss, at most one frame's worth.
-fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order) -> (TokenCount, TokenCount) {
-    let delivered_to = match task {
-        Some(task) => task.ends.get(usize::from(commitment.attempt)).copied().unwrap_or_default(),
-        None => order.output_tokens_max,
+// the task, or when the client went away. What a node made beyond that is its own loss, at most one frame's worth, and so
+// is what it doesn't commit to as it sent it. A whole answer was compared when it ended.
+fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Match) -> (TokenCount, TokenCount) {
+    let delivered_to = match (task, held) {
+        (Some(task), _) if task.answered_with(commitment.attempt) => task.delivered_by(commitment.attempt),
+        (Some(task), Match::Until(count)) => task.delivered_by(commitment.attempt).min(count),
+        (Some(_), Match::Unknown) => TokenCount(0),
+        (_, Match::Other) => return (TokenCount(0), TokenCount(0)),
+        (None, Match::Unknown | Match::Until(_)) => order.output_tokens_max,
     };
     let end = commitment.output_tokens.0.min(delivered_to.0).min(order.output_tokens_max.0);
     let output = end.saturating_sub(order.resumed_from.0.max(commitment.resumed_from.0));

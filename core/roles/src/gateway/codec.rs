@@ -4,7 +4,7 @@
 //! Signatures that were checked before an input was made are not checked again: a log is replayed by who recorded it.
 
 use super::Setup;
-use super::event::{Input, Submission};
+use super::event::{Input, Match, Submission};
 use crate::node::FailCode;
 use crate::settler::{Fault, Settler};
 use alloc::collections::BTreeMap;
@@ -15,7 +15,7 @@ use ol_protocol::commitment::Commitment;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
     AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
@@ -36,7 +36,7 @@ const BATCH_BYTES_MAX: usize = BatchHeader::BYTES + 64 + BATCH_MAX * Commitment:
 const RECORD_BYTES_MAX: usize = 4_096;
 
 /// Version of these bytes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What a gateway started from: a snapshot, if there was one, and the records after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,9 +150,10 @@ impl Input {
             Self::Failed { node, attempt, code } => write_attempt(w.u8(9).raw(&node.0), attempt).u8(fail_code(*code)),
             Self::ClientGone { task } => w.u8(10).raw(&task.0),
             Self::Responded { task, response } => w.u8(11).raw(&task.0).raw(&response.0),
-            Self::Batch { batch, orders } => {
+            Self::Batch { batch, orders, matches } => {
                 w.u8(12).bytes(&batch.batch().to_bytes()).u32(orders.len() as u32);
-                orders.iter().fold(&mut w, |w, order| w.bytes(order))
+                let w = orders.iter().fold(&mut w, |w, order| w.bytes(order));
+                matches.iter().fold(w.u32(matches.len() as u32), write_match)
             }
             Self::Durable { append } => w.u8(13).u64(*append),
             Self::Verdict { node, verdict, agrees } => {
@@ -160,8 +161,9 @@ impl Input {
             }
             Self::AuditRefused { node, audit } => w.u8(15).raw(&node.0).raw(&audit.0),
             Self::PayloadLost { audit } => w.u8(16).raw(&audit.0),
-            Self::TopUp(top_up) => w.u8(17).bytes(&top_up.to_bytes()),
+            Self::TopUp(slice) => w.u8(17).bytes(&slice.to_bytes()),
             Self::Change(change) => w.u8(20).raw(&change.to_bytes()),
+            Self::NoFunds { tenant, is_unknown } => w.u8(21).raw(&tenant.0).u8(u8::from(*is_unknown)),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
         };
@@ -195,8 +197,9 @@ impl Input {
             14 => Self::Verdict { node: node(r)?, verdict: Verdict::read(r)?, agrees: truth(r)? },
             15 => Self::AuditRefused { node: node(r)?, audit: AuditId(r.array()?) },
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
-            17 => Self::TopUp(TopUp::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
+            17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
             20 => Self::Change(ParameterChange::read(r)?),
+            21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,
             other => return Err(Error::Unknown { what: "input of a gateway", value: u64::from(other) }),
@@ -215,7 +218,26 @@ impl Input {
         let count = count(r, "list of orders", BATCH_MAX)?;
         let order = |_| r.bytes("order", ORDER_BYTES_MAX).map(<[u8]>::to_vec);
         let orders = (0..count).map(order).collect::<Result<_, _>>()?;
-        Ok(Self::Batch { batch: VerifiedBatch::trusted(batch), orders })
+        let count = self::count(r, "list of matches", BATCH_MAX)?;
+        let matches = (0..count).map(|_| read_match(r)).collect::<Result<_, _>>()?;
+        Ok(Self::Batch { batch: VerifiedBatch::trusted(batch), orders, matches })
+    }
+}
+
+fn write_match<'w>(w: &'w mut Writer, held: &Match) -> &'w mut Writer {
+    match held {
+        Match::Unknown => w.u8(0),
+        Match::Until(count) => w.u8(1).u32(count.0),
+        Match::Other => w.u8(2),
+    }
+}
+
+fn read_match(r: &mut Reader<'_>) -> Result<Match, Error> {
+    match r.u8()? {
+        0 => Ok(Match::Unknown),
+        1 => Ok(Match::Until(tokens(r)?)),
+        2 => Ok(Match::Other),
+        other => Err(Error::Unknown { what: "match", value: u64::from(other) }),
     }
 }
 

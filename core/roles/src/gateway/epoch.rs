@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use ol_ledger::Account;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::{AttemptId, Close, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, TaskId, TenantId, Timestamp, seed};
 use ol_trust::draw;
 
@@ -51,14 +51,19 @@ impl Gateway {
         !self.appended.values().any(pending) && !self.is_waiting(node, sequence)
     }
 
-    pub(super) fn top_up(&mut self, top_up: TopUp, out: &mut Vec<Output>) {
-        match self.settler.top_up(&top_up) {
+    pub(super) fn top_up(&mut self, now: Timestamp, slice: Slice, out: &mut Vec<Output>) {
+        let tenant = slice.top_up.tenant;
+        match self.settler.top_up(&slice) {
             Ok(()) => {
-                self.budget.credit(top_up.tenant, top_up.amount);
-                self.append(vec![Entry::Record(Record::TopUp(top_up))], Appended::Nothing, out);
+                self.budget.credit(tenant, slice.amount);
+                self.append(vec![Entry::Record(Record::TopUp(slice))], Appended::Nothing, out);
             }
-            Err(fault) => self.deny(fault, out),
+            Err(fault) => {
+                self.deny(fault, out);
+                return self.no_funds(now, tenant, false, out);
+            }
         }
+        self.funds_came(now, tenant, out);
     }
 
     pub(super) fn change(&mut self, change: ParameterChange, out: &mut Vec<Output>) {

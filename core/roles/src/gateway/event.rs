@@ -9,7 +9,7 @@ use ol_protocol::key::Signature;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
@@ -35,6 +35,17 @@ pub struct Submission {
     pub deadline: Micros,
     /// Salted digest of the request's bytes.
     pub request: Digest,
+}
+
+/// What a node commits to, held against what was relayed of the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// What was relayed, or what the node made, is not known here.
+    Unknown,
+    /// The output is what was relayed, as far as this many of the task's tokens.
+    Until(TokenCount),
+    /// The output is something else.
+    Other,
 }
 
 /// What can happen to a gateway.
@@ -135,6 +146,8 @@ pub enum Input {
         batch: VerifiedBatch,
         /// Sealed orders, one a commitment.
         orders: Vec<Vec<u8>>,
+        /// What was relayed, held against each commitment to an attempt that broke off.
+        matches: Vec<Match>,
     },
     /// Entries of [`Output::Append`] up to this number are on disk.
     Durable {
@@ -162,8 +175,16 @@ pub enum Input {
         /// The audit.
         audit: AuditId,
     },
-    /// The issuer's order, its signature checked by the ledger.
-    TopUp(TopUp),
+    /// Money of the issuer, its signature checked by the ledger.
+    TopUp(Slice),
+    /// [`Output::Claim`] brought nothing: the owner's gateways have everything that the issuer sold, or nobody can say
+    /// now.
+    NoFunds {
+        /// Whose.
+        tenant: TenantId,
+        /// Whether it may be otherwise in a moment.
+        is_unknown: bool,
+    },
     /// The issuer changed parameters.
     Change(ParameterChange),
     /// A node broke the protocol: its link is closed by the driver.
@@ -344,6 +365,14 @@ pub enum Output {
         seals: (Digest, Digest),
         /// To restart from.
         snapshot: Vec<u8>,
+    },
+    /// Take a part of a tenant's top-ups for this gateway: this much, or what there is; answered by [`Input::TopUp`] or
+    /// [`Input::NoFunds`].
+    Claim {
+        /// Whose.
+        tenant: TenantId,
+        /// How much.
+        amount: MicroCredits,
     },
     /// An order of the issuer was refused.
     Denied {

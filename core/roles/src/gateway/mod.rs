@@ -6,6 +6,7 @@ mod batch;
 pub mod codec;
 mod epoch;
 pub mod event;
+mod funds;
 mod limits;
 mod task;
 
@@ -110,6 +111,7 @@ pub struct Gateway {
     network: NetworkId,
     settler: Settler,
     budget: Budget,
+    funds: funds::Funds,
     offers: Offers,
     rates: Rates,
     breaker: Breaker,
@@ -141,6 +143,7 @@ impl Gateway {
             setup: Fixed { gateway, master, seed, limits, boot: boot(&seed) },
             settler,
             budget: Budget::new(),
+            funds: funds::Funds::default(),
             offers: Offers::default(),
             rates: Rates::default(),
             breaker: Breaker::default(),
@@ -201,12 +204,19 @@ impl Gateway {
 
     /// Tasks that wait or run.
     pub fn active(&self) -> usize {
-        self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count()
+        let running = self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count();
+        running + self.funds.waiting()
+    }
+
+    /// Output tokens that clients were sent, of tasks that no receipt in the log charges yet.
+    pub fn unsettled_tokens(&self) -> u64 {
+        let open = self.tasks.values().filter(|task| task.settled == MicroCredits::ZERO);
+        open.map(|task| u64::from(task.attempts.delivered().0)).sum()
     }
 
     /// Whether nothing that nodes still owe is waited for: no batch of an ended task, no append.
     pub fn is_settled_down(&self) -> bool {
-        self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty()
+        self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty() && self.funds.waiting() == 0
     }
 
     /// Audits that are not final.
@@ -335,12 +345,13 @@ impl Machine for Gateway {
             Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),
             Input::ClientGone { task } => self.client_gone(now, task, out),
             Input::Responded { task, response } => self.responded(now, task, response, out),
-            Input::Batch { batch, orders } => self.batch(now, batch, &orders, out),
+            Input::Batch { batch, orders, matches } => self.batch(now, batch, &orders, matches, out),
             Input::Durable { append } => self.durable(now, append, out),
             Input::Verdict { node, verdict, agrees } => self.verdict(now, node, verdict, agrees, out),
             Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),
             Input::PayloadLost { audit } => self.payload_lost(now, audit, out),
-            Input::TopUp(top_up) => self.top_up(top_up, out),
+            Input::TopUp(slice) => self.top_up(now, slice, out),
+            Input::NoFunds { tenant, is_unknown } => self.no_funds(now, tenant, is_unknown, out),
             Input::Change(change) => self.change(change, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),

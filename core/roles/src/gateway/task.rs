@@ -43,8 +43,22 @@ impl Task {
     /// Whether an attempt is the one that ended the task, with a whole answer or because the client went away: the prompt
     /// is charged with it, and with no other.
     pub(super) fn ended_with(&self, attempt: u8) -> bool {
-        let answered = matches!(self.state, State::Ended { answer: Some(_), .. });
-        (answered || self.client_gone) && self.ends.len() == usize::from(attempt) + 1
+        self.answered_with(attempt) || (self.client_gone && self.is_last(attempt))
+    }
+
+    /// Whether an attempt made the answer whole, and was compared with what was relayed then.
+    pub(super) fn answered_with(&self, attempt: u8) -> bool {
+        matches!(self.state, State::Ended { answer: Some(_), .. }) && self.is_last(attempt)
+    }
+
+    /// Whether there is an end of an attempt and of none after it.
+    pub(super) fn is_last(&self, attempt: u8) -> bool {
+        self.ends.len() == usize::from(attempt) + 1
+    }
+
+    /// How far the output went with an attempt that ended.
+    pub(super) fn delivered_by(&self, attempt: u8) -> TokenCount {
+        self.ends.get(usize::from(attempt)).copied().unwrap_or_default()
     }
 
     fn waiting(&self, cost: TokenCount) -> Entry {
@@ -55,11 +69,12 @@ impl Task {
 
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
-        let task = submission.task;
-        if let Err(refusal) = self.admit(&submission) {
-            self.counters.refused += 1;
-            return out.push(Output::Refuse { task, refusal });
-        }
+        let (task, tenant) = (submission.task, submission.tenant);
+        let submission = match self.admit(&submission) {
+            Ok(()) => submission,
+            Err(refusal) => return self.turn_down(now, submission, refusal, out),
+        };
+        self.claim_ahead(now, tenant, out);
         let total = submission.deadline.min(self.setup.limits.total);
         let limits = Limits { total, output_max: submission.output_tokens_max, ..self.setup.limits };
         let entry = Task {
@@ -74,6 +89,19 @@ impl Gateway {
         };
         self.tasks.insert(task, entry);
         self.enqueue(now, task, out);
+    }
+
+    // A budget that is empty here may be filled by the next part of what the tenant bought.
+    fn turn_down(&mut self, now: Timestamp, submission: Submission, refusal: Refusal, out: &mut Vec<Output>) {
+        let task = submission.task;
+        if let Refusal::Budget(Gate::BudgetEmpty { available, needed }) = refusal {
+            let missing = MicroCredits(needed.0.saturating_sub(available.0));
+            if self.await_funds(now, submission, missing, out).is_none() {
+                return;
+            }
+        }
+        self.counters.refused += 1;
+        out.push(Output::Refuse { task, refusal });
     }
 
     fn admit(&mut self, submission: &Submission) -> Result<(), Refusal> {
@@ -335,7 +363,10 @@ impl Gateway {
     }
 
     pub(super) fn client_gone(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&id) else {
+            self.counters.client_gone += u64::from(self.funds.remove(id));
+            return;
+        };
         if matches!(task.state, State::Ended { .. }) {
             return;
         }

@@ -5,13 +5,13 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::key::Signature;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::AttemptId;
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Price, TaskId,
-    TenantId, TokenCount, VariantId,
+    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, Price,
+    TaskId, TenantId, TokenCount, VariantId,
 };
-use ol_roles::gateway::event::{Input, Submission};
+use ol_roles::gateway::event::{Input, Match, Submission};
 use ol_roles::node::{self, FailCode, Work};
 
 /// Draws values.
@@ -152,7 +152,16 @@ impl Any {
             root: self.digest(),
         };
         let batch = SignedBatch { header, commitments, signature: Signature([9; 64]) };
-        Input::Batch { batch: VerifiedBatch::trusted(batch), orders }
+        let matches = (0..self.below(4)).map(|_| self.held()).collect();
+        Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches }
+    }
+
+    fn held(&mut self) -> Match {
+        match self.below(3) {
+            0 => Match::Unknown,
+            1 => Match::Until(TokenCount(self.below(40))),
+            _ => Match::Other,
+        }
     }
 
     fn order(&mut self, id: &AttemptId) -> Vec<u8> {
@@ -197,16 +206,18 @@ impl Any {
         }
     }
 
-    fn top_up(&mut self) -> TopUp {
-        TopUp {
+    fn top_up(&mut self) -> Slice {
+        let (from, amount) = (MicroCredits(self.large()), MicroCredits(self.large()));
+        let top_up = TopUp {
             network: self.network,
             issuer: IssuerId(self.bytes()),
-            gateway: self.gateway,
+            owner: OwnerId(self.bytes()),
             tenant: TenantId(self.bytes()),
             amount: MicroCredits(self.large()),
             serial: self.large(),
             signature: Signature([7; 64]),
-        }
+        };
+        Slice { top_up, from, amount }
     }
 
     /// An input of a gateway.
@@ -240,9 +251,10 @@ impl Any {
             21 => Input::Verdict { node: self.node(), verdict: self.verdict(), agrees: self.truth() },
             22 => Input::AuditRefused { node: self.node(), audit: self.audit() },
             23 => Input::PayloadLost { audit: self.audit() },
-            24 => match self.below(3) {
+            24 => match self.below(4) {
                 0 => Input::TopUp(self.top_up()),
-                1 => Input::Misbehaved { node: self.node() },
+                1 => Input::NoFunds { tenant: TenantId([2; 16]), is_unknown: self.below(2) == 0 },
+                2 => Input::Misbehaved { node: self.node() },
                 _ => Input::NodeLeft { node: self.node() },
             },
             _ => Input::Tick,

@@ -1,10 +1,10 @@
 //! Batches: acknowledged when they are on disk, paid once, charged by the order where memory is gone.
 
-use crate::world::{Bench, FUNDS, PROMPT, commitment, node, task};
+use crate::world::{Bench, FUNDS, PROMPT, assigned, commitment, node, task, two_nodes};
 use ol_protocol::commitment::Finish;
 use ol_protocol::record::Record;
 use ol_protocol::{Digest, Micros, TokenCount};
-use ol_roles::gateway::event::{Input, Output};
+use ol_roles::gateway::event::{Input, Match, Output};
 
 fn one_node() -> Bench {
     let mut bench = Bench::new();
@@ -209,4 +209,30 @@ fn a_snapshot_and_the_records_after_it_are_the_whole_log() {
     let after = bench.records[before..].iter().cloned();
     let short = ol_roles::Settler::from_log(Some(&snapshot), after).expect("its own log");
     assert_eq!(short.digest(), whole.digest());
+}
+
+// A node broke an answer off after 5 tokens, and comes with its signature on 9; the rest came from another.
+fn broken_off(held: Match) -> (Vec<(u32, u32)>, u64) {
+    let mut bench = two_nodes();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    let out = bench.wait(Micros::from_secs(21));
+    let second = assigned(&out).expect("the other node takes it");
+    let answer = bench.answer(&second, 8);
+    bench.batch(0, &[(&answer, &second)]);
+    bench.batch_held(0, &[(&commitment(&first, 9, Finish::Cancelled), &first)], vec![held]);
+    bench.write();
+    (bench.charged(), bench.gateway.counters().wrong_counts)
+}
+
+#[test]
+fn what_a_node_broke_off_is_paid_as_far_as_it_commits_to_what_it_sent() {
+    let (whole, paid, nothing) = ((PROMPT, 3), (0, 5), (0, 0));
+    assert_eq!(broken_off(Match::Until(TokenCount(5))), (vec![whole, paid], 0));
+    assert_eq!(broken_off(Match::Until(TokenCount(9))), (vec![whole, paid], 0));
+    // It says too little for a comparison: no fault, and no pay.
+    assert_eq!(broken_off(Match::Unknown), (vec![whole, nothing], 0));
+    // What nobody could audit: tokens that it never sent.
+    assert_eq!(broken_off(Match::Other), (vec![whole, nothing], 1));
+    assert_eq!(broken_off(Match::Until(TokenCount(3))), (vec![whole, (0, 3)], 1));
 }

@@ -3,6 +3,7 @@
 mod any;
 mod audits;
 mod batches;
+mod funds;
 mod tasks;
 mod total;
 mod world;

@@ -1,20 +1,13 @@
 //! Tasks: failover, budget, clients that go, nodes that leave.
 
 use crate::world::{
-    Assigned, Bench, FUNDS, PROMPT, WORST, assigned, commitment, finished, node, refused, submission, task,
+    Assigned, Bench, FUNDS, PROMPT, WORST, assigned, commitment, finished, node, refused, submission, task, two_nodes,
 };
 use ol_protocol::commitment::Finish;
 use ol_protocol::{MicroCredits, Micros, NodeId, TokenCount};
 use ol_roles::gateway::event::{Input, Output, Refusal};
 use ol_roles::node::FailCode;
 use ol_sched::Gate;
-
-fn two_nodes() -> Bench {
-    let mut bench = Bench::new();
-    bench.join(10);
-    bench.join(11);
-    bench
-}
 
 fn other(of: NodeId) -> NodeId {
     if of == node(10) { node(11) } else { node(10) }

@@ -9,17 +9,17 @@ use ol_protocol::parameters::Parameters;
 use ol_protocol::prf::Seed;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, IssuerId, Machine, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId,
-    TenantId, Timestamp, TokenCount, VariantId, merkle,
+    AuditId, Digest, Epoch, GatewayId, IssuerId, Machine, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price,
+    TaskId, TenantId, Timestamp, TokenCount, VariantId, merkle,
 };
 use ol_roles::gateway::Setup;
-use ol_roles::gateway::event::{Entry, Finished, Input, Output, Refusal, Submission};
+use ol_roles::gateway::event::{Entry, Finished, Input, Match, Output, Refusal, Submission};
 use ol_roles::{Gateway, Settler};
 use ol_sched::Limits;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const GATEWAY: GatewayId = GatewayId([0x67; 32]);
 pub(crate) const VARIANT: VariantId = VariantId([0; 32]);
@@ -36,13 +36,16 @@ pub(crate) const PROMPT: u32 = 10;
 pub(crate) fn genesis() -> Genesis {
     Genesis {
         issuer: IssuerId(issuer().public()),
-        gateway: GATEWAY,
         referee: referee(),
         referee_operator: OperatorId([3; 32]),
         born_at: Timestamp(0),
         epoch: Micros::from_secs(10),
         parameters: Parameters::DEFAULT,
+        gateway: GATEWAY,
+        owner: OwnerId([0; 32]),
+        signature: Signature([0; 64]),
     }
+    .of(GATEWAY, &owner())
 }
 
 fn issuer() -> SecretKey {
@@ -53,9 +56,13 @@ pub(crate) fn referee() -> NodeId {
     NodeId([3; 32])
 }
 
-pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> TopUp {
-    let to = TenantId([tenant; 16]);
-    TopUp::issue(&issuer(), genesis().network(), GATEWAY, to, MicroCredits(amount), serial)
+fn owner() -> SecretKey {
+    SecretKey::from_bytes(&[4; 32])
+}
+
+pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> Slice {
+    let (to, owner) = (TenantId([tenant; 16]), OwnerId(owner().public()));
+    Slice::whole(TopUp::issue(&issuer(), genesis().network(), owner, to, MicroCredits(amount), serial))
 }
 
 pub(crate) fn setup() -> Setup {
@@ -93,6 +100,8 @@ pub(crate) struct Bench {
     next_batch: BTreeMap<NodeId, u64>,
     pending: Vec<(u64, Vec<Entry>)>,
     granted: BTreeMap<NodeId, u64>,
+    /// What claims bring, one after the other; then nothing.
+    pub(crate) parts: VecDeque<Slice>,
 }
 
 impl Bench {
@@ -104,6 +113,7 @@ impl Bench {
             next_batch: BTreeMap::new(),
             pending: Vec::new(),
             granted: BTreeMap::new(),
+            parts: VecDeque::new(),
         };
         bench.feed(Input::TopUp(top_up(2, FUNDS, 1)));
         bench.feed(Input::Tick);
@@ -112,6 +122,18 @@ impl Bench {
     }
 
     pub(crate) fn feed(&mut self, input: Input) -> Vec<Output> {
+        let mut all = self.feed_only(input);
+        while let Some(at) = all.iter().position(|output| matches!(output, Output::Claim { .. })) {
+            let Output::Claim { tenant, .. } = all.remove(at) else { unreachable!() };
+            let part = self.parts.pop_front();
+            let answer = part.map_or(Input::NoFunds { tenant, is_unknown: false }, Input::TopUp);
+            all.extend(self.feed_only(answer));
+        }
+        all
+    }
+
+    /// Feeds an input and leaves it to the caller to answer claims.
+    pub(crate) fn feed_only(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         self.gateway.handle(self.now, input, &mut out);
         for output in &out {
@@ -212,7 +234,18 @@ impl Bench {
 
     /// The node's batch comes.
     pub(crate) fn batch(&mut self, sequence: u64, of: &[(&Commitment, &Assigned)]) -> Vec<Output> {
-        let input = batch(sequence, of);
+        let all = of.iter().map(|(commitment, _)| Match::Until(commitment.output_tokens)).collect();
+        self.batch_held(sequence, of, all)
+    }
+
+    /// A batch whose commitments were held against what was relayed.
+    pub(crate) fn batch_held(
+        &mut self,
+        sequence: u64,
+        of: &[(&Commitment, &Assigned)],
+        matches: Vec<Match>,
+    ) -> Vec<Output> {
+        let input = batch(sequence, of, matches);
         self.feed(input)
     }
 
@@ -306,6 +339,14 @@ pub(crate) fn found(out: &[Output]) -> Vec<(NodeId, Option<bool>)> {
     out.iter().filter_map(found).collect()
 }
 
+/// A gateway with two nodes of two operators.
+pub(crate) fn two_nodes() -> Bench {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench.join(11);
+    bench
+}
+
 pub(crate) fn finished(out: &[Output]) -> Option<Finished> {
     out.iter()
         .find_map(|output| if let Output::Finish { finished, .. } = output { Some(finished.clone()) } else { None })
@@ -339,7 +380,7 @@ pub(crate) fn commitment(to: &Assigned, count: u32, finish: Finish) -> Commitmen
     }
 }
 
-pub(crate) fn batch(sequence: u64, of: &[(&Commitment, &Assigned)]) -> Input {
+fn batch(sequence: u64, of: &[(&Commitment, &Assigned)], matches: Vec<Match>) -> Input {
     let commitments: Vec<Commitment> = of.iter().map(|(commitment, _)| (*commitment).clone()).collect();
     let orders = of.iter().map(|(_, to)| to.order.clone()).collect();
     let leaves: Vec<Digest> = commitments.iter().map(Commitment::leaf).collect();
@@ -354,7 +395,7 @@ pub(crate) fn batch(sequence: u64, of: &[(&Commitment, &Assigned)]) -> Input {
         root: merkle::root(&leaves),
     };
     let batch = SignedBatch { header, commitments, signature: Signature([0; 64]) };
-    Input::Batch { batch: VerifiedBatch::trusted(batch), orders }
+    Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches }
 }
 
 /// A clean verdict.

@@ -3,13 +3,15 @@
 use super::hands::New;
 use crate::backend::Reply;
 use ol_net::Down;
-use ol_net::frame::{Audit, Frame, Payload};
+use ol_net::frame::{Audit, Frame, Made, Payload};
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{output_root, vectors_root};
 use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Price, Salt, TenantId, Timestamp, VariantId};
+use ol_protocol::{AuditId, Digest, NodeId, Price, Salt, TenantId, Timestamp, TokenCount, VariantId};
+use ol_roles::gateway::event::Match;
 use prost::Message as _;
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// A task from its submission until its receipts are on their way to the disk.
@@ -32,6 +34,10 @@ pub(super) struct Content {
     pub(super) tail: String,
     pub(super) created: Timestamp,
     pub(super) ended: bool,
+    /// Whether it ended with a whole answer.
+    pub(super) is_answered: bool,
+    // By attempt that broke off: what its node made, and its log-probability bytes.
+    made: BTreeMap<u8, (Vec<u32>, Vec<u8>)>,
 }
 
 impl Content {
@@ -52,6 +58,8 @@ impl Content {
             tail: String::new(),
             created: now,
             ended: false,
+            is_answered: false,
+            made: BTreeMap::new(),
         }
     }
 
@@ -68,6 +76,49 @@ impl Content {
         }
     }
 
+    /// Holds a commitment to an attempt that broke off against what was relayed of it, with what the node says it made:
+    /// beyond what was relayed there may be tokens that never came. What it made is kept for an audit if it is what the
+    /// node commits to. `None` for an answer that ended well, and where the node has said too little.
+    pub(super) fn hold_against(&mut self, commitment: &Commitment, made: Option<Made>) -> Option<Match> {
+        let number = usize::from(commitment.attempt);
+        let (_, node) = *self.orders.get(number)?;
+        let is_answer = self.is_answered && number + 1 == self.orders.len();
+        if is_answer || node != commitment.node || matches!(self.payload, Payload::Embed { .. }) {
+            return None;
+        }
+        let start = *self.resumed.get(number)? as usize;
+        let end = self.resumed.get(number + 1).map_or(self.ids.len(), |next| *next as usize);
+        let (inherited, relayed) = (self.ids.get(..start)?, self.ids.get(start..end)?);
+        let added = commitment.added_tokens().0 as usize;
+        let own = match &made {
+            Some(made) => made.ids.as_slice(),
+            None => relayed.get(..added)?,
+        };
+        let common = own.len().min(relayed.len());
+        let is_same =
+            commitment.resumed_from.0 as usize == start && own.len() == added && own[..common] == relayed[..common];
+        if !is_same || output_root(&self.salt, &[inherited, own].concat()) != commitment.output {
+            return Some(Match::Other);
+        }
+        let until = TokenCount(commitment.resumed_from.0 + length(&own[..common]));
+        if let Some(Made { ids, log_probs, .. }) = made {
+            self.made.insert(commitment.attempt, (ids, log_probs));
+        }
+        Some(Match::Until(until))
+    }
+
+    // The task's output as an attempt saw it end, and its own log-probability bytes.
+    fn output_of(&self, commitment: &Commitment) -> Option<(Vec<u32>, Vec<u8>)> {
+        let relayed = || self.ids.get(..commitment.output_tokens.0 as usize).map(<[u32]>::to_vec);
+        match self.made.get(&commitment.attempt) {
+            Some((ids, log_probs)) => {
+                let inherited = self.ids.get(..commitment.resumed_from.0 as usize)?;
+                Some(([inherited, ids].concat(), log_probs.clone()))
+            }
+            None => Some((relayed()?, self.log_probs.get(usize::from(commitment.attempt))?.clone())),
+        }
+    }
+
     /// The row for an attempt: the audit frame without an id, and the prover's log-probability bytes.
     pub(super) fn seal(
         &self,
@@ -75,22 +126,22 @@ impl Content {
         now: Timestamp,
         commitment: &Commitment,
     ) -> Option<ol_store::Payload> {
-        let number = usize::from(attempt.attempt);
+        let (output, log_probs) = self.output_of(commitment)?;
         let audit = Audit {
             audit: AuditId([0; 16]),
             variant: commitment.variant,
             salt: self.salt,
             seed: self.seed,
             payload: self.payload.clone(),
-            output: self.ids.get(..commitment.output_tokens.0 as usize)?.to_vec(),
-            resumed_from: *self.resumed.get(number)?,
+            output,
+            resumed_from: *self.resumed.get(usize::from(attempt.attempt))?,
             vectors: self.vectors.clone(),
             finish: commitment.finish.to_byte(),
             tolerance_micro: 0,
             deadline_ms: 0,
         };
         let prompt = Down::Audit(Box::new(audit)).into_wire().encode_to_vec();
-        Some(ol_store::Payload { attempt, created: now, prompt, output: self.log_probs.get(number)?.clone() })
+        Some(ol_store::Payload { attempt, created: now, prompt, output: log_probs })
     }
 }
 

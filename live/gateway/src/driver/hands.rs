@@ -15,7 +15,7 @@ use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{AuditId, Digest, Micros, NodeId, Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId};
@@ -273,7 +273,7 @@ impl GatewayHands {
                 }
                 inputs.push(Input::Failed { node, attempt, code: fail_code(code) });
             }
-            Up::Batch { bytes, orders } => self.batch(node, &bytes, orders, inputs),
+            Up::Batch { bytes, orders, outputs } => self.batch(node, &bytes, orders, outputs, inputs),
             Up::Verdict { audit, outcome, .. } => self.verdict(node, audit, outcome, inputs),
             Up::Pong { nonce } => {
                 if let Some((from, sent)) = self.pings.remove(&nonce).filter(|(from, _)| *from == node) {
@@ -347,7 +347,14 @@ impl GatewayHands {
         inputs.push(Input::Done { node, commitment, relayed });
     }
 
-    fn batch(&mut self, node: NodeId, bytes: &[u8], orders: Vec<Vec<u8>>, inputs: &mut Vec<Input>) {
+    fn batch(
+        &mut self,
+        node: NodeId,
+        bytes: &[u8],
+        orders: Vec<Vec<u8>>,
+        outputs: Vec<frame::Made>,
+        inputs: &mut Vec<Input>,
+    ) {
         let Ok(batch) = SignedBatch::from_bytes(bytes) else {
             return self.misbehaved(node, "a batch that can't be read", inputs);
         };
@@ -358,9 +365,21 @@ impl GatewayHands {
             return self.misbehaved(node, "a batch of another operator than the certificate's", inputs);
         }
         match batch.verify() {
-            Ok(batch) => inputs.push(Input::Batch { batch, orders }),
+            Ok(batch) => {
+                let matches = self.matches(&batch.batch().commitments, outputs);
+                inputs.push(Input::Batch { batch, orders, matches });
+            }
             Err(error) => self.misbehaved(node, &error.to_string(), inputs),
         }
+    }
+
+    fn matches(&mut self, commitments: &[Commitment], outputs: Vec<frame::Made>) -> Vec<event::Match> {
+        let mut made: BTreeMap<u16, frame::Made> = outputs.into_iter().map(|made| (made.place, made)).collect();
+        let mut held = |(place, commitment): (u16, &Commitment)| {
+            let content = self.contents.get_mut(&commitment.task)?;
+            content.hold_against(commitment, made.remove(&place))
+        };
+        (0u16..).zip(commitments).map(|it| held(it).unwrap_or(event::Match::Unknown)).collect()
     }
 
     fn verdict(
@@ -418,7 +437,7 @@ impl GatewayHands {
     fn finish(&mut self, task: TaskId, finished: &event::Finished) {
         let region = self.peers.get(&finished.node).map(|p| p.region.clone()).unwrap_or_default();
         let Some(content) = self.contents.get_mut(&task) else { return };
-        content.ended = true;
+        (content.ended, content.is_answered) = (true, true);
         if !content.tail.is_empty() {
             let text = std::mem::take(&mut content.tail);
             drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
@@ -529,7 +548,7 @@ impl GatewayHands {
         facts.filter(serde_json::Value::is_object).unwrap_or_else(|| serde_json::json!({}))
     }
 
-    // Payload for an audit, facts for the tenant; both sealed at rest. The content leaves memory with its last attempt.
+    // Payload for an audit, facts for the tenant; both sealed at rest. The content of a task's only attempt leaves memory with it.
     fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let bytes = self.facts(now, commitment, job);
@@ -538,8 +557,8 @@ impl GatewayHands {
         if let Some(payload) = content.seal(attempt, now, commitment) {
             job.payloads.push(payload);
         }
-        let last = content.orders.len() == usize::from(attempt.attempt) + 1;
-        if last && content.ended {
+        // An earlier attempt of the task may still have to be compared.
+        if content.orders.len() == 1 && content.ended {
             self.contents.remove(&attempt.task);
         }
     }
@@ -649,7 +668,7 @@ impl Hands for GatewayHands {
             Message::Committed(result) => self.committed(now, result, inputs),
             Message::Retry => self.journal.retry(),
             Message::Ping => self.ping(now),
-            Message::TopUp(top_up) => inputs.push(Input::TopUp(*top_up)),
+            Message::TopUp(top_up) => inputs.push(Input::TopUp(Slice::whole(*top_up))),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
                     || self.journal.facts_waiting(task).is_some();
@@ -695,6 +714,7 @@ impl Hands for GatewayHands {
             Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
+            Output::Claim { tenant, .. } => inputs.push(Input::NoFunds { tenant, is_unknown: false }),
             Output::Denied { error } => tracing::warn!(%error, "an order of the issuer is refused"),
             Output::Close { node, why } => self.misbehaved(node, why, inputs),
         }

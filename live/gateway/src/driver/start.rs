@@ -340,6 +340,11 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("tasks_active", "Tasks that wait or run.", machine.active()),
         ("tasks_queued", "Tasks that wait for a node.", machine.queued()),
         ("audits_open", "Audits that are not final.", machine.auditing()),
+        (
+            "tokens_unsettled",
+            "Output tokens that are delivered and in no receipt yet.",
+            machine.unsettled_tokens() as usize,
+        ),
     ];
     let epoch = machine.settler().epoch();
     let mut text = String::with_capacity(4_096);

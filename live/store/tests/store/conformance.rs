@@ -281,5 +281,5 @@ fn records_have_the_sizes_that_the_log_format_states() {
     let audit = verdict(AttemptId { task: task(1), attempt: 0 });
     let [receipt, batch] = &tasks(10, 0, 0, 1)[..] else { panic!("a receipt and its batch") };
     let all = [&Record::Genesis(genesis()), &top_up(1), receipt, batch, &audit, &unauditable, &close(0), &change(4)];
-    assert_eq!(all.map(|record| record.to_bytes().len()), [193, 193, 459, 341, 379, 35, 177, 185]);
+    assert_eq!(all.map(|record| record.to_bytes().len()), [289, 209, 459, 341, 379, 35, 177, 185]);
 }

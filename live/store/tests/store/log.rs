@@ -9,11 +9,11 @@ use ol_protocol::merkle;
 use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
-use ol_protocol::top_up::TopUp;
+use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Price, TaskId,
-    TenantId, Timestamp, TokenCount, VariantId,
+    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, Price,
+    TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_store::{Appended, Identity, Note, Payload};
 
@@ -38,13 +38,20 @@ pub(crate) fn task(number: u64) -> TaskId {
 pub(crate) fn genesis() -> Genesis {
     Genesis {
         issuer: IssuerId(key(2).public()),
-        gateway: gateway(),
         referee: node(3),
         referee_operator: OperatorId(key(4).public()),
         born_at: Timestamp(1),
         epoch: Micros::from_secs(10),
         parameters: Parameters::DEFAULT,
+        gateway: gateway(),
+        owner: OwnerId([0; 32]),
+        signature: Signature([0; 64]),
     }
+    .of(gateway(), &owner())
+}
+
+pub(crate) fn owner() -> SecretKey {
+    key(5)
 }
 
 pub(crate) fn network() -> NetworkId {
@@ -56,7 +63,8 @@ pub(crate) fn identity() -> Identity {
 }
 
 pub(crate) fn top_up(serial: u64) -> Record {
-    Record::TopUp(TopUp::issue(&key(2), network(), gateway(), TenantId([3; 16]), MicroCredits(1_000), serial))
+    let (to, owner) = (TenantId([3; 16]), OwnerId(owner().public()));
+    Record::TopUp(Slice::whole(TopUp::issue(&key(2), network(), owner, to, MicroCredits(1_000), serial)))
 }
 
 pub(crate) fn receipt(node_byte: u8, task: TaskId, attempt: u8) -> Receipt {
