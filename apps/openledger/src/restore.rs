@@ -5,6 +5,7 @@
 //! log, or a checkpoint that somebody kept.
 
 use crate::backup::with_bar;
+use crate::client::Client;
 use crate::config::Role;
 use crate::home::{Home, NETWORK};
 use crate::logging::say;
@@ -36,8 +37,8 @@ pub(crate) struct Args {
     /// The backup.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The gateway's public log, or the newest copy of it: its later records are added, and the gateway may go on. The
-    /// address of its tiles, http://HOST:PORT/log, or a folder with them.
+    /// The newest copy of the gateway's public log: its later records are added, and the gateway may go on. A folder, as
+    /// `openledger ledger mirror` keeps it, or the address of one.
     #[arg(long, value_name = "ADDRESS|FOLDER")]
     public_log: Option<String>,
     /// The newest checkpoint that the gateway signed: if it is in the log, the gateway may go on.
@@ -147,6 +148,7 @@ impl Staging {
         let mut extension = Extension { store, size: origin.size, root: origin.root, group: Vec::new() };
         let asked = Asked { network: Some(origin.network), ..Asked::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(refuse_running(log))?;
         let follow = log::follow(&source, &asked, |follower, record| extension.take(follower, record));
         let (follower, head) = runtime.block_on(follow).with_context(|| format!("the log at {log}"))?;
         if let Some(last) = last.filter(|last| last.epoch > head.checkpoint.epoch) {
@@ -206,6 +208,20 @@ impl Extension {
         self.store.commit_one(Job { snapshot, checkpoint, ..Job::default() })?;
         Ok(())
     }
+}
+
+// A log that is handed out by its gateway goes on while it is copied: then there would be two of the gateway.
+async fn refuse_running(log: &str) -> anyhow::Result<()> {
+    let Some(base) = log.trim_end_matches('/').strip_suffix("/log").filter(|base| base.starts_with("http://")) else {
+        return Ok(());
+    };
+    let health = Client::to(base).get("/health").await.with_context(|| format!("cannot reach {base}"))?;
+    let says = serde_json::from_slice::<serde_json::Value>(&health.body).unwrap_or_default();
+    ensure!(
+        !says["live"].is_boolean(),
+        "a gateway runs at {base}: copy its log with openledger ledger mirror, stop it for good, and name the copy"
+    );
+    Ok(())
 }
 
 fn contains(reader: &SqliteReader, known: &Checkpoint, whence: &str) -> anyhow::Result<()> {

@@ -37,8 +37,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let source = Source::Mirror(Box::new(mirror));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let follow = log::follow(&source, &asked, |_, _| Ok(()));
-    let (follower, head) = runtime.block_on(follow).context("the log does NOT hold; the copy stays as it was")?;
+    let followed = runtime.block_on(follow).context("the log does NOT hold; the copy stays as it was");
     let Source::Mirror(mirror) = source else { unreachable!("it was made above") };
+    if followed.is_err() {
+        // What is left is removed by the next run.
+        drop(fs::remove_dir_all(&mirror.drafts));
+    }
+    let (follower, head) = followed?;
     let tiles = mirror.keep(&head.note)?;
     say(format!("the log of network {} holds up to epoch {}", follower.network(), head.checkpoint.epoch));
     say(format!("{} records are in {}, {tiles} files of them new", follower.size(), args.folder.display()));

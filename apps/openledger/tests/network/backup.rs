@@ -156,14 +156,17 @@ fn a_backup_that_lacks_what_was_signed_is_read_and_never_continued() {
     let newest = network.path("newest");
     std::fs::write(&newest, network.wait_for_checkpoints()).unwrap();
     network.mirror("late");
+    let folder = network.keys("folder");
+    let alive = network.restore("backup", &folder, &["--public-log", &network.address()]);
+    assert!(alive.complaint().contains("a gateway runs at"), "{}", alive.err);
     network.gateway.process.kill();
     // A log that went back is not copied over a later one.
     let (early, late) = (network.path("early"), network.path("late"));
     let rolled_back = run(&["ledger", "mirror", &early, &late]);
     assert!(rolled_back.complaint().contains("the copy stays as it was"), "{}", rolled_back.err);
+    assert!(!Path::new(&late).join("unchecked").exists());
     assert!(good(&run(&["verify", "--log", &late, "--since", &newest])).contains("the log goes on"));
 
-    let folder = network.keys("folder");
     let old = network.restore("backup", &folder, &["--checkpoint", &newest]);
     assert!(old.complaint().contains("name a copy of the log that has the others"), "{}", old.err);
     let stale = network.restore("backup", &folder, &["--public-log", &early]);
