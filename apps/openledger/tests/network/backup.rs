@@ -104,7 +104,10 @@ fn a_backup_under_traffic_and_a_mirror_make_a_log_that_goes_on_elsewhere() {
     });
     let again = network.backup("backup");
     assert!(again.complaint().contains("exists"), "{}", again.err);
-    network.ask(4);
+    // Its facts will be in no backup.
+    let body = chat("what is lost?", 4, 7);
+    let response = network.gateway.api().chat(&body);
+    let task = response.json()["openledger"]["receipt"].as_str().unwrap().to_owned();
     network.mirror("copy");
     let kept = network.wait_for_checkpoints();
     network.mirror("copy");
@@ -118,6 +121,9 @@ fn a_backup_under_traffic_and_a_mirror_make_a_log_that_goes_on_elsewhere() {
     assert!(ended.complaint().contains("*.key and *.secret files"), "{}", ended.err);
     assert!(!has_log(&without_keys));
     let elsewhere = network.keys("elsewhere");
+    // Of an attempt that was killed.
+    std::fs::create_dir(elsewhere.join("network/restoring")).unwrap();
+    std::fs::write(elsewhere.join("network/restoring/gateway.db"), "half of a log").unwrap();
     let ended = network.restore("backup", &elsewhere, &["--public-log", &copy]);
     assert!(good(&ended).contains("later records, checked"), "{}", ended.out);
     let twice = network.restore("backup", &elsewhere, &["--public-log", &copy]);
@@ -128,6 +134,12 @@ fn a_backup_under_traffic_and_a_mirror_make_a_log_that_goes_on_elsewhere() {
     network.gateway.fsck();
     network.gateway.wait_for_nodes(1);
     network.ask(4);
+    let (receipt, request, answer) = (network.path("receipt"), network.path("request"), network.path("answer"));
+    std::fs::write(&receipt, network.gateway.api().receipt(&task).to_string()).unwrap();
+    std::fs::write(&request, body.to_string()).unwrap();
+    std::fs::write(&answer, &response.body).unwrap();
+    let ended = run(&["verify", &receipt, "--request", &request, "--response", &answer]);
+    assert!(good(&ended).contains("ok      these are the bytes of the response"), "{}", ended.out);
     network.wait_for_checkpoints();
     let file = network.path("kept");
     std::fs::write(&file, &kept).unwrap();
