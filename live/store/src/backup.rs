@@ -78,6 +78,8 @@ impl Vacant {
 
     /// Fills it with a closed store that was made ready on the same disk.
     pub fn fill(self, ready: &Path) -> Result<(), Error> {
+        // All of it is in its one file then.
+        Db::open_beside(ready, &KIND)?.set("journal_mode", "DELETE")?;
         synced(ready)?;
         fs::rename(ready, &self.path).map_err(|cause| io_error(&self.path, cause))?;
         synced(&folder_of(&self.path))
