@@ -49,16 +49,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut logged = Logged::default();
     let mut held = 0;
-    let follow = log::follow(&source, args.network, |follower, record| {
+    let asked = log::Asked { network: Some(args.network), ..log::Asked::default() };
+    let follow = log::follow(&source, &asked, |follower, record| {
         logged.take(id, record);
         let escrow = ol_ledger::Account::Escrow(id);
         held = follower.settler().balance(&escrow);
+        Ok(())
     });
-    let checkpoint = runtime.block_on(follow).context("the log does NOT hold")?;
+    let (_, head) = runtime.block_on(follow).context("the log does NOT hold")?;
     let outcome = compare(&kept, &logged.batches)?;
     let Outcome { found, unsigned, later, missing } = &outcome;
     say(format!("node      {id}"));
-    say(format!("log       holds, up to epoch {}", checkpoint.epoch));
+    say(format!("log       holds, up to epoch {}", head.checkpoint.epoch));
     say(format!("ok      {found} batches that the gateway signed are in the log as it signed them"));
     if *later > 0 {
         say(format!("open    {later} batches that it signed are later than the log's checkpoint"));

@@ -2,6 +2,7 @@
 
 use crate::inspect::credits;
 use crate::logging::say;
+use crate::prune;
 use anyhow::Context as _;
 use ol_ledger::{Account, Finding, Payout, Summary};
 use ol_protocol::commitment::Finish;
@@ -134,13 +135,13 @@ fn settled_payouts(reader: &dyn Read, epochs: RangeInclusive<u64>) -> anyhow::Re
     Ok(payouts)
 }
 
-// Folds the whole log; tells of each record after the genesis, with its index and what it settled if it is a close.
+// Folds the whole log, or what was not pruned of it; tells of each record after the genesis, with its index and what it settled if it is a close.
 fn fold(
     reader: &dyn Read,
     mut taken: impl FnMut(&Settler, u64, &Record, Option<&Summary>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut settler: Option<Settler> = None;
-    for found in records(reader, 0..reader.size()?) {
+    let (mut settler, first) = prune::begin(reader)?;
+    for found in records(reader, first..reader.size()?) {
         let (index, record) = found?;
         let wrong = || format!("record {index} does not follow: openledger ledger fsck says more");
         match &mut settler {

@@ -3,7 +3,8 @@
 use crate::export::{self, ExportArgs, PayoutArgs};
 use crate::home::Home;
 use crate::logging::say;
-use crate::{config::Role, flags, gateway};
+use crate::verify::mirror;
+use crate::{backup, config::Role, flags, gateway, prune, restore};
 use anyhow::Context as _;
 use ol_gateway::driver::start::SEALED_KEY;
 use ol_gateway::driver::start::settle;
@@ -12,7 +13,7 @@ use ol_protocol::GatewayId;
 use ol_protocol::record::Record;
 use ol_roles::Settler;
 use ol_sim::Books;
-use ol_store::{PostgresReader, Read, SqliteReader};
+use ol_store::{PostgresReader, Pruned, Read, Snapshot, SqliteReader, Tables};
 use std::process::ExitCode;
 
 /// Look into a gateway's ledger.
@@ -52,6 +53,14 @@ enum What {
     },
     /// Check every record, proof and signature of the log, and the books.
     Fsck(Place),
+    /// Copy the log to a file, also while the gateway runs.
+    Backup(backup::Args),
+    /// Delete old receipts, batches and audits that nothing needs any more, also while the gateway runs.
+    Prune(prune::Args),
+    /// Put a backup into a data folder.
+    Restore(restore::Args),
+    /// Keep a second copy of a gateway's public log in a folder, checked; run it again to bring it up to date.
+    Mirror(mirror::Args),
 }
 
 /// Whose ledger, and where it is.
@@ -72,6 +81,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Payouts { place, args } => export::payouts(open(place)?.read(), args),
         What::Export { place, args } => export::export(open(place)?.read(), args),
         What::Fsck(place) => fsck(&open(place)?),
+        What::Backup(args) => backup::run(args),
+        What::Prune(args) => prune::run(args),
+        What::Restore(args) => restore::run(args),
+        What::Mirror(args) => mirror::run(args),
     }
 }
 
@@ -86,13 +99,6 @@ impl Opened {
         match self {
             Self::File(reader) => reader,
             Self::Server(reader) => reader,
-        }
-    }
-
-    fn check(&self) -> Vec<ol_store::Finding> {
-        match self {
-            Self::File(reader) => ol_store::fsck(reader),
-            Self::Server(_) => Vec::new(),
         }
     }
 }
@@ -146,7 +152,7 @@ fn balances(reader: &dyn Read) -> anyhow::Result<ExitCode> {
 
 fn epochs(reader: &dyn Read) -> anyhow::Result<ExitCode> {
     say(format!("{:>8}  {:>10}  {:<16}  checkpoint", "epoch", "record", "state"));
-    for record in ol_store::records(reader, 0..reader.size()?) {
+    for record in ol_store::records(reader, prune::first(reader)?..reader.size()?) {
         let (index, record) = record?;
         if let Record::Close(close) = record {
             let signed = reader.checkpoint(close.epoch)?.map_or("not signed yet", |_| "signed");
@@ -158,7 +164,7 @@ fn epochs(reader: &dyn Read) -> anyhow::Result<ExitCode> {
 
 fn receipts(reader: &dyn Read, last: usize) -> anyhow::Result<ExitCode> {
     let mut shown = std::collections::VecDeque::new();
-    for record in ol_store::records(reader, 0..reader.size()?) {
+    for record in ol_store::records(reader, prune::first(reader)?..reader.size()?) {
         let (index, record) = record?;
         if let Record::Receipt(receipt) = record {
             if shown.len() == last {
@@ -186,12 +192,26 @@ fn receipts(reader: &dyn Read, last: usize) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is wrong with a log and its books.
+pub(crate) fn faults(reader: &impl Tables) -> anyhow::Result<Vec<String>> {
+    let mut faults: Vec<String> = ol_store::fsck(reader).iter().map(ToString::to_string).collect();
+    faults.extend(books(reader)?);
+    Ok(faults)
+}
+
 fn fsck(opened: &Opened) -> anyhow::Result<ExitCode> {
     let reader = opened.read();
-    let mut faults: Vec<String> = opened.check().iter().map(ToString::to_string).collect();
-    faults.extend(books(reader)?);
+    let faults = match opened {
+        Opened::File(reader) => faults(reader),
+        Opened::Server(reader) => faults(reader),
+    }?;
     for fault in &faults {
         say(format!("WRONG   {fault}"));
+    }
+    if let Some(Pruned { before, epoch, .. }) = reader.pruned()? {
+        say(format!(
+            "pruned  records before {before}: only their hashes were checked, and the books from epoch {epoch} on"
+        ));
     }
     say(format!("{} records checked, {} faults", reader.size()?, faults.len()));
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -214,6 +234,9 @@ fn books(reader: &dyn Read) -> anyhow::Result<Option<String>> {
 }
 
 fn fold(reader: &dyn Read) -> anyhow::Result<Result<Settler, String>> {
+    if let Some(base) = reader.base()? {
+        return Ok(fold_from(reader, &base));
+    }
     let mut both: Option<(Settler, Books)> = None;
     for found in ol_store::records(reader, 0..reader.size()?) {
         // What can't be read was named already.
@@ -238,4 +261,16 @@ fn fold(reader: &dyn Read) -> anyhow::Result<Result<Settler, String>> {
         }
     }
     Ok(both.map(|(settler, _)| settler).ok_or_else(|| "the log is empty".into()))
+}
+
+// The rest of a pruned log. The other code's books begin with the log's beginning, which is gone.
+fn fold_from(reader: &dyn Read, base: &Snapshot) -> Result<Settler, String> {
+    let books = |fault: &dyn std::fmt::Display| format!("the books: {fault}");
+    let mut settler = Settler::from_bytes(&base.bytes).map_err(|fault| books(&fault))?;
+    let size = reader.size().map_err(|error| books(&error))?;
+    for found in ol_store::records(reader, base.size..size) {
+        let (index, record) = found.map_err(|error| books(&error))?;
+        settler.apply(&record).map_err(|fault| format!("record {index}: {fault}"))?;
+    }
+    Ok(settler)
 }

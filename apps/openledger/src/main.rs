@@ -1,5 +1,6 @@
 //! One binary: a whole network in one process, its parts as separate processes, and the tools to look at it.
 
+mod backup;
 mod bench;
 mod claims;
 mod client;
@@ -15,6 +16,8 @@ mod issue;
 mod logging;
 mod models;
 mod node;
+mod prune;
+mod restore;
 mod simulate;
 mod up;
 mod verify;
@@ -74,5 +77,15 @@ fn main() -> ExitCode {
             logging::complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_own_flags() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

@@ -1,6 +1,7 @@
 //! `openledger verify`: a receipt, offline; or a whole log.
 
 pub(crate) mod log;
+pub(crate) mod mirror;
 pub(crate) mod source;
 
 use crate::logging::say;

@@ -207,6 +207,8 @@ pub struct ModelInfo {
 pub enum ReceiptState {
     /// No such task of this tenant.
     Unknown,
+    /// No such task, or one from before the log's beginning was pruned.
+    Pruned,
     /// The task's batch is not signed and stored yet.
     Pending,
     /// The receipt with its proof.

@@ -34,6 +34,8 @@ pub enum Kind {
     NotFound,
     /// No resource at this path.
     NoSuchPath,
+    /// What was here has been deleted for good.
+    Gone,
     /// The resource is not for this method.
     WrongMethod {
         /// The methods it is for.
@@ -179,6 +181,7 @@ impl Refusal {
                 Verdict { param: Some("model"), ..invalid(StatusCode::NOT_FOUND, Some("model_not_found")) }
             }
             Kind::NoSuchPath => invalid(StatusCode::NOT_FOUND, Some("not_found")),
+            Kind::Gone => invalid(StatusCode::GONE, Some("gone")),
             Kind::WrongMethod { .. } => invalid(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed")),
             Kind::Unauthorized => {
                 Verdict { kind: "authentication_error", ..invalid(StatusCode::UNAUTHORIZED, Some("invalid_api_key")) }

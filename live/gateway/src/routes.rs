@@ -232,6 +232,9 @@ async fn receipt<B: Backend>(
     let task: TaskId = id.parse().map_err(|_| unknown())?;
     let state = match app.backend.receipt(tenant.id, task).await {
         ReceiptState::Unknown => return Err(unknown()),
+        ReceiptState::Pruned => {
+            return Err(Refusal::new(Kind::Gone, "receipts as old as this id are not kept any more: they were pruned"));
+        }
         ReceiptState::Pending => json!({"id": task.to_string(), "object": "receipt", "status": "pending"}),
         ReceiptState::Ready(receipt) => {
             let receipt: &Value = &receipt;

@@ -4,12 +4,16 @@ use crate::hands::Message;
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::{NodeId, Timestamp};
 use ol_store::{AUDIT_WINDOW, Outbox, Payload, Peer};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Jobs that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a full
 /// disk stops the grants before it fills this.
 const JOBS_MAX: usize = 2 * 1_024 + 64;
+
+/// Longest that a payload outlives the audit window while nothing else happens.
+const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
 /// What the outbox is asked for.
 pub(crate) enum Job {
@@ -47,14 +51,17 @@ impl Handle {
 }
 
 fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Sender<Message>) {
-    while let Ok(job) = jobs.recv() {
+    loop {
+        // At the start and while nothing comes, too: an idle node keeps nothing for longer than a busy one.
+        expire(&mut outbox);
+        let job = match jobs.recv_timeout(EXPIRE_EVERY) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match job {
             Job::Put { sequence, bytes, payloads } => {
                 put(&mut outbox, peer, sequence, &bytes, &payloads);
-                let before = Timestamp(ol_drive::clock::now().0.saturating_sub(AUDIT_WINDOW.0));
-                if let Err(error) = outbox.expire(before) {
-                    tracing::warn!(%error, "old payloads can't be deleted; trying again with the next batch");
-                }
                 if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
                     return;
                 }
@@ -68,13 +75,20 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
     }
 }
 
+fn expire(outbox: &mut Outbox) {
+    let before = Timestamp(ol_drive::clock::now().0.saturating_sub(AUDIT_WINDOW.0));
+    if let Err(error) = outbox.expire(before) {
+        tracing::warn!(%error, "old payloads can't be deleted; trying again later");
+    }
+}
+
 // A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk.
 fn put(outbox: &mut Outbox, peer: Peer, sequence: u64, bytes: &[u8], payloads: &[Payload]) {
-    let mut wait = std::time::Duration::from_millis(100);
+    let mut wait = Duration::from_millis(100);
     while let Err(error) = outbox.put(peer, sequence, bytes, payloads) {
         tracing::error!(sequence, %error, "cannot store a batch; trying again");
         std::thread::sleep(wait);
-        wait = (wait * 2).min(std::time::Duration::from_secs(10));
+        wait = (wait * 2).min(Duration::from_secs(10));
     }
 }
 
@@ -125,6 +139,25 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ol_protocol::record::AttemptId;
+    use ol_protocol::{GatewayId, NetworkId, TaskId};
+
+    #[test]
+    fn a_node_without_work_forgets_old_payloads_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("outbox.db");
+        let (node, peer) = (NodeId([1; 32]), Peer { network: NetworkId([2; 32]), gateway: GatewayId([3; 32]) });
+        let mut outbox = Outbox::open(&path, node, None).expect("opened");
+        let attempt = AttemptId { task: TaskId([4; 16]), attempt: 0 };
+        let old = Payload { attempt, created: Timestamp(5), prompt: vec![6], output: vec![7] };
+        outbox.put(peer, 0, b"batch", &[old]).expect("written");
+        let (jobs, waiting) = sync_channel(1);
+        drop(jobs);
+        work(outbox, peer, &waiting, &mpsc::channel(1).0);
+        let outbox = Outbox::open(&path, node, None).expect("opened");
+        assert_eq!(outbox.payload(attempt).expect("read"), None);
+        assert_eq!(outbox.unacked(peer).expect("read"), [(0, b"batch".to_vec())]);
+    }
 
     #[test]
     fn a_row_is_read_as_it_was_written_and_garbage_is_not() {

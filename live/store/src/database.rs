@@ -64,6 +64,20 @@ impl Db {
         }
     }
 
+    /// Opens a database of this version to write it beside its one writer: only for changes that the writer's own can't
+    /// meet.
+    pub(crate) fn open_beside(path: &Path, kind: &Kind) -> Result<Self, Error> {
+        let db = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let known = kind.migrations.len() as u32;
+        match db.recognise(kind)? {
+            found if found == known => {
+                db.set("synchronous", "FULL")?;
+                Ok(db)
+            }
+            _ => Err(Error::NotADatabase { place: path.into(), expected: kind.name }),
+        }
+    }
+
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, Error> {
         let failed = |cause| failed(path, cause);
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
@@ -106,11 +120,6 @@ impl Db {
         })
     }
 
-    fn set(&self, pragma: &str, value: impl rusqlite::ToSql) -> Result<(), Error> {
-        // Some pragmas answer with a row and some with none.
-        self.connection.pragma_update(None, pragma, value).map_err(|cause| self.failed(cause))
-    }
-
     /// All of it or nothing, on the disk when this returns.
     pub(crate) fn in_transaction<T>(&self, body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         self.run("BEGIN IMMEDIATE", [])?;
@@ -133,6 +142,11 @@ impl Db {
 
     pub(crate) fn failed(&self, cause: rusqlite::Error) -> Error {
         failed(&self.path, cause)
+    }
+
+    pub(crate) fn set(&self, pragma: &str, value: impl rusqlite::ToSql) -> Result<(), Error> {
+        // Some pragmas answer with a row and some with none.
+        self.connection.pragma_update(None, pragma, value).map_err(|cause| self.failed(cause))
     }
 
     /// A fact about the database.
@@ -181,7 +195,7 @@ impl Db {
 pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Lock {
-    fn take(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn take(path: &Path) -> Result<Self, Error> {
         let name = beside(path, "lock");
         let failed = |cause: io::Error| Error::Io { path: name.clone(), cause: Arc::new(cause) };
         let file = File::options().write(true).create(true).truncate(false).open(&name).map_err(failed)?;
@@ -206,7 +220,8 @@ pub(crate) fn int(what: &'static str, value: u64) -> Result<i64, Refusal> {
     i64::try_from(value).map_err(|_| Refusal::Range { what, value })
 }
 
-fn failed(path: &Path, cause: rusqlite::Error) -> Error {
+/// What a failed operation on a database file means.
+pub(crate) fn failed(path: &Path, cause: rusqlite::Error) -> Error {
     match cause.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::Full { place: path.into() },
         _ => Error::Database { place: path.into(), cause: Arc::new(cause) },

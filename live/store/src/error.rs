@@ -59,6 +59,38 @@ pub enum Error {
         /// The newest that is known.
         known: u32,
     },
+    /// It is a copy: its gateway may have gone on since it was made.
+    #[error("{place} is a copy of a log, which may have gone on since; it can be read, not continued")]
+    Copy {
+        /// The database.
+        place: Place,
+    },
+    /// A file is there already, and would be written over.
+    #[error("{path} exists")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database's file is damaged.
+    #[error("{place} is damaged: {message}")]
+    Damaged {
+        /// The database.
+        place: Place,
+        /// What SQLite says.
+        message: String,
+    },
+    /// The record was deleted with the log's beginning.
+    #[error("record {index} was pruned: a copy of the log from before has it")]
+    Pruned {
+        /// Its index.
+        index: u64,
+    },
+    /// No checkpoint ends the part of the log that is to be pruned, or a snapshot needs it.
+    #[error("the log up to epoch {epoch} can't be pruned: no checkpoint is over just it, or a snapshot needs it")]
+    Needed {
+        /// The last epoch of the part.
+        epoch: ol_protocol::Epoch,
+    },
     /// It holds another network's log.
     #[error("{place} belongs to network {found}, not to {expected}")]
     OtherNetwork {

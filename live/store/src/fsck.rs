@@ -2,8 +2,7 @@
 //! batches against their receipts, signatures against keys, indexes against records.
 
 use crate::error::Error;
-use crate::read::{SqliteReader, read_note};
-use crate::store::{Note, Read as _};
+use crate::store::{Note, Read};
 use crate::tree::{Edge, Subtree};
 use ol_protocol::batch::{BatchError, BatchHeader, CountersignedBatch};
 use ol_protocol::checkpoint::{self, Checkpoint};
@@ -12,7 +11,8 @@ use ol_protocol::key::BadSignature;
 use ol_protocol::merkle;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
-use ol_protocol::{Digest, Epoch, GatewayId, NetworkId, TaskId};
+use ol_protocol::top_up::Slice;
+use ol_protocol::{Digest, Epoch, GatewayId, NetworkId, NodeId, TaskId, TenantId};
 use std::collections::VecDeque;
 
 /// Something in a store that doesn't fit.
@@ -152,6 +152,14 @@ pub enum Finding {
         /// Its size.
         size: u64,
     },
+    /// The parts of a top-up that gateways took don't fit it.
+    #[error("top-up {serial} of tenant {tenant}: its parts overlap, or are not what was taken of it")]
+    Parts {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        serial: u64,
+    },
     /// Sealed data can't be opened.
     #[error("task {task}: its sealed {what} can't be opened")]
     Sealed {
@@ -162,21 +170,82 @@ pub enum Finding {
     },
 }
 
+/// A row of the table of records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its index.
+    pub index: u64,
+    /// The record, empty if it was pruned.
+    pub bytes: Vec<u8>,
+    /// What is stored as its leaf.
+    pub leaf: Vec<u8>,
+}
+
+/// The tables of a gateway's log as they are, whether or not they fit each other.
+pub trait Tables: Read {
+    /// Asks everything that follows of the tables as they are now, whoever writes meanwhile.
+    fn begin(&self) -> Result<(), Error>;
+    /// Ends that.
+    fn end(&self);
+    /// What the database itself finds damaged, and what is common to several logs and doesn't fit.
+    fn damage(&self) -> Result<Vec<Finding>, Error>;
+    /// Whose log it is.
+    fn gateway(&self) -> Result<Option<GatewayId>, Error>;
+    /// The next rows from an index on, in order; none at the end.
+    fn rows(&self, from: u64) -> Result<Vec<Row>, Error>;
+    /// All checkpoints, by size and epoch.
+    fn notes(&self) -> Result<Vec<Note>, Error>;
+    /// Where a task's record says that its batch is; `None` without such a row.
+    fn task_row(&self, task: TaskId, index: u64) -> Result<Option<Option<u64>>, Error>;
+    /// Where a node's batch is said to be.
+    fn batch_row(&self, node: NodeId, sequence: u64) -> Result<Option<u64>, Error>;
+    /// Whether the table of parts of top-ups has this one for this gateway, where there is such a table.
+    fn slice_row(&self, slice: &Slice) -> Result<bool, Error>;
+    /// How many rows of this log a table has.
+    fn count(&self, table: Table) -> Result<u64, Error>;
+    /// Epoch and size of each snapshot.
+    fn snapshots(&self) -> Result<Vec<(Epoch, u64)>, Error>;
+    /// The tasks that have facts.
+    fn tasks_with_facts(&self) -> Result<Vec<TaskId>, Error>;
+    /// The attempts that have payloads.
+    fn payloads(&self) -> Result<Vec<AttemptId>, Error>;
+}
+
+/// A table whose rows belong to records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// Where a task's records are.
+    TaskRecords,
+    /// Where a node's batches are.
+    Batches,
+    /// Hashes of complete subtrees.
+    Nodes,
+}
+
+impl Table {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TaskRecords => "task_records",
+            Self::Batches => "batches",
+            Self::Nodes => "nodes",
+        }
+    }
+}
+
 /// Checks a whole store, at one moment if a gateway runs on it. About 80 us for each batch's signatures and 1 us for each
-/// record; needs 16 bytes of memory for each task.
-pub fn fsck(reader: &SqliteReader) -> Vec<Finding> {
+/// record, and on a server a round trip for each; needs 16 bytes of memory for each task.
+pub fn fsck(reader: &impl Tables) -> Vec<Finding> {
     let mut check = Check::new(reader);
-    let done = reader.db.run("BEGIN", []).and_then(|_| check.all());
+    let done = reader.begin().and_then(|()| check.all());
     if let Err(failed) = done {
         check.findings.push(database(&failed));
     }
-    // Ends the read; there is nothing to undo, and nothing to do if even that fails.
-    let _ = reader.db.run("ROLLBACK", []);
+    reader.end();
     check.findings
 }
 
-struct Check<'a> {
-    reader: &'a SqliteReader,
+struct Check<'a, T> {
+    reader: &'a T,
     findings: Vec<Finding>,
     network: Option<NetworkId>,
     gateway: Option<GatewayId>,
@@ -184,6 +253,8 @@ struct Check<'a> {
     // Gone behind a gap: then nothing can be said of the tree.
     edge: Option<Edge>,
     last_close: Option<Close>,
+    // Records before this one may be without bytes.
+    pruned: u64,
     checkpoints: VecDeque<Note>,
     receipts: Vec<Receipt>,
     tree_hashes: u64,
@@ -191,8 +262,8 @@ struct Check<'a> {
     batch_rows: u64,
 }
 
-impl<'a> Check<'a> {
-    fn new(reader: &'a SqliteReader) -> Self {
+impl<'a, T: Tables> Check<'a, T> {
+    fn new(reader: &'a T) -> Self {
         Self {
             reader,
             findings: Vec::new(),
@@ -201,6 +272,7 @@ impl<'a> Check<'a> {
             next: 0,
             edge: Some(Edge::default()),
             last_close: None,
+            pruned: 0,
             checkpoints: VecDeque::new(),
             receipts: Vec::new(),
             tree_hashes: 0,
@@ -210,15 +282,10 @@ impl<'a> Check<'a> {
     }
 
     fn all(&mut self) -> Result<(), Error> {
-        for message in self.reader.all("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))? {
-            if message != "ok" {
-                self.findings.push(Finding::Database { message });
-            }
-        }
-        let gateway = self.reader.db.meta("gateway")?.and_then(|bytes| bytes.try_into().ok());
-        (self.network, self.gateway) = (self.reader.network()?, gateway.map(GatewayId));
-        let notes = "SELECT epoch, size, note FROM checkpoints ORDER BY size, epoch";
-        self.checkpoints = self.reader.all(notes, [], read_note)?.into();
+        self.findings = self.reader.damage()?;
+        (self.network, self.gateway) = (self.reader.network()?, self.reader.gateway()?);
+        self.pruned = self.reader.pruned()?.map_or(0, |pruned| pruned.before);
+        self.checkpoints = self.reader.notes()?.into();
         self.log()?;
         self.strays()?;
         self.snapshots()?;
@@ -226,15 +293,12 @@ impl<'a> Check<'a> {
     }
 
     fn log(&mut self) -> Result<(), Error> {
-        let reader = self.reader;
-        let failed = |cause| reader.db.failed(cause);
-        let mut statement = reader.db.prepare("SELECT position, bytes, leaf FROM records ORDER BY position")?;
-        let mut rows = statement.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let index = row.get::<_, i64>(0).map_err(failed)?.cast_unsigned();
-            let bytes: Vec<u8> = row.get(1).map_err(failed)?;
-            let leaf: Vec<u8> = row.get(2).map_err(failed)?;
-            self.row(index, &bytes, &leaf)?;
+        loop {
+            let page = self.reader.rows(self.next)?;
+            if page.is_empty() {
+                break;
+            }
+            page.iter().try_for_each(|Row { index, bytes, leaf }| self.row(*index, bytes, leaf))?;
         }
         self.end_of_receipts(self.next, 0);
         self.checkpoints_here();
@@ -254,6 +318,9 @@ impl<'a> Check<'a> {
             self.receipts.clear();
         }
         self.next = index + 1;
+        if bytes.is_empty() && index < self.pruned {
+            return self.pruned_row(index, leaf);
+        }
         let computed = merkle::leaf_hash(bytes);
         if computed.0 != leaf {
             self.findings.push(Finding::Leaf { index });
@@ -268,20 +335,27 @@ impl<'a> Check<'a> {
         }
     }
 
+    // Only the leaf is left, and it is under every root that was signed since.
+    fn pruned_row(&mut self, index: u64, leaf: &[u8]) -> Result<(), Error> {
+        match <[u8; 32]>::try_from(leaf) {
+            Ok(leaf) => self.grow(Digest(leaf)),
+            Err(_) => {
+                self.findings.push(Finding::Leaf { index });
+                self.edge = None;
+                Ok(())
+            }
+        }
+    }
+
     fn grow(&mut self, leaf: Digest) -> Result<(), Error> {
         let (reader, findings, count) = (self.reader, &mut self.findings, &mut self.tree_hashes);
         let Some(edge) = &mut self.edge else { return Ok(()) };
         edge.append(leaf, &mut |subtree: Subtree, hash: &Digest| {
             let Subtree { level, position } = subtree;
-            match reader.hash(subtree) {
-                Ok(stored) => {
-                    *count += 1;
-                    if stored != *hash {
-                        findings.push(Finding::Node { level, position });
-                    }
-                }
-                Err(Error::MissingHash { .. }) => findings.push(Finding::Node { level, position }),
-                Err(failed) => return Err(failed),
+            let stored = reader.hashes(level, position..position + 1)?;
+            *count += u64::from(stored.is_some());
+            if stored.is_none_or(|stored| stored != [*hash]) {
+                findings.push(Finding::Node { level, position });
             }
             Ok(())
         })
@@ -304,7 +378,12 @@ impl<'a> Check<'a> {
                     self.findings.push(Finding::Genesis { index });
                 }
             }
-            Record::TopUp(slice) => self.signature(index, slice.top_up.verify()),
+            Record::TopUp(slice) => {
+                self.signature(index, slice.top_up.verify());
+                if !self.reader.slice_row(&slice)? {
+                    self.findings.push(Finding::Index { index, table: "slices" });
+                }
+            }
             Record::Parameters(change) => self.signature(index, change.verify()),
             Record::Audit { subject, outcome } => self.audit(index, subject, &outcome)?,
             Record::Close(close) => self.last_close = Some(close),
@@ -340,6 +419,10 @@ impl<'a> Check<'a> {
         if (Some(header.network), Some(header.gateway)) != (self.network, self.gateway) {
             self.findings.push(Finding::Foreign { index });
         }
+        if index < self.pruned && self.receipts.is_empty() {
+            self.signature(index, batch.verify());
+            return Ok(());
+        }
         let count = usize::from(header.count);
         if self.receipts.len() != count {
             self.signature(index, batch.verify());
@@ -373,21 +456,17 @@ impl<'a> Check<'a> {
     }
 
     fn task_row(&mut self, task: TaskId, index: u64, batch: Option<u64>) -> Result<(), Error> {
-        let sql = "SELECT batch FROM task_records WHERE task = ?1 AND position = ?2";
-        let stored = self.reader.one(sql, (task.0, index.cast_signed()), |row| row.get::<_, Option<i64>>(0))?;
+        let stored = self.reader.task_row(task, index)?;
         self.task_rows += u64::from(stored.is_some());
-        if stored.map(|batch| batch.map(i64::cast_unsigned)) != Some(batch) {
+        if stored != Some(batch) {
             self.findings.push(Finding::Index { index, table: "task_records" });
         }
         Ok(())
     }
 
     fn batch_row(&mut self, index: u64, batch: &CountersignedBatch) -> Result<(), Error> {
-        let sql = "SELECT position FROM batches WHERE node = ?1 AND sequence = ?2";
-        let values = (batch.header.node.0, batch.header.sequence.cast_signed());
-        let stored = self.reader.one(sql, values, |row| row.get::<_, i64>(0))?;
-        match stored {
-            Some(stored) if stored.cast_unsigned() == index => self.batch_rows += 1,
+        match self.reader.batch_row(batch.header.node, batch.header.sequence)? {
+            Some(stored) if stored == index => self.batch_rows += 1,
             _ => self.findings.push(Finding::Index { index, table: "batches" }),
         }
         Ok(())
@@ -422,23 +501,20 @@ impl<'a> Check<'a> {
     }
 
     fn strays(&mut self) -> Result<(), Error> {
-        let tables = [("task_records", self.task_rows), ("batches", self.batch_rows), ("nodes", self.tree_hashes)];
+        let tables =
+            [(Table::TaskRecords, self.task_rows), (Table::Batches, self.batch_rows), (Table::Nodes, self.tree_hashes)];
         for (table, expected) in tables {
-            let sql = format!("SELECT count(*) FROM {table}");
-            let found = self.reader.one(&sql, [], |row| row.get::<_, i64>(0))?.map_or(0, i64::cast_unsigned);
-            let known = table != "nodes" || self.edge.is_some();
+            let found = self.reader.count(table)?;
+            let known = table != Table::Nodes || self.edge.is_some();
             if known && found > expected {
-                self.findings.push(Finding::Stray { table, rows: found - expected });
+                self.findings.push(Finding::Stray { table: table.name(), rows: found - expected });
             }
         }
         Ok(())
     }
 
     fn snapshots(&mut self) -> Result<(), Error> {
-        let rows = self.reader.all("SELECT epoch, size FROM snapshots ORDER BY epoch", [], |row| {
-            Ok((Epoch(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, i64>(1)?.cast_unsigned()))
-        })?;
-        let beyond = rows.into_iter().filter(|(_, size)| *size > self.next);
+        let beyond = self.reader.snapshots()?.into_iter().filter(|(_, size)| *size > self.next);
         let what = "snapshot";
         self.findings.extend(beyond.map(|(epoch, size)| Finding::Beyond { what, epoch, size }));
         Ok(())
@@ -446,13 +522,10 @@ impl<'a> Check<'a> {
 
     fn sealed(&mut self) -> Result<(), Error> {
         let reader = self.reader;
-        for task in reader.all("SELECT task FROM facts", [], |row| row.get(0).map(TaskId))? {
+        for task in reader.tasks_with_facts()? {
             self.opens(reader.facts(task).map(drop))?;
         }
-        let attempts = reader.all("SELECT task, attempt FROM payloads", [], |row| {
-            Ok(AttemptId { task: TaskId(row.get(0)?), attempt: row.get(1)? })
-        })?;
-        attempts.into_iter().try_for_each(|attempt| self.opens(reader.payload(attempt).map(drop)))
+        reader.payloads()?.into_iter().try_for_each(|attempt| self.opens(reader.payload(attempt).map(drop)))
     }
 
     fn opens(&mut self, result: Result<(), Error>) -> Result<(), Error> {

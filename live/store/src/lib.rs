@@ -8,6 +8,7 @@
 //! ([`PostgresStore`]).
 
 mod admit;
+pub mod backup;
 mod committer;
 mod database;
 mod error;
@@ -18,23 +19,26 @@ mod outbox;
 mod payload;
 mod place;
 mod postgres;
+mod prune;
 mod read;
 mod sqlite;
 mod store;
+mod tables;
 mod tree;
 mod vault;
 
 pub use committer::{Committer, Handle};
 pub use error::{Error, Refusal};
-pub use fsck::{Finding, fsck};
+pub use fsck::{Finding, Row, Table, Tables, fsck};
 pub use memory::MemoryStore;
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
 pub use postgres::{PostgresFunds, PostgresReader, PostgresStore, Server, founding, gateways};
+pub use prune::{Deleted, Space, prune, space};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};
 pub use store::{
-    Appended, Attempt, FACTS_BYTES_MAX, Facts, Identity, Job, NodeBatch, Note, Read, Records, SNAPSHOTS_KEPT, Snapshot,
-    Store, TaskRecords, Tenant, records,
+    Appended, Attempt, FACTS_BYTES_MAX, Facts, Identity, Job, NodeBatch, Note, Pruned, Read, Records, SNAPSHOTS_KEPT,
+    Snapshot, Store, TaskRecords, Tenant, records,
 };

@@ -15,6 +15,7 @@ mod read;
 mod schema;
 mod server;
 mod session;
+mod tables;
 mod write;
 
 use crate::error::Error;

@@ -3,8 +3,9 @@
 use crate::database::Db;
 use crate::error::Error;
 use crate::payload::{self, Payload};
+use crate::prune;
 use crate::sqlite::KIND;
-use crate::store::{Attempt, Facts, NodeBatch, Note, Read, Snapshot, TaskRecords, Tenant};
+use crate::store::{Attempt, Facts, NodeBatch, Note, Pruned, Read, Snapshot, TaskRecords, Tenant};
 use crate::tree::{self, Subtree};
 use crate::vault::Vault;
 use ol_protocol::batch::CountersignedBatch;
@@ -102,6 +103,14 @@ impl Read for SqliteReader {
             return Ok(None);
         }
         tree::range_root(0, size, &mut |subtree| self.hash(subtree)).map(Some)
+    }
+
+    fn pruned(&self) -> Result<Option<Pruned>, Error> {
+        prune::pruned(&self.db)
+    }
+
+    fn base(&self) -> Result<Option<Snapshot>, Error> {
+        prune::base(&self.db)
     }
 
     fn record(&self, index: u64) -> Result<Option<Record>, Error> {
@@ -252,5 +261,9 @@ pub(crate) fn in_order(range: Range<u64>, rows: Vec<(u64, Vec<u8>)>) -> Result<V
 }
 
 pub(crate) fn parse(index: u64, bytes: Vec<u8>) -> Result<Record, Error> {
+    // Those of a record are never none.
+    if bytes.is_empty() {
+        return Err(Error::Pruned { index });
+    }
     Record::from_bytes(&bytes).map_err(|cause| Error::Unreadable { index, cause })
 }

@@ -1,6 +1,7 @@
 //! A store in one SQLite file: write-ahead log, every commit on the disk before it is answered.
 
 use crate::admit::{TaskEntry, admit, task_entries};
+use crate::backup::refuse_copy;
 use crate::database::{Db, Kind, Lock, int};
 use crate::error::Error;
 use crate::payload;
@@ -195,6 +196,7 @@ impl Store for SqliteStore {
 }
 
 fn claim(db: &Db, identity: Identity) -> Result<(), Error> {
+    refuse_copy(db)?;
     let (place, expected) = (Place::from(db.path.as_path()), identity.gateway);
     db.claim("gateway", &expected.0, |found| Error::OtherGateway { place, found: GatewayId(found), expected })?;
     let Some(expected) = identity.network else { return Ok(()) };

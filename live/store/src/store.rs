@@ -108,6 +108,17 @@ pub struct Note {
     pub text: String,
 }
 
+/// How far the beginning of a log was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Receipts, batches and audits before this index are gone, but for the last batches of each node.
+    pub before: u64,
+    /// The accounts are known after the log's first `size` records: the rest is folded from there.
+    pub size: u64,
+    /// The last epoch in these accounts.
+    pub epoch: Epoch,
+}
+
 /// A receipt in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -149,6 +160,14 @@ pub trait Read: Send {
     fn size(&self) -> Result<u64, Error>;
     /// RFC 6962 root over the first `size` records; `None` if there are fewer. `O(log n)`.
     fn root(&self, size: u64) -> Result<Option<Digest>, Error>;
+    /// How far the log was pruned, if it was. Asking for a record that is gone is [`Error::Pruned`].
+    fn pruned(&self) -> Result<Option<Pruned>, Error> {
+        Ok(None)
+    }
+    /// The accounts from which the rest of a pruned log is folded.
+    fn base(&self) -> Result<Option<Snapshot>, Error> {
+        Ok(None)
+    }
     /// The record of an index, if the log has it.
     fn record(&self, index: u64) -> Result<Option<Record>, Error>;
     /// All records of a range; an error if one is not there. For long ranges see [`records`].

@@ -5,6 +5,7 @@ use crate::cpu;
 use crate::logging::say;
 use anyhow::Context as _;
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch, SignedBatch};
+use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
@@ -19,9 +20,10 @@ use ol_protocol::{
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
-use ol_store::{Identity, Job, Options, SqliteStore, Store as _, records};
+use ol_store::{Identity, Job, Note, Options, Snapshot, SqliteStore, Store as _, records};
 use ol_trust::draw;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -63,6 +65,7 @@ struct Spent {
     store: u64,
     settle: u64,
     snapshot: u64,
+    prune: u64,
 }
 
 fn timed<T>(sum: &mut u64, work: impl FnOnce() -> T) -> T {
@@ -172,6 +175,8 @@ struct Run {
     store: SqliteStore,
     waiting: Vec<Job>,
     spent: Spent,
+    pruned_epoch: Epoch,
+    base: Option<Snapshot>,
 }
 
 impl Run {
@@ -215,12 +220,36 @@ impl Run {
             anyhow::Ok((summary, settler.digest()))
         })?;
         let bytes = timed(&mut self.spent.snapshot, || settler.to_bytes());
-        drop(bytes);
         let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal(epoch);
         let close = Close { epoch, at, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };
         self.waiting.push(Job { records: vec![Record::Close(close)], ..Job::default() });
         self.commit()?;
+        self.finish(epoch, state, next_draw_seal, bytes)?;
         Ok(summary.settled)
+    }
+
+    // The checkpoint of the epoch that is pruned in the end, and the snapshots that the store has then.
+    fn finish(&mut self, epoch: Epoch, state: Digest, seal: Digest, snapshot: Vec<u8>) -> anyhow::Result<()> {
+        let size = self.store.read().size()?;
+        let root = self.store.read().root(size)?.context("a log has a root")?;
+        let (network, gateway) = (self.world.genesis.network(), self.world.genesis.gateway.0);
+        let checkpoint = Checkpoint { network, gateway, size, root, epoch, state, draw_seal: seal, nonce_seal: seal };
+        let checkpoint = Some(Note { epoch, size, text: checkpoint.sign(&self.world.gateway) });
+        let snapshot = Snapshot { epoch, size, bytes: snapshot };
+        if epoch == self.pruned_epoch {
+            self.base = Some(snapshot.clone());
+        }
+        self.store.commit_one(Job { checkpoint, snapshot: Some(snapshot), ..Job::default() })?;
+        Ok(())
+    }
+
+    // Bytes of the log that were in use before and after the epochs are pruned that nothing needs any more.
+    fn prune(&mut self, path: &Path) -> anyhow::Result<Option<(u64, u64)>> {
+        let Some(base) = self.base.take() else { return Ok(None) };
+        let used = || ol_store::space(path).map(|space| space.bytes - space.free_bytes);
+        let before = used()?;
+        let deleted = timed(&mut self.spent.prune, || ol_store::prune(path, &base, |_| ()))?;
+        Ok(Some((deleted.receipts, before.saturating_sub(used()?))))
     }
 }
 
@@ -238,7 +267,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     store.append(&[Record::Genesis(genesis.clone()), Record::TopUp(top_up.clone())])?;
     let mut settler = Settler::new(genesis)?;
     settler.top_up(&top_up)?;
-    let mut run = Run { world, settler, store, waiting: Vec::new(), spent: Spent::default() };
+    // Late findings need the last ones.
+    let pruned_epoch = Epoch(args.epochs.saturating_sub(settler.ledger().kept_epochs()).saturating_sub(1));
+    let (spent, waiting) = (Spent::default(), Vec::new());
+    let mut run = Run { world, settler, store, waiting, spent, pruned_epoch, base: None };
     let bar = progress::bar(args.receipts);
     bar.set_message("receipts");
     let mut settled = 0;
@@ -264,6 +296,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let fold_seconds = began.elapsed().as_secs_f64();
     anyhow::ensure!(folded.digest() == run.settler.digest(), "the log folds to another state");
     let bytes = std::fs::metadata(&path)?.len();
+    let pruned = run.prune(&path)?;
+    let freed = pruned.map(|(receipts, freed)| (freed as f64 / receipts.max(1) as f64).round());
+    let prune_us = pruned.map(|(receipts, _)| rounded(run.spent.prune as f64 / receipts.max(1) as f64));
     let (spent, each) = (&run.spent, |us: u64| us as f64 / args.receipts as f64);
     let commit_us = spent.verify + spent.charge + spent.draw + spent.store;
     let record = machine::stamp(json!({
@@ -279,11 +314,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "store": rounded(each(spent.store)),
             "settle": rounded(each(spent.settle)),
             "snapshot": rounded(each(spent.snapshot)),
+            "prune": prune_us,
         },
         "settle_cpu_s_per_million": rounded(each(spent.settle)),
         "fold_cpu_s_per_million": rounded(each(fold_us)),
         "fold_seconds": rounded(fold_seconds),
         "log_bytes_per_receipt": (bytes as f64 / args.receipts as f64).round(),
+        "freed_bytes_per_pruned_receipt": freed,
         "resident_kib": machine::resident_kib(),
     }));
     drop(run);

@@ -25,26 +25,33 @@ pub(crate) struct Asked<'a> {
 
 /// Checks a log and says what was checked; an error says what is wrong.
 pub(super) async fn check(source: &Source, asked: &Asked<'_>) -> anyhow::Result<()> {
-    let (reading, checkpoint, older) = read(source, asked, |_, _| ()).await?;
-    tell(&reading, &checkpoint, older.as_ref(), asked.network.is_some());
+    let (reading, head, older) = read(source, asked, |_, _| Ok(())).await?;
+    tell(&reading, &head.checkpoint, older.as_ref(), asked.network.is_some());
     Ok(())
+}
+
+/// The signed head of a log that was read and checked.
+pub(crate) struct Head {
+    /// What it says.
+    pub(crate) checkpoint: Checkpoint,
+    /// As it was signed.
+    pub(crate) note: String,
 }
 
 /// Reads and checks a whole log; shows each record after the genesis.
 pub(crate) async fn follow(
     source: &Source,
-    network: NetworkId,
-    seen: impl FnMut(&Follower, &Record),
-) -> anyhow::Result<Checkpoint> {
-    let asked = Asked { network: Some(network), ..Asked::default() };
-    read(source, &asked, seen).await.map(|(_, checkpoint, _)| checkpoint)
+    asked: &Asked<'_>,
+    seen: impl FnMut(&Follower, &Record) -> anyhow::Result<()>,
+) -> anyhow::Result<(Follower, Head)> {
+    read(source, asked, seen).await.map(|(reading, head, _)| (reading.follower, head))
 }
 
 async fn read(
     source: &Source,
     asked: &Asked<'_>,
-    mut seen: impl FnMut(&Follower, &Record),
-) -> anyhow::Result<(Reading, Checkpoint, Option<Checkpoint>)> {
+    mut seen: impl FnMut(&Follower, &Record) -> anyhow::Result<()>,
+) -> anyhow::Result<(Reading, Head, Option<Checkpoint>)> {
     let note = String::from_utf8(source.get("checkpoint").await?.to_vec()).context("the checkpoint is not text")?;
     let size = claimed_size(&note)?;
     let mut reading = Reading::begin(source, size).await?;
@@ -71,7 +78,7 @@ async fn read(
     if asked.epoch.is_none() {
         reading.follower.check_checkpoint(&checkpoint)?;
     }
-    Ok((reading, checkpoint, older))
+    Ok((reading, Head { checkpoint, note }, older))
 }
 
 // The size has to be known before the genesis can be read, and the genesis before the signature can be checked.
@@ -108,7 +115,7 @@ impl Reading {
         source: &Source,
         older: Option<&Checkpoint>,
         epoch: Option<Epoch>,
-        seen: &mut impl FnMut(&Follower, &Record),
+        seen: &mut impl FnMut(&Follower, &Record) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         for tile in Tile::all(Content::Entries, self.size) {
             let bytes = source.get(&tile.path()).await?;
@@ -116,7 +123,7 @@ impl Reading {
             // The genesis was taken to begin with.
             for record in records.into_iter().skip(usize::from(tile.index == 0)) {
                 let (taken, summary) = self.follower.take(record)?;
-                seen(&self.follower, &taken);
+                seen(&self.follower, &taken)?;
                 self.push(source, leaf_hash(record)).await?;
                 if let Some(older) = older.filter(|older| older.size == self.follower.size()) {
                     self.follower.check_checkpoint(older).context("the older checkpoint")?;

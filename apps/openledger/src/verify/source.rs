@@ -1,5 +1,6 @@
 //! Where a log's files are: under an address, or in a folder.
 
+use super::mirror::Mirror;
 use crate::client::Client;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -14,6 +15,8 @@ pub(crate) enum Source {
     Folder(PathBuf),
     /// At a gateway, or wherever its files were copied to.
     Address(Client),
+    /// In one of these, with a copy in a folder that grows.
+    Mirror(Box<Mirror>),
 }
 
 impl Source {
@@ -39,11 +42,13 @@ impl Source {
             }
             Self::Address(client) => {
                 let response = client.get(&format!("/{path}")).await.with_context(|| format!("cannot fetch {path}"))?;
-                if response.status != 200 {
-                    bail!("{path} can't be had: the server says {}", response.status);
+                match response.status {
+                    200 => Ok(response.body),
+                    410 => bail!("{path} was pruned there: name a copy of the log that was made before"),
+                    status => bail!("{path} can't be had: the server says {status}"),
                 }
-                Ok(response.body)
             }
+            Self::Mirror(mirror) => mirror.get(path).await,
         }
     }
 }

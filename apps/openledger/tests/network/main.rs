@@ -1,6 +1,7 @@
 //! The binary as a person meets it: processes with tiny models on loopback, asked over plain HTTP.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod bad_input;
 mod cheats;
 mod exports;
@@ -11,6 +12,7 @@ mod instructions;
 mod operators;
 mod process;
 mod processes;
+mod prune;
 mod public_log;
 mod receipts;
 mod up;

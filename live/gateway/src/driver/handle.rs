@@ -15,10 +15,11 @@ use ol_net::frame;
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::Parameters;
+use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
-use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, TokenCount, VariantId, seed};
+use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, Timestamp, TokenCount, VariantId, seed};
 use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -262,6 +263,7 @@ impl Backend for Handle {
         // It may have come to the log between the two questions.
         match self.document(tenant, task).await {
             Some(document) => ReceiptState::Ready(Arc::new(document)),
+            None if self.is_pruned(task).await => ReceiptState::Pruned,
             None => ReceiptState::Unknown,
         }
     }
@@ -290,6 +292,10 @@ impl Backend for Handle {
         let read = move || log_file(lock(&shared.reader).as_ref(), file);
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(ol_store::Error::Pruned { .. })) => Err(Refusal::new(
+                Kind::Gone,
+                "records of this tile were pruned: a copy of the log that was made before has it",
+            )),
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot read the log");
                 Err(Refusal::new(Kind::Internal, "the log can't be read now"))
@@ -314,14 +320,30 @@ impl Backend for Handle {
 impl Handle {
     async fn document(&self, tenant: TenantId, task: TaskId) -> Option<serde_json::Value> {
         let shared = self.shared.clone();
+        let salt = seed::salt(&shared.master, &task).to_string();
         let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
         match tokio::task::spawn_blocking(read).await {
+            // The facts of a task are not in a log that was restored from its public copy; its salt is never lost.
+            Ok(Ok(Some(mut document))) if document["salt"].is_null() => {
+                document["salt"] = salt.into();
+                Some(document)
+            }
             Ok(Ok(document)) => document,
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot read a receipt");
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    // Ids begin with the time, so that they tell what may have been pruned.
+    async fn is_pruned(&self, task: TaskId) -> bool {
+        let shared = self.shared.clone();
+        let read = move || pruned_until(lock(&shared.reader).as_ref());
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(until)) => until.is_some_and(|until| began(task) < until),
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 
@@ -373,6 +395,21 @@ fn node_payload(payload: Payload, generate: Option<Generate>, max_tokens: u32) -
         (Payload::Text(prompt), Some(generate)) => frame::Payload::Text { prompt, generate },
         (Payload::Embed(texts), _) => frame::Payload::Embed { texts },
         (Payload::Chat(_) | Payload::Text(_), None) => frame::Payload::Embed { texts: Vec::new() },
+    }
+}
+
+// When an id of ours was given out (docs/adr/0013).
+fn began(task: TaskId) -> Timestamp {
+    let TaskId([a, b, c, d, e, f, ..]) = task;
+    Timestamp(u64::from_be_bytes([0, 0, a, b, c, d, e, f]).saturating_mul(1_000))
+}
+
+// When the last pruned epoch closed.
+fn pruned_until(reader: &dyn Read) -> Result<Option<Timestamp>, ol_store::Error> {
+    let Some(pruned) = reader.pruned()? else { return Ok(None) };
+    match reader.record(pruned.size.saturating_sub(1))? {
+        Some(Record::Close(close)) => Ok(Some(close.at)),
+        _ => Ok(None),
     }
 }
 

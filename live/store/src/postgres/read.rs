@@ -78,7 +78,7 @@ impl PostgresReader {
         }
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
@@ -89,7 +89,7 @@ impl PostgresReader {
         read.map_err(|cause| self.link.server.failed(cause))
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],

@@ -1,11 +1,11 @@
 //! What the issuer sold, shared by gateways: every micro-credit is taken once.
 
-use crate::log::{genesis, key, network, owner};
-use crate::server::Database;
+use crate::log::{close, genesis, key, network, owner};
+use crate::server::{Database, sql};
 use ol_protocol::record::Record;
 use ol_protocol::top_up::{Funded, Slice, TopUp};
 use ol_protocol::{GatewayId, MicroCredits, OwnerId, TenantId};
-use ol_store::{Error, Identity, PostgresFunds, PostgresStore, Refusal, Server, Store as _};
+use ol_store::{Error, Identity, PostgresFunds, PostgresReader, PostgresStore, Refusal, Server, Store as _, fsck};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
@@ -124,4 +124,50 @@ fn gateways_that_claim_at_once_take_each_micro_credit_once() {
         *end += slice.amount.0;
     }
     assert_eq!(ends, sold);
+}
+
+// Findings of a log with a part of a top-up, after something was done to the database.
+fn damaged(damage: &str) -> Vec<String> {
+    let place = Place::new();
+    let mut funds = place.gateway(10);
+    assert!(funds.add(&top_up(5, 100)).expect("added"));
+    let slice = claim(&mut funds, 40, None).expect("a part");
+    let gateway = GatewayId(key(10).public());
+    let sealed = place.folder.path().join("10");
+    let identity = Identity { network: None, gateway };
+    let mut store = PostgresStore::open(&place.server(), &sealed, identity).expect("opened");
+    let done = store.append(&[Record::TopUp(slice), close(0)]).expect("appended");
+    store.append(&(0..20).map(close).collect::<Vec<_>>()).expect("appended");
+    assert_eq!(done.size, 3);
+    drop(store);
+    sql(&place.database.url(), damage);
+    let reader = PostgresReader::open(&place.server(), &sealed, gateway).expect("opened");
+    fsck(&reader).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+#[ignore = "needs PostgreSQL, named by OPENLEDGER_POSTGRES"]
+fn damage_of_every_kind_is_named() {
+    assert_eq!(damaged("SELECT 1"), Vec::<String>::new());
+    for (damage, words) in [
+        (
+            "UPDATE openledger.records SET bytes = bytes || 'x' WHERE position = 1",
+            ["record 1: its leaf", "record 1 can't be read"],
+        ),
+        ("DELETE FROM openledger.records WHERE position = 2", ["records 2 to 2 are missing"; 2]),
+        ("UPDATE openledger.nodes SET hash = decode(repeat('00', 32), 'hex')", ["the hash at level 4"; 2]),
+        ("UPDATE openledger.top_ups SET claimed = 41", ["top-up 5 of tenant"; 2]),
+        (
+            "UPDATE openledger.slices SET amount = 50",
+            ["top-up 5 of tenant", "record 1: missing or wrong in the index slices"],
+        ),
+        (
+            "INSERT INTO openledger.slices SELECT gateway, tenant, serial, 10, 5 FROM openledger.slices",
+            ["top-up 5 of tenant"; 2],
+        ),
+        ("INSERT INTO openledger.batches SELECT number, '', 7, 7 FROM openledger.gateways", ["1 rows of batches"; 2]),
+    ] {
+        let found = damaged(damage);
+        assert!(words.iter().all(|word| found.iter().any(|said| said.contains(word))), "{damage}: {found:?}");
+    }
 }

@@ -1,0 +1,272 @@
+//! A gateway whose log is older than what it keeps: pruned while it runs, and everything still works or says why not.
+
+use crate::http::chat;
+use crate::process::{Gateway, Node, eventually, run};
+use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
+use ol_protocol::checkpoint::Checkpoint;
+use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{Domain, digest};
+use ol_protocol::genesis::Genesis;
+use ol_protocol::key::{SecretKey, Signature};
+use ol_protocol::merkle::{Frontier, leaf_hash, root};
+use ol_protocol::parameters::{AuditRule, Parameters};
+use ol_protocol::receipt::{Charge, Receipt};
+use ol_protocol::record::{Close, Record};
+use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::{
+    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
+    Timestamp, TokenCount, VariantId, seed,
+};
+use ol_roles::Settler;
+use ol_roles::settler::Reveal;
+use ol_store::{Facts, Identity, Job, Note, Options, Snapshot, SqliteStore, Store as _, keyfile};
+use ol_trust::draw;
+use std::path::Path;
+
+/// Receipts stay for an hour of epochs: here, for 1,800 of them.
+const EPOCH_SECONDS: u64 = 2;
+const EPOCHS: u64 = 1_900;
+
+/// The first epochs have a batch each, and so has one in the middle.
+const BUSY: u64 = 90;
+const MIDDLE: u64 = 500;
+const BATCH: u64 = 4;
+
+/// A log as a gateway leaves it after an hour and some minutes, made without waiting.
+struct History {
+    key: SecretKey,
+    master: [u8; 32],
+    node: SecretKey,
+    genesis: Genesis,
+    tenant: TenantId,
+    settler: Settler,
+    tree: Frontier,
+    jobs: Vec<Job>,
+    batches: u64,
+}
+
+impl History {
+    fn new(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let key = |name: &str| keyfile::load_or_create(&folder.join(format!("{name}.key"))).unwrap();
+        let genesis = Genesis {
+            issuer: IssuerId(key("issuer").public()),
+            referee: NodeId(key("referee").public()),
+            referee_operator: OperatorId(key("referee-operator").public()),
+            born_at: Timestamp(ol_drive::clock::now().0 - EPOCHS * EPOCH_SECONDS * 1_000_000),
+            epoch: Micros::from_secs(EPOCH_SECONDS),
+            // Nothing is drawn: an open audit would keep what came after it.
+            parameters: Parameters {
+                audit: AuditRule { newcomer_tasks: 0, rate_ppm: 0, ..AuditRule::DEFAULT },
+                ..Parameters::DEFAULT
+            },
+            gateway: GatewayId(key("gateway").public()),
+            owner: OwnerId([0; 32]),
+            signature: Signature([0; 64]),
+        }
+        .of(GatewayId(key("gateway").public()), &key("gateway-owner"));
+        let mut tenant = [0; 16];
+        let name = digest(Domain::Task, &[b"tenant", &genesis.network().0, b"owner"]);
+        tenant.copy_from_slice(&name.0[..16]);
+        let mut history = Self {
+            key: key("gateway"),
+            master: keyfile::secret_file(&folder.join("gateway.secret")).unwrap(),
+            node: SecretKey::from_bytes(&[100; 32]),
+            settler: Settler::new(genesis.clone()).unwrap(),
+            tenant: TenantId(tenant),
+            genesis,
+            tree: Frontier::new(),
+            jobs: Vec::new(),
+            batches: 0,
+        };
+        let (network, owner) = (history.genesis.network(), history.genesis.owner);
+        let top_up = TopUp::issue(&key("issuer"), network, owner, history.tenant, MicroCredits(100_000_000), 1);
+        let top_up = Slice::whole(top_up);
+        history.settler.top_up(&top_up).unwrap();
+        let first = vec![Record::Genesis(history.genesis.clone()), Record::TopUp(top_up)];
+        history.push(first, Job::default());
+        history
+    }
+
+    fn push(&mut self, records: Vec<Record>, job: Job) {
+        for record in &records {
+            self.tree.append(record.leaf());
+        }
+        self.jobs.push(Job { records, ..job });
+    }
+
+    fn at(&self, epoch: Epoch) -> Timestamp {
+        Timestamp(self.genesis.born_at.0 + (epoch.0 + 1) * EPOCH_SECONDS * 1_000_000)
+    }
+
+    // Ids begin with the time.
+    fn task(&self, epoch: Epoch, number: u64) -> TaskId {
+        let mut id = [number as u8; 16];
+        id[..6].copy_from_slice(&(self.at(epoch).0 / 1_000).to_be_bytes()[2..]);
+        TaskId(id)
+    }
+
+    fn receipt(&self, task: TaskId) -> Receipt {
+        let tokens = TokenCount(10);
+        let price = Price { prompt_per_million: MicroCredits(1_000_000), output_per_million: MicroCredits(1_000_000) };
+        let commitment = Commitment {
+            network: self.genesis.network(),
+            gateway: self.genesis.gateway,
+            node: NodeId(self.node.public()),
+            operator: OperatorId(self.node.public()),
+            task,
+            attempt: 0,
+            epoch: self.settler.epoch(),
+            variant: VariantId([4; 32]),
+            sampler_version: 1,
+            prompt: Digest([5; 32]),
+            seed: Digest([6; 32]),
+            output: Digest([7; 32]),
+            log_probs: Digest([8; 32]),
+            finish: Finish::Length,
+            prompt_tokens: tokens,
+            output_tokens: tokens,
+            resumed_from: TokenCount(0),
+            first_token: Micros(1),
+            total: Micros(2),
+        };
+        let amount = price.charge(tokens, tokens).unwrap();
+        let (request, response) = (Digest([9; 32]), Digest([10; 32]));
+        let tenant = self.tenant;
+        let charge = Charge { tenant, request, response, prompt_tokens: tokens, output_tokens: tokens, price, amount };
+        Receipt { commitment, charge }
+    }
+
+    fn batch(&mut self, epoch: Epoch) {
+        let receipts: Vec<Receipt> = (0..BATCH).map(|number| self.receipt(self.task(epoch, number))).collect();
+        let header = BatchHeader {
+            network: self.genesis.network(),
+            gateway: self.genesis.gateway,
+            node: NodeId(self.node.public()),
+            operator: OperatorId(self.node.public()),
+            sequence: self.batches,
+            epoch,
+            count: 0,
+            root: Digest([0; 32]),
+        };
+        let commitments = receipts.iter().map(|receipt| receipt.commitment.clone()).collect();
+        let SignedBatch { header, signature, .. } = SignedBatch::sign(&self.node, header, commitments);
+        let leaves: Vec<Digest> = receipts.iter().map(|receipt| leaf_hash(&receipt.to_bytes())).collect();
+        self.settler.batch(header.root, &receipts);
+        let batch = CountersignedBatch::sign(&self.key, header, signature, root(&leaves));
+        let facts = |receipt: &Receipt| Facts { task: receipt.commitment.task, bytes: b"{}".to_vec() };
+        let job = Job { facts: receipts.iter().map(facts).collect(), ..Job::default() };
+        self.push(receipts.into_iter().map(Record::Receipt).chain([Record::Batch(batch)]).collect(), job);
+        self.batches += 1;
+    }
+
+    fn close(&mut self) {
+        let epoch = self.settler.epoch();
+        let secrets = |epoch| (draw::secret(&self.master, epoch), seed::nonce_secret(&self.master, epoch));
+        let ((draw_secret, nonce_secret), next) = (secrets(epoch), secrets(epoch.next()));
+        let (draw_seal, nonce_seal) = (draw::seal(&next.0), draw::seal(&next.1));
+        let reveal = Reveal { draw_secret, nonce_secret, next_draw_seal: draw_seal, next_nonce_seal: nonce_seal };
+        let at = self.at(epoch);
+        self.settler.close(at, &reveal).unwrap();
+        let state = self.settler.digest();
+        let close = Close {
+            epoch,
+            at,
+            draw_secret,
+            nonce_secret,
+            next_draw_seal: draw_seal,
+            next_nonce_seal: nonce_seal,
+            state,
+        };
+        self.push(vec![Record::Close(close)], Job::default());
+        let (network, gateway) = (self.genesis.network(), self.genesis.gateway.0);
+        let (size, root) = (self.tree.size(), self.tree.root());
+        let text = Checkpoint { network, gateway, size, root, epoch, state, draw_seal, nonce_seal }.sign(&self.key);
+        let snapshot = (epoch.0 + 3 >= EPOCHS).then(|| Snapshot { epoch, size, bytes: self.settler.to_bytes() });
+        self.jobs.push(Job { checkpoint: Some(Note { epoch, size, text }), snapshot, ..Job::default() });
+    }
+
+    fn write(mut self, folder: &Path) -> Self {
+        for epoch in (0..EPOCHS).map(Epoch) {
+            if epoch.0 < BUSY || epoch.0 == MIDDLE {
+                self.batch(epoch);
+            }
+            self.close();
+        }
+        let identity = Identity { network: Some(self.genesis.network()), gateway: self.genesis.gateway };
+        let mut store = SqliteStore::open(&folder.join("gateway.db"), identity, Options::default()).unwrap();
+        for done in store.commit(&std::mem::take(&mut self.jobs)) {
+            done.unwrap();
+        }
+        self
+    }
+}
+
+fn good(args: &[&str]) -> String {
+    let ended = run(args);
+    assert!(ended.status.success(), "{}{}", ended.out, ended.err);
+    ended.out
+}
+
+#[test]
+fn a_pruned_log_settles_proves_what_is_left_and_says_what_is_gone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("gateway");
+    let history = History::new(&folder.join("network")).write(&folder.join("network"));
+    let mut gateway = Gateway::with(&folder, &["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"]);
+    let data = folder.to_str().unwrap();
+    let (copy, address) = (temporary.path().join("copy"), format!("http://{}/log", gateway.address));
+    let copy = copy.to_str().unwrap();
+    let (old, middle) = (history.task(Epoch(3), 1).to_string(), history.task(Epoch(MIDDLE), 1).to_string());
+    let before = good(&["ledger", "balances", "--data-dir", data]);
+    assert_eq!(gateway.api().get(&format!("/v1/receipts/{old}")).json()["status"], "ready");
+
+    let prune = ["ledger", "prune", "--keep-days", "0", "--data-dir", data, "--copy", copy];
+    let ended = run(&prune[..6]);
+    assert!(ended.complaint().contains("--copy"), "{}", ended.err);
+    let ended = run(&prune);
+    assert!(ended.complaint().contains("checkpoint"), "{}", ended.err);
+    good(&["ledger", "mirror", &address, copy]);
+    let kept = good(&["ledger", "prune", "--keep-days", "1", "--data-dir", data, "--copy", copy]);
+    assert!(kept.contains("nothing to delete"), "{kept}");
+    let done = good(&prune);
+    assert!(done.contains("batches, 0 audits and facts of 3"), "{done}");
+
+    let gone = gateway.api().get(&format!("/v1/receipts/{old}"));
+    assert_eq!((gone.status, gone.text().contains("pruned")), (410, true));
+    assert_eq!(gateway.api().get(&format!("/v1/receipts/{middle}")).json()["status"], "ready");
+    assert_eq!(gateway.api().get("/log/tile/entries/000").status, 410);
+    assert_eq!(gateway.api().get("/log/tile/0/000").status, 200);
+    assert_eq!(gateway.api().get("/log/tile/entries/002").status, 200);
+    let ended = run(&["verify", "--log", &address]);
+    assert!(ended.complaint().contains("name a copy of the log that was made before"), "{}", ended.err);
+    assert_eq!(good(&["ledger", "balances", "--data-dir", data]).lines().next(), before.lines().next());
+
+    let _node = Node::join(&gateway.ticket, &temporary.path().join("node"));
+    gateway.wait_for_nodes(1);
+    gateway.api().chat(&chat("hello", 4, 1)).good();
+    let epoch = gateway.metric("epoch");
+    eventually("two closes", || (gateway.metric("epoch") > epoch + 2).then_some(()));
+    good(&["ledger", "mirror", &address, copy]);
+    assert!(good(&["verify", "--log", copy]).ends_with("the log holds\n"));
+    assert!(gateway.process.terminate().success());
+    assert!(good(&["ledger", "fsck", "--data-dir", data]).contains("pruned  records before"));
+    gateway.again();
+    gateway.wait_for_nodes(1);
+    gateway.api().chat(&chat("hello", 4, 2)).good();
+    let rows = good(&["ledger", "export", "--data-dir", data]);
+    assert!(rows.contains(&middle) && !rows.contains(&old));
+
+    let file = temporary.path().join("backup");
+    let file = file.to_str().unwrap();
+    good(&["ledger", "backup", file, "--data-dir", data]);
+    gateway.process.kill();
+    good(&["ledger", "mirror", copy, temporary.path().join("second").to_str().unwrap()]);
+    std::fs::remove_file(folder.join("network/gateway.db")).unwrap();
+    let left = std::fs::read_dir(folder.join("network")).unwrap().map(|entry| entry.unwrap().path());
+    left.filter(|path| path.to_string_lossy().contains("gateway.db-"))
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    let restored = good(&["ledger", "restore", file, "--data-dir", data]);
+    assert!(restored.contains("NOT continued"), "{restored}");
+    gateway.fsck();
+}
