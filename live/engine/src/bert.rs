@@ -30,6 +30,11 @@ fn absolute() -> String {
 }
 
 impl Config {
+    /// The sizes in a `config.json`.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(bytes).map_err(|cause| Error::Json { what: "config.json", cause })
+    }
+
     /// Sizes of attention, if this engine can run the model.
     pub(crate) fn heads(&self) -> Result<Heads, Error> {
         let limits = [

@@ -1,7 +1,5 @@
 //! From text to token ids and back, built from what a model file says about its tokenizer.
 
-use std::path::Path;
-
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -218,12 +216,7 @@ pub(crate) fn letter_of(byte: u8) -> char {
 pub(crate) struct FileTokenizer(Library);
 
 impl FileTokenizer {
-    /// Opens a `tokenizer.json`; its padding and truncation are switched off.
-    pub(crate) fn open(path: &Path) -> Result<Self, load::Error> {
-        Self::from_bytes(&load::read(path)?)
-    }
-
-    /// The same from the file's bytes.
+    /// The tokenizer of a `tokenizer.json`; its padding and truncation are switched off.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, load::Error> {
         let mut library = Library::from_bytes(bytes).map_err(broken)?;
         library.with_padding(None).with_truncation(None).map_err(broken)?;
