@@ -1,5 +1,7 @@
 //! From text to token ids and back, built from what a model file says about its tokenizer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -211,6 +213,11 @@ pub(crate) fn letter_of(byte: u8) -> char {
     char::from_u32(256 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
+/// What the library makes of a stranger's file; `None` if it panics, as it does over some that are damaged.
+fn guarded<T>(ask: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(ask)).ok()
+}
+
 /// A tokenizer as its own JSON file describes it, for models that only read.
 #[derive(Debug)]
 pub(crate) struct FileTokenizer(Library);
@@ -218,9 +225,12 @@ pub(crate) struct FileTokenizer(Library);
 impl FileTokenizer {
     /// The tokenizer of a `tokenizer.json`; its padding and truncation are switched off.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, load::Error> {
-        let mut library = Library::from_bytes(bytes).map_err(broken)?;
-        library.with_padding(None).with_truncation(None).map_err(broken)?;
-        Ok(Self(library))
+        let read = || {
+            let mut library = Library::from_bytes(bytes)?;
+            library.with_padding(None).with_truncation(None)?;
+            Ok(Self(library))
+        };
+        guarded(read).unwrap_or_else(|| Err("it is not of the form expected".into())).map_err(broken)
     }
 
     /// Ids with the marks that the model expects around a text.
@@ -245,5 +255,13 @@ mod tests {
             assert_eq!(*token_bytes(&letter_of(byte).to_string()), [byte]);
         }
         assert_eq!((letter_of(b' '), letter_of(b'\n'), letter_of(b'A')), ('Ġ', 'Ċ', 'A'));
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_though_the_library_panics_over_it() {
+        let files: [&[u8]; 1] = [b"{\"version\":\"1.0\",\"decoder\":{\"type\":\"WordPiece\",\"cle\xff\":true}}"];
+        for file in files {
+            assert!(FileTokenizer::from_bytes(file).is_err(), "{}", String::from_utf8_lossy(file));
+        }
     }
 }
