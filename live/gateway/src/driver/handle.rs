@@ -2,6 +2,7 @@
 
 use super::document;
 use super::hands::{Message, New};
+use super::questions::Questions;
 use crate::Backend;
 use crate::backend::{
     Generate, Health, LogFile, ModelInfo, Payload, ReceiptState, ResponseDigest, Role, Running, Submission, Work,
@@ -52,7 +53,9 @@ pub(super) struct Shared {
     pub(super) price: Price,
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
+    /// The loop's.
     pub(super) reader: Mutex<Box<dyn Read>>,
+    pub(super) questions: Questions,
     pub(super) epoch: AtomicU64,
     pub(super) counter: AtomicU64,
     pub(super) metrics: Mutex<String>,
@@ -262,15 +265,13 @@ impl Backend for Handle {
     }
 
     async fn log(&self, file: LogFile) -> Result<Option<Bytes>, Refusal> {
-        let shared = self.shared.clone();
-        let read = move || log_file(lock(&shared.reader).as_ref(), file);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => {
+        match self.shared.questions.ask(move |reader| log_file(reader, file)).await {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => {
                 tracing::error!(%error, "cannot read the log");
                 Err(Refusal::new(Kind::Internal, "the log can't be read now"))
             }
-            Err(_) => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
+            None => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
         }
     }
 
@@ -285,15 +286,14 @@ impl Backend for Handle {
 
 impl Handle {
     async fn document(&self, tenant: TenantId, task: TaskId) -> Option<serde_json::Value> {
-        let shared = self.shared.clone();
-        let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(document)) => document,
-            Ok(Err(error)) => {
+        let (network, gateway) = (self.shared.network, self.shared.gateway);
+        let build = move |reader: &dyn Read| document::build(reader, tenant, task, network, gateway);
+        match self.shared.questions.ask(build).await? {
+            Ok(document) => document,
+            Err(error) => {
                 tracing::error!(%error, "cannot read a receipt");
                 None
             }
-            Err(_) => None,
         }
     }
 

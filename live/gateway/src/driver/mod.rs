@@ -6,6 +6,7 @@ mod handle;
 mod hands;
 mod journal;
 mod links;
+mod questions;
 pub mod start;
 
 pub use handle::Handle;

@@ -5,6 +5,7 @@ use super::handle::Shared;
 use super::hands::{GatewayHands, Message, News};
 use super::journal::Journal;
 use super::links::{Door, accept};
+use super::questions::Questions;
 use crate::keys::{ApiKeys, Tenant, key_digest};
 use ol_drive::clock;
 use ol_finality::Solo;
@@ -153,7 +154,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     };
     let defaults = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
     let keys = tenants(store.read(), defaults)?;
-    let reader = store.reader()?;
+    let (reader, questions) = (store.reader()?, Questions::new(store.reader()?));
     let epoch = setup.settler.epoch();
     let machine = Machine::new(now, setup);
     let committer = Committer::start(store).map_err(Error::Thread)?;
@@ -167,6 +168,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         variants: RwLock::new(BTreeMap::new()),
         keys: RwLock::new(keys),
         reader: Mutex::new(reader),
+        questions,
         epoch: AtomicU64::new(epoch.0),
         counter: AtomicU64::new(clock::now().0),
         metrics: Mutex::new(String::new()),
