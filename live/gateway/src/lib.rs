@@ -18,6 +18,7 @@ pub mod server;
 mod task;
 mod timed;
 mod trivial;
+mod visitors;
 
 pub use backend::Backend;
 pub use keys::{ApiKey, ApiKeys, Tenant};
