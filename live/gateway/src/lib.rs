@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod driver;
+pub mod fuzz;
 pub mod keys;
 pub mod refusal;
 
