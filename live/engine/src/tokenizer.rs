@@ -235,8 +235,8 @@ impl FileTokenizer {
 
     /// Ids with the marks that the model expects around a text.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.0.encode_fast(text, true).map_err(|_| Error::Tokenise)?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = guarded(|| self.0.encode_fast(text, true)).ok_or(Error::Tokenise)?;
+        Ok(encoding.map_err(|_| Error::Tokenise)?.get_ids().to_vec())
     }
 
     /// Number of ids.
@@ -263,5 +263,16 @@ mod tests {
         for file in files {
             assert!(FileTokenizer::from_bytes(file).is_err(), "{}", String::from_utf8_lossy(file));
         }
+    }
+
+    #[test]
+    fn a_file_that_names_a_mark_it_does_not_have_gives_no_ids() {
+        let file = br#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"decoder":null,
+            "post_processor":{"type":"TemplatoProcessing","single":[{"SpecialToken":{"id":"[CLS]","type_id":0}},
+                {"Sequence":{"id":"A","type_id":0}}],"pair":[{"Sequence":{"id":"A","type_id":0}}],
+                "special_tokens":{"[CLR]":{"id":"[CLS]","ids":[1],"tokens":["[CLS]"]}}},
+            "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"-",
+                "max_input_chars_per_word":100,"vocab":{"[UNK]":0,"[CLS]":1}}}"#;
+        assert_eq!(FileTokenizer::from_bytes(file).unwrap().encode("hi"), Err(Error::Tokenise));
     }
 }
