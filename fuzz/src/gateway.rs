@@ -75,16 +75,22 @@ fn read_key(bytes: &[u8]) {
     }
 }
 
+/// A document as a gateway gave it, and the bodies that it speaks of.
+const DOCUMENT: &[u8] = include_bytes!("receipt/receipt.json");
+const REQUEST: &[u8] = include_bytes!("receipt/request");
+const RESPONSE: &[u8] = include_bytes!("receipt/response");
+
 fn documents() -> Vec<Vec<u8>> {
-    vec![include_bytes!("receipt.json").to_vec()]
+    vec![DOCUMENT.to_vec()]
 }
 
-// A document that was changed anywhere is refused, or some check of it fails or stays open.
+// Of a document that says anything else than the gateway's, some check fails or stays open.
 fn read_document(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
-    let Ok(checks) = verify(&document, Some(b"{}"), Some(b"{}")) else { return };
+    let Ok(checks) = verify(&document, Some(REQUEST), Some(RESPONSE)) else { return };
     assert!(!checks.is_empty(), "a document that nothing was checked of");
-    let original: Value = serde_json::from_str(include_str!("receipt.json")).expect("it is JSON");
-    let holds = checks.iter().all(|check| check.result == Outcome::Holds);
-    assert!(!holds || document == original, "a document that nobody made");
+    if checks.iter().all(|check| check.result == Outcome::Holds) {
+        let original: Value = serde_json::from_slice(DOCUMENT).expect("it is JSON");
+        assert_eq!(document, original, "a document that nobody made holds");
+    }
 }
