@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
+use hyper::header::RETRY_AFTER;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -28,6 +29,8 @@ pub(crate) struct Client {
 pub(crate) struct Response {
     /// The status code.
     pub(crate) status: u16,
+    /// When to ask again, if the answer says.
+    pub(crate) retry_after: Option<Duration>,
     /// The bytes.
     pub(crate) body: Bytes,
 }
@@ -79,9 +82,11 @@ impl Client {
         let exchange = async {
             let response = self.pool.request(request).await?;
             let status = response.status().as_u16();
+            let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = seconds.map(Duration::from_secs);
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
             let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-            anyhow::Ok(Response { status, body })
+            anyhow::Ok(Response { status, retry_after, body })
         };
         tokio::time::timeout(LIMIT, exchange).await.context("the gateway did not answer in time")?
     }

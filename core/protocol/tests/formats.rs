@@ -16,6 +16,7 @@ use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
 use ol_protocol::seed::{derive, nonce, nonce_secret, salt, seed_digest};
+use ol_protocol::tenant::TenantEntry;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::{Assurance, Variant, Work};
@@ -102,6 +103,21 @@ fn certificate() -> Certificate {
 fn top_up() -> TopUp {
     let owner = OwnerId(owner().public());
     TopUp::issue(&issuer(), genesis().network(), owner, TENANT, MicroCredits(10_000_000), 1)
+}
+
+fn tenant_entry() -> TenantEntry {
+    TenantEntry {
+        network: genesis().network(),
+        owner: OwnerId([0; 32]),
+        tenant: TENANT,
+        name: "alice".into(),
+        key: Some(Digest([0x61; 32])),
+        requests_per_minute: 60,
+        tokens_per_minute: 0,
+        issued_at: BORN,
+        signature: Signature([0; 64]),
+    }
+    .signed(&owner())
 }
 
 fn slice() -> Slice {
@@ -294,6 +310,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         }),
         ("top-up", top_up().to_bytes(), |b| {
             TopUp::from_bytes(b).ok().map(|t| signed(t.to_bytes(), t.verify().is_ok()))
+        }),
+        ("tenant entry", tenant_entry().to_bytes(), |b| {
+            TenantEntry::from_bytes(b).ok().map(|t| signed(t.to_bytes(), t.verify().is_ok()))
         }),
         ("commitment", commitment(0).to_bytes(), |b| Commitment::from_bytes(b).ok().map(|c| unsigned(c.to_bytes()))),
         ("batch header", signed_batch().header.to_bytes(), |b| {

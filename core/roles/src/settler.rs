@@ -425,9 +425,9 @@ impl Settler {
         w.finish()
     }
 
-    /// Restarts from bytes of [`Settler::to_bytes`].
+    /// Restarts from bytes of [`Settler::to_bytes`]. Bytes that no settler wrote are refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
-        Self::read(bytes).ok_or(Fault::Snapshot)
+        Self::read(bytes).filter(|settler| settler.to_bytes() == bytes).ok_or(Fault::Snapshot)
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {

@@ -160,6 +160,7 @@ fn embed(model: &VectorModel, texts: &[String], threads: usize) -> Result<Embedd
         if prompt_tokens > context_tokens {
             return Err(Error::TooLong { prompt_tokens, max_tokens: 0, context_tokens });
         }
+        check_ids(ids, model.net.vocabulary())?;
     }
     let vectors = if threads > 1 && tokens.len() > 1 {
         tokens.par_iter().map(|ids| model.net.embed(ids, 1)).collect()
@@ -168,6 +169,15 @@ fn embed(model: &VectorModel, texts: &[String], threads: usize) -> Result<Embedd
     };
     let prompt_tokens = tokens.iter().map(Vec::len).sum::<usize>() as u32;
     Ok(Embeddings { vectors, prompt_tokens, tokens })
+}
+
+// A tokenizer of any file may make nothing of a text, or number its tokens with gaps.
+fn check_ids(ids: &[u32], vocabulary: u32) -> Result<(), Error> {
+    match ids.iter().find(|id| **id >= vocabulary) {
+        Some(id) => Err(Error::UnknownToken { id: *id, vocabulary }),
+        None if ids.is_empty() => Err(Error::Empty),
+        None => Ok(()),
+    }
 }
 
 struct TextWorker<'a> {
@@ -302,5 +312,29 @@ impl<'a> TextWorker<'a> {
         self.check.into_iter().for_each(|check| check.fail(Error::Ended));
         self.waiting.into_iter().for_each(|(task, sink)| Command::Generate(task, sink).refuse(Error::Ended));
         self.checks.into_iter().for_each(|(task, done)| Command::Score(task, done).refuse(Error::Ended));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, Reader};
+    use crate::tokenizer::FileTokenizer;
+
+    fn embedded(vocabulary: &str, text: &str) -> Result<Embeddings, Error> {
+        let file = format!(
+            r#"{{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
+                "model":{{"type":"BPE","vocab":{vocabulary},"merges":[]}}}}"#
+        );
+        let Body::Vectors(mut model) = Model::tiny_bert(1).body else { panic!("a text model") };
+        model.reader = Reader::File(Box::new(FileTokenizer::from_bytes(file.as_bytes()).unwrap()));
+        embed(&model, &[text.to_owned()], 1)
+    }
+
+    #[test]
+    fn a_text_without_tokens_and_a_token_without_weights_are_refused() {
+        assert_eq!(embedded(r#"{"a":1}"#, "b"), Err(Error::Empty));
+        assert_eq!(embedded(r#"{"a":258}"#, "a"), Err(Error::UnknownToken { id: 258, vocabulary: 258 }));
+        assert!(embedded(r#"{"a":257}"#, "a").is_ok());
     }
 }

@@ -30,6 +30,11 @@ fn absolute() -> String {
 }
 
 impl Config {
+    /// The sizes in a `config.json`.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(bytes).map_err(|cause| Error::Json { what: "config.json", cause })
+    }
+
     /// Sizes of attention, if this engine can run the model.
     pub(crate) fn heads(&self) -> Result<Heads, Error> {
         let limits = [
@@ -154,7 +159,12 @@ impl Bert {
         self.positions.len() / self.words.columns()
     }
 
-    /// The vector of one text.
+    /// Number of ids.
+    pub(crate) const fn vocabulary(&self) -> u32 {
+        self.words.rows() as u32
+    }
+
+    /// The vector of one text, of 1 to [`Bert::context`] ids that there are.
     pub(crate) fn embed(&self, ids: &[u32], threads: usize) -> Vec<f32> {
         let width = self.words.columns();
         let mut x = vec![0.0; ids.len() * width];

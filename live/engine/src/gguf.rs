@@ -132,9 +132,19 @@ impl Header {
         let mut header = Self { values, tensors: BTreeMap::new() };
         let alignment = header.whole_or("general.alignment", 32, 1..=ALIGNMENT_MAX)?;
         let data = (reader.at as u64).next_multiple_of(alignment);
+        let mut bytes = 0_u64;
         for place in places {
             let tensor = place.locate(data, file.len() as u64)?;
+            bytes = bytes.saturating_add(tensor.bytes.len() as u64);
             header.tensors.insert(place.name, tensor);
+        }
+        // Each is copied, so that many tensors over the same bytes would fill the memory from a small file.
+        if bytes > file.len() as u64 {
+            return Err(Error::Limit {
+                what: "size of all tensors".to_owned(),
+                value: bytes,
+                limit: file.len() as u64,
+            });
         }
         Ok(header)
     }

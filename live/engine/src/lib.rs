@@ -54,7 +54,7 @@ pub use batcher::{Options, start};
 pub use cheat::Cheat;
 pub use instant::Instant;
 pub use load::Error as LoadError;
-pub use model::{Model, NUMERICS};
+pub use model::{BertFiles, Model, NUMERICS};
 pub use ol_protocol::prf::Seed;
 pub use ol_protocol::sampler::Sampling;
 pub use task::{

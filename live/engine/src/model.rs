@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::attention::Heads;
-use crate::bert::{Bert, Config};
+use crate::bert::{self, Bert};
 use crate::gguf::{Header, Value};
 use crate::kernel::{LANES, Panels};
 use crate::llama::{Layer, Llama, Rotation, Shape};
@@ -121,31 +121,58 @@ impl Model {
         let folder =
             if path.is_dir() { path.to_path_buf() } else { path.parent().map_or_else(PathBuf::new, Path::to_path_buf) };
         let config = load::read(&folder.join("config.json"))?;
-        let config: Config =
-            serde_json::from_slice(&config).map_err(|cause| Error::Json { what: "config.json", cause })?;
-        let file = load::read(&if path.is_dir() { folder.join("model.safetensors") } else { path.to_path_buf() })?;
-        let (weights, net) = rayon::join(
-            || Sha256::digest(&file).into(),
-            || Tensors::parse(&file).and_then(|tensors| Bert::load(&config, &tensors)),
-        );
-        let (net, tokenizer) = (net?, FileTokenizer::open(&folder.join("tokenizer.json"))?);
-        if tokenizer.vocabulary() > config.vocab_size {
-            return Err(Error::invalid("size of the tokenizer's vocabulary", tokenizer.vocabulary().to_string()));
-        }
-        let variant = Variant {
-            name: name_of(&folder),
-            weights,
-            quantisation: "F32".to_owned(),
-            numerics: NUMERICS.to_owned(),
-            kind: Kind::Embed,
-            context_tokens: net.context() as u32,
-            vocabulary: config.vocab_size as u32,
-        };
-        Ok(Self {
-            variant,
-            body: Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(Box::new(tokenizer)) })),
-        })
+        let config = bert::Config::from_bytes(&config)?;
+        let weights = load::read(&if path.is_dir() { folder.join("model.safetensors") } else { path.to_path_buf() })?;
+        vector_model(&name_of(&folder), &config, &weights, || load::read(&folder.join("tokenizer.json")))
     }
+
+    /// The model of such whole files.
+    ///
+    /// # Errors
+    /// As [`Model::open_bert`].
+    pub fn from_bert(name: &str, files: &BertFiles<'_>) -> Result<Self, Error> {
+        let config = bert::Config::from_bytes(files.config)?;
+        vector_model(name, &config, files.weights, || Ok(files.tokenizer))
+    }
+}
+
+/// The files of an encoder, read whole.
+#[derive(Clone, Copy, Debug)]
+pub struct BertFiles<'a> {
+    /// `config.json`.
+    pub config: &'a [u8],
+    /// `model.safetensors`.
+    pub weights: &'a [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+}
+
+// The tokenizer is read last: a wrong file of weights is named before a missing tokenizer.
+fn vector_model<T: AsRef<[u8]>>(
+    name: &str,
+    config: &bert::Config,
+    file: &[u8],
+    tokenizer: impl FnOnce() -> Result<T, Error>,
+) -> Result<Model, Error> {
+    let (weights, net) = rayon::join(
+        || Sha256::digest(file).into(),
+        || Tensors::parse(file).and_then(|tensors| Bert::load(config, &tensors)),
+    );
+    let (net, tokenizer) = (net?, FileTokenizer::from_bytes(tokenizer()?.as_ref())?);
+    if tokenizer.vocabulary() > config.vocab_size {
+        return Err(Error::invalid("size of the tokenizer's vocabulary", tokenizer.vocabulary().to_string()));
+    }
+    let variant = Variant {
+        name: name.to_owned(),
+        weights,
+        quantisation: "F32".to_owned(),
+        numerics: NUMERICS.to_owned(),
+        kind: Kind::Embed,
+        context_tokens: net.context() as u32,
+        vocabulary: config.vocab_size as u32,
+    };
+    let body = Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(Box::new(tokenizer)) }));
+    Ok(Model { variant, body })
 }
 
 /// A public model id from a path: the stem in lower case without the number type.

@@ -38,7 +38,12 @@ impl<'a> Tensors<'a> {
         let mut raw: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(json)?;
         raw.remove("__metadata__");
         let entries = raw.into_iter().map(|(name, value)| Ok((name, serde_json::from_value(value).map_err(json)?)));
-        Ok(Self { entries: entries.collect::<Result<_, Error>>()?, data: &rest[length as usize..] })
+        let tensors = Self { entries: entries.collect::<Result<_, Error>>()?, data: &rest[length as usize..] };
+        // Each is copied, so that many tensors over the same bytes would fill the memory from a small file.
+        let sizes = tensors.entries.values().map(|entry| entry.data_offsets[1].saturating_sub(entry.data_offsets[0]));
+        let (value, limit) = (sizes.fold(0, u64::saturating_add), tensors.data.len() as u64);
+        let what = "size of all tensors".to_owned();
+        if value > limit { Err(Error::Limit { what, value, limit }) } else { Ok(tensors) }
     }
 
     /// The values of a tensor of this shape.
@@ -91,7 +96,13 @@ mod tests {
         assert_eq!(with("F32", "[4]", "[0,16]"), "shape of tensor a can't be [4]");
         assert_eq!(with("F32", "[2,2]", "[0,12]"), "size of tensor a can't be 12");
         assert_eq!(with("F32", "[2,2]", "[16,0]"), "file ends within tensor a");
-        assert_eq!(with("F32", "[2,2]", "[0,18446744073709551615]"), "file ends within tensor a");
+        assert_eq!(
+            with("F32", "[2,2]", "[0,18446744073709551615]"),
+            "size of all tensors is 18446744073709551615, at most 16"
+        );
+        let tensor = r#"{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}"#;
+        let twice = refused(&format!(r#"{{"a":{tensor},"b":{tensor}}}"#));
+        assert_eq!(twice, "size of all tensors is 32, at most 16");
         assert_eq!(refused("{}"), "the file has no tensor a");
         assert_eq!(refused("[1]"), "the header is not the JSON expected");
         assert!(Tensors::parse(&[0xff; 20]).is_err() && Tensors::parse(&[9, 0, 0, 0, 0, 0, 0, 0, b'{']).is_err());

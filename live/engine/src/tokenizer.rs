@@ -1,6 +1,6 @@
 //! From text to token ids and back, built from what a model file says about its tokenizer.
 
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -213,27 +213,30 @@ pub(crate) fn letter_of(byte: u8) -> char {
     char::from_u32(256 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
+/// What the library makes of a stranger's file; `None` if it panics, as it does over some that are damaged.
+fn guarded<T>(ask: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(ask)).ok()
+}
+
 /// A tokenizer as its own JSON file describes it, for models that only read.
 #[derive(Debug)]
 pub(crate) struct FileTokenizer(Library);
 
 impl FileTokenizer {
-    /// Opens a `tokenizer.json`; its padding and truncation are switched off.
-    pub(crate) fn open(path: &Path) -> Result<Self, load::Error> {
-        Self::from_bytes(&load::read(path)?)
-    }
-
-    /// The same from the file's bytes.
+    /// The tokenizer of a `tokenizer.json`; its padding and truncation are switched off.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, load::Error> {
-        let mut library = Library::from_bytes(bytes).map_err(broken)?;
-        library.with_padding(None).with_truncation(None).map_err(broken)?;
-        Ok(Self(library))
+        let read = || {
+            let mut library = Library::from_bytes(bytes)?;
+            library.with_padding(None).with_truncation(None)?;
+            Ok(Self(library))
+        };
+        guarded(read).unwrap_or_else(|| Err("it is not of the form expected".into())).map_err(broken)
     }
 
     /// Ids with the marks that the model expects around a text.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.0.encode_fast(text, true).map_err(|_| Error::Tokenise)?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = guarded(|| self.0.encode_fast(text, true)).ok_or(Error::Tokenise)?;
+        Ok(encoding.map_err(|_| Error::Tokenise)?.get_ids().to_vec())
     }
 
     /// Number of ids.
@@ -252,5 +255,24 @@ mod tests {
             assert_eq!(*token_bytes(&letter_of(byte).to_string()), [byte]);
         }
         assert_eq!((letter_of(b' '), letter_of(b'\n'), letter_of(b'A')), ('Ġ', 'Ċ', 'A'));
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_though_the_library_panics_over_it() {
+        let files: [&[u8]; 1] = [b"{\"version\":\"1.0\",\"decoder\":{\"type\":\"WordPiece\",\"cle\xff\":true}}"];
+        for file in files {
+            assert!(FileTokenizer::from_bytes(file).is_err(), "{}", String::from_utf8_lossy(file));
+        }
+    }
+
+    #[test]
+    fn a_file_that_names_a_mark_it_does_not_have_gives_no_ids() {
+        let file = br#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"decoder":null,
+            "post_processor":{"type":"TemplatoProcessing","single":[{"SpecialToken":{"id":"[CLS]","type_id":0}},
+                {"Sequence":{"id":"A","type_id":0}}],"pair":[{"Sequence":{"id":"A","type_id":0}}],
+                "special_tokens":{"[CLR]":{"id":"[CLS]","ids":[1],"tokens":["[CLS]"]}}},
+            "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"-",
+                "max_input_chars_per_word":100,"vocab":{"[UNK]":0,"[CLS]":1}}}"#;
+        assert_eq!(FileTokenizer::from_bytes(file).unwrap().encode("hi"), Err(Error::Tokenise));
     }
 }

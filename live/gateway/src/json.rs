@@ -144,8 +144,13 @@ pub(crate) fn wrong(name: &str, expected: &str, found: &Value) -> Refusal {
 
 /// A parameter that nobody knows.
 pub(crate) fn unknown(name: &str) -> Refusal {
-    let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
-    Refusal::invalid(&*shown, format!("`{shown}` is not a parameter of this request"))
+    let shown = shown(name);
+    Refusal::invalid(shown, format!("`{shown}` is not a parameter of this request"))
+}
+
+/// As much of a name as an error repeats.
+pub(crate) fn shown(name: &str) -> &str {
+    name.char_indices().nth(NAME_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
 /// Characters of an unknown name that an error repeats.

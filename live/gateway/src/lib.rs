@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod driver;
+pub mod fuzz;
 pub mod keys;
 pub mod refusal;
 
@@ -19,6 +20,7 @@ pub mod server;
 mod task;
 mod timed;
 mod trivial;
+mod visitors;
 
 pub use backend::Backend;
 pub use keys::{ApiKey, ApiKeys, Tenant};

@@ -1,4 +1,4 @@
-//! How fast a tenant may ask: one bucket of requests and one of tokens, each refilled evenly over a minute.
+//! How fast a tenant may ask: a bucket of requests, one of tokens and one of receipts, each refilled evenly over a minute.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use crate::keys::Tenant;
 use crate::refusal::{Kind, Refusal};
 
+/// Receipts of a tenant in a minute: one after the other for hours, and far from what keeps the disk busy.
+const RECEIPTS_PER_MINUTE: u32 = 6_000;
 /// Longest wait that a refusal names.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
@@ -22,6 +24,7 @@ pub(crate) struct Limits(Mutex<BTreeMap<TenantId, Account>>);
 struct Account {
     requests: Bucket,
     tokens: Bucket,
+    receipts: Bucket,
 }
 
 /// Tokens set aside for a task; what it did not use returns when this is dropped.
@@ -40,6 +43,13 @@ impl Limits {
         let mut accounts = self.lock();
         let bucket = &mut account(&mut accounts, tenant, now).requests;
         bucket.take(1.0).map_err(|wait| limited("requests", tenant.requests_per_minute, wait))
+    }
+
+    /// Counts one question for a receipt.
+    pub(crate) fn take_receipt(&self, tenant: &Tenant, now: Instant) -> Result<(), Refusal> {
+        let mut accounts = self.lock();
+        let bucket = &mut account(&mut accounts, tenant, now).receipts;
+        bucket.take(1.0).map_err(|wait| limited("questions for receipts", RECEIPTS_PER_MINUTE, wait))
     }
 
     /// Sets aside tokens; an estimate above the whole bucket needs a full one.
@@ -88,30 +98,41 @@ impl Drop for Reservation {
 
 /// Filled at `capacity` a minute. The level falls below zero when a task uses more than was set aside.
 #[derive(Debug)]
-struct Bucket {
+pub(crate) struct Bucket {
     capacity: f64,
     level: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    fn full(capacity: u32, now: Instant) -> Self {
+    /// A full one.
+    pub(crate) fn full(capacity: u32, now: Instant) -> Self {
         Self { capacity: f64::from(capacity), level: f64::from(capacity), filled: now }
     }
 
-    fn fill(&mut self, capacity: u32, now: Instant) {
+    /// Adds what has come since, at this many a minute from now on.
+    pub(crate) fn fill(&mut self, capacity: u32, now: Instant) {
         let minutes = now.saturating_duration_since(self.filled).as_secs_f64() / 60.0;
         self.capacity = f64::from(capacity);
         self.level = (self.level + minutes * self.capacity).min(self.capacity);
         self.filled = now;
     }
 
-    fn take(&mut self, amount: f64) -> Result<(), Duration> {
-        if self.capacity == 0.0 || self.level < amount {
-            return Err(self.wait_for(amount));
-        }
+    /// Takes some, or says how long to wait for them.
+    pub(crate) fn take(&mut self, amount: f64) -> Result<(), Duration> {
+        self.check(amount)?;
         self.level -= amount;
         Ok(())
+    }
+
+    /// Whether some could be taken.
+    pub(crate) fn check(&self, amount: f64) -> Result<(), Duration> {
+        if self.capacity == 0.0 || self.level < amount { Err(self.wait_for(amount)) } else { Ok(()) }
+    }
+
+    /// Whether it is as if nothing was ever taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.level >= self.capacity
     }
 
     fn wait_for(&self, amount: f64) -> Duration {
@@ -124,13 +145,16 @@ fn account<'a>(accounts: &'a mut BTreeMap<TenantId, Account>, tenant: &Tenant, n
     let account = accounts.entry(tenant.id).or_insert_with(|| Account {
         requests: Bucket::full(tenant.requests_per_minute, now),
         tokens: Bucket::full(tenant.tokens_per_minute, now),
+        receipts: Bucket::full(RECEIPTS_PER_MINUTE, now),
     });
     account.requests.fill(tenant.requests_per_minute, now);
     account.tokens.fill(tenant.tokens_per_minute, now);
+    account.receipts.fill(RECEIPTS_PER_MINUTE, now);
     account
 }
 
-fn limited(what: &str, per_minute: u32, wait: Duration) -> Refusal {
+/// The refusal of what passes a limit.
+pub(crate) fn limited(what: &str, per_minute: u32, wait: Duration) -> Refusal {
     let retry_after = Micros(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
     let message = format!("more than {per_minute} {what} in a minute; try again in {}", span(wait));
     Refusal::new(Kind::RateLimited { retry_after }, message)
@@ -159,6 +183,15 @@ mod tests {
         let refusal = Refusal::new(kind, "more than 2 requests in a minute; try again in 30s");
         assert_eq!(limits.take_request(&tenant, now), Err(refusal));
         assert_eq!(limits.take_request(&tenant, now + Duration::from_secs(31)), Ok(()));
+    }
+
+    #[test]
+    fn receipts_have_a_limit_of_their_own() {
+        let (limits, tenant, now) = (Limits::default(), tenant(), Instant::now());
+        let taken = (0..=RECEIPTS_PER_MINUTE).take_while(|_| limits.take_receipt(&tenant, now).is_ok()).count();
+        assert_eq!(taken, RECEIPTS_PER_MINUTE as usize);
+        assert_eq!(limits.take_request(&tenant, now), Ok(()));
+        assert_eq!(limits.take_receipt(&tenant, now + Duration::from_millis(11)), Ok(()));
     }
 
     #[test]

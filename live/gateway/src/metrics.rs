@@ -29,6 +29,8 @@ const BOUNDS_US: [u64; 14] = [
 pub(crate) struct Metrics {
     /// Requests by route and status.
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// Refusals of the limits that no tenant agreed on, by limit.
+    limited: Mutex<BTreeMap<&'static str, u64>>,
     /// From the request's arrival to the end of its response.
     pub(crate) duration: Histogram,
     /// From the request's arrival to the first token.
@@ -84,6 +86,11 @@ impl Metrics {
         *requests.entry((route, status)).or_default() += 1;
     }
 
+    /// Counts a refusal by a limit.
+    pub(crate) fn refused(&self, limit: &'static str) {
+        *self.limited.lock().unwrap_or_else(PoisonError::into_inner).entry(limit).or_default() += 1;
+    }
+
     /// Everything as Prometheus text.
     pub(crate) fn render(&self) -> String {
         let mut out = String::with_capacity(8 << 10);
@@ -96,6 +103,11 @@ impl Metrics {
         writeln!(out, "# HELP {name} HTTP responses by route and status.\n# TYPE {name} counter")?;
         for ((route, status), count) in self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             writeln!(out, "{name}{{route=\"{route}\",status=\"{status}\"}} {count}")?;
+        }
+        let name = "openledger_http_limited_total";
+        writeln!(out, "# HELP {name} Refusals by limits on reading the log and receipts.\n# TYPE {name} counter")?;
+        for (limit, count) in self.limited.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            writeln!(out, "{name}{{limit=\"{limit}\"}} {count}")?;
         }
         let name = "openledger_tokens_total";
         writeln!(out, "# HELP {name} Tokens of finished tasks.\n# TYPE {name} counter")?;

@@ -1,9 +1,9 @@
 //! The resources of the API.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use ol_protocol::TaskId;
 use ol_protocol::digest::{Domain, digest};
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::refusal::{Kind, Refusal};
 use crate::request::{Api, Delivery, Request as Parsed};
 use crate::task::{Sent, Task};
+use crate::visitors::{Visitor, Visitors};
 
 /// Output tokens set aside for a request that names no maximum.
 const OUTPUT_ESTIMATE: u64 = 256;
@@ -40,10 +42,18 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// Longest request id taken over from a client.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
+/// How long a proxy may keep a checkpoint: far less than an epoch.
+const CHECKPOINT_KEPT: &str = "public, max-age=5";
+/// A full tile is what it is.
+const FULL_TILE_KEPT: &str = "public, max-age=31536000, immutable";
+/// So is one that is not full, but nobody asks for it again after the next checkpoint.
+const PART_TILE_KEPT: &str = "public, max-age=3600";
+
 /// What all requests share.
 pub(crate) struct App<B> {
     pub(crate) backend: Arc<B>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) visitors: Visitors,
     pub(crate) answers: Arc<Answers>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body: BodyLimits,
@@ -216,7 +226,15 @@ async fn network<B: Backend>(State(app): Shared<B>) -> Response {
     json_response(StatusCode::OK, answer::json(&object))
 }
 
-async fn instruction<B: Backend>(State(app): Shared<B>, request: Request) -> Result<Response, Refusal> {
+async fn instruction<B: Backend>(
+    State(app): Shared<B>,
+    Extension(Visitor(address)): Extension<Visitor>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    if let Err(refusal) = limit_visitor(&app, address) {
+        body::discard(request.into_body()).await;
+        return Err(refusal);
+    }
     let path = request.uri().path().to_owned();
     instruct::take(&*app.backend, &path, request.into_body(), app.body).await?;
     Ok(json_response(StatusCode::OK, answer::json(&json!({ "object": "instruction", "status": "taken" }))))
@@ -228,6 +246,11 @@ async fn receipt<B: Backend>(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let tenant = authenticate(&*app.backend, &headers)?;
+    let limited = |refusal| {
+        app.metrics.refused("receipts");
+        refusal
+    };
+    app.limits.take_receipt(&tenant, Instant::now()).map_err(limited)?;
     let unknown = || Refusal::new(Kind::NoSuchPath, "you have no receipt of this id");
     let task: TaskId = id.parse().map_err(|_| unknown())?;
     let state = match app.backend.receipt(tenant.id, task).await {
@@ -245,16 +268,29 @@ async fn receipt<B: Backend>(
 }
 
 // Of C2SP tlog-tiles. What is under a checkpoint never changes; a tile that is not full is soon of no use.
-async fn log<B: Backend>(State(app): Shared<B>, Path(path): Path<String>) -> Result<Response, Refusal> {
+// What anyone may ask without a key.
+fn limit_visitor<B>(app: &App<B>, address: IpAddr) -> Result<(), Refusal> {
+    app.visitors.take_file(address, Instant::now()).map_err(|(limit, refusal)| {
+        app.metrics.refused(limit.name());
+        refusal
+    })
+}
+
+async fn log<B: Backend>(
+    State(app): Shared<B>,
+    Extension(Visitor(address)): Extension<Visitor>,
+    Path(path): Path<String>,
+) -> Result<Response, Refusal> {
+    limit_visitor(&app, address)?;
     let none = || Refusal::new(Kind::NoSuchPath, "the log has no such file under its latest checkpoint");
     let file = match path.as_str() {
         "checkpoint" => LogFile::Checkpoint,
         path => LogFile::Tile(Tile::parse(path).ok_or_else(none)?),
     };
     let (kind, keep) = match file {
-        LogFile::Checkpoint => ("text/plain; charset=utf-8", "no-cache"),
-        LogFile::Tile(tile) if tile.is_full() => ("application/octet-stream", "public, max-age=31536000, immutable"),
-        LogFile::Tile(_) => ("application/octet-stream", "public, max-age=3600"),
+        LogFile::Checkpoint => ("text/plain; charset=utf-8", CHECKPOINT_KEPT),
+        LogFile::Tile(tile) if tile.is_full() => ("application/octet-stream", FULL_TILE_KEPT),
+        LogFile::Tile(_) => ("application/octet-stream", PART_TILE_KEPT),
     };
     let bytes = app.backend.log(file).await?.ok_or_else(none)?;
     Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, keep)], bytes).into_response())

@@ -1,7 +1,7 @@
 //! Sockets: accepted within limits, without delay, and closed in order.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service as _;
 
 use crate::backend::Backend;
@@ -23,6 +23,7 @@ use crate::body::BodyLimits;
 use crate::metrics::Metrics;
 use crate::routes::{self, App};
 use crate::timed::Timed;
+use crate::visitors::{Visitor, Visitors};
 
 /// Longest body: several times the context of any model served here.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -136,6 +137,7 @@ impl Server {
         let app = App {
             backend,
             limits: Arc::default(),
+            visitors: Visitors::new(Instant::now()),
             answers: Arc::default(),
             metrics: Arc::clone(&metrics),
             body: BodyLimits { bytes_max: config.body_bytes_max, time: config.body_time },
@@ -161,8 +163,8 @@ impl Server {
                 (accept(&self.listener).await, slot)
             };
             tokio::select! {
-                (socket, slot) = next => {
-                    let serving = self.serve(socket, ended.clone());
+                ((socket, from), slot) = next => {
+                    let serving = self.serve(socket, Visitor(from), ended.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(slot);
@@ -181,14 +183,20 @@ impl Server {
     }
 
     /// Serves one connection until it or the server ends.
-    fn serve(&self, socket: TcpStream, mut ended: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    fn serve(
+        &self,
+        socket: TcpStream,
+        from: Visitor,
+        mut ended: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + use<> {
         let io = TokioIo::new(Timed::new(socket, self.config.write_time));
         let router = self.router.clone();
         let head_time = self.config.head_time;
         let open = Open::new(Arc::clone(&self.metrics));
         async move {
             let _open = open;
-            let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(from);
                 router.clone().call(request.map(Body::new))
             });
             let mut builder = http1::Builder::new();
@@ -212,12 +220,12 @@ impl Server {
     }
 }
 
-/// The next connection, ready to use.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection, ready to use, and where it comes from.
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
             // Without it a stream of small events waits 40 ms for each acknowledgement.
-            Ok((socket, _)) if socket.set_nodelay(true).is_ok() => return socket,
+            Ok((socket, from)) if socket.set_nodelay(true).is_ok() => return (socket, from.ip()),
             // The client has left already.
             Ok(_) => {}
             Err(cause) => {
@@ -252,7 +260,7 @@ mod tests {
     async fn accepted_sockets_send_small_events_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        assert!(accept(&listener).await.nodelay().unwrap());
+        assert!(accept(&listener).await.0.nodelay().unwrap());
         drop(client);
     }
 }

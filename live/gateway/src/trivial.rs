@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::json::{Fields, unknown, wrong};
+use crate::json::{self, Fields, unknown, wrong};
 use crate::refusal::Refusal;
 use crate::request::Api;
 
@@ -70,7 +70,8 @@ pub(crate) fn accept_message(fields: Fields) -> Result<(), Refusal> {
 
 /// A parameter that is understood and not offered.
 pub(crate) fn unsupported(name: &str) -> Refusal {
-    Refusal::invalid(name, format!("`{name}` is not supported"))
+    let shown = json::shown(name);
+    Refusal::invalid(shown, format!("`{shown}` is not supported"))
 }
 
 fn refuse_rest(fields: Fields, rule: impl Fn(&str) -> Option<Harmless>) -> Result<(), Refusal> {

@@ -393,6 +393,17 @@ async fn a_policy_header_that_is_unknown_or_contradicts_the_body_is_refused() {
 }
 
 #[tokio::test]
+async fn an_unknown_policy_header_is_named_by_its_first_80_letters() {
+    let served = serve().await;
+    let name = format!("x-openledger-{}", "a".repeat(200));
+    let mut request = post(CHAT, &chat(json!({})));
+    request.headers_mut().insert(hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap(), "1".parse().unwrap());
+    let answer = served.send(request).await;
+    let shown = &name[..80];
+    assert_eq!(answer.json(), invalid(shown, &format!("`{shown}` is not supported")));
+}
+
+#[tokio::test]
 async fn a_tenant_over_its_limits_waits_and_others_do_not() {
     let served = serve().await;
     let from = |tenant: u8, body: &Value| {

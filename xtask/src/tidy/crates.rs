@@ -2,19 +2,30 @@
 
 use super::Finding;
 use super::mask;
-use super::tree::{Package, Tree};
+use super::tree::{File, Package, Tree};
 
-/// Checks the roots and manifests of all packages, and that the workspace forbids unsafe code.
+/// Checks the roots and manifests of all packages, and that every workspace forbids unsafe code.
 pub(crate) fn check(tree: &Tree, findings: &mut Vec<Finding>) {
     for package in &tree.packages {
         check_manifest(tree, package, findings);
         check_root(tree, package, findings);
     }
-    let workspace = tree.file("Cargo.toml");
-    if workspace.is_some_and(|file| !file.text.lines().any(|line| line == "unsafe_code = \"forbid\"")) {
-        let remedy = "put unsafe_code = \"forbid\" under [workspace.lints.rust]";
-        findings.push(at("Cargo.toml".into(), "unsafe code is not forbidden", remedy));
+    for file in tree.files.iter().filter(|file| is_workspace(file)) {
+        if !holds_line(file, "unsafe_code = \"forbid\"") {
+            let remedy =
+                "put unsafe_code = \"forbid\" under [workspace.lints.rust], or [lints.rust] of its only package";
+            findings.push(at(file.path.clone(), "unsafe code is not forbidden", remedy));
+        }
     }
+}
+
+// The root's, and those of packages that are built with flags of their own.
+fn is_workspace(file: &File) -> bool {
+    file.path == "Cargo.toml" || (file.path.ends_with("/Cargo.toml") && holds_line(file, "[workspace]"))
+}
+
+fn holds_line(file: &File, line: &str) -> bool {
+    file.text.lines().any(|found| found == line)
 }
 
 fn check_manifest(tree: &Tree, package: &Package, findings: &mut Vec<Finding>) {
@@ -45,7 +56,6 @@ fn at(path: String, what: &str, remedy: &'static str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::File;
     use super::*;
 
     const MANIFEST: &str = "[package]\nname = \"ol-x\"\n\n[lints]\nworkspace = true\n";
@@ -75,5 +85,7 @@ mod tests {
         let no_std = "core/x/src/lib.rs: a core crate without #![no_std]";
         assert_eq!(faults(MANIFEST, "//! A crate.\n// #![no_std]\n", good), [no_std]);
         assert_eq!(faults(MANIFEST, ROOT, "unsafe_code = \"warn\"\n"), ["Cargo.toml: unsafe code is not forbidden"]);
+        let apart = format!("[workspace]\n{MANIFEST}");
+        assert_eq!(faults(&apart, ROOT, good), ["core/x/Cargo.toml: unsafe code is not forbidden"]);
     }
 }

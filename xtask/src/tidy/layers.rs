@@ -38,6 +38,7 @@ enum Layer {
     Live,
     Sim,
     App,
+    Fuzz,
     Chore,
     Elsewhere,
 }
@@ -47,7 +48,13 @@ pub(crate) fn check(tree: &Tree, findings: &mut Vec<Finding>) {
     for package in &tree.packages {
         if layer(package) == Layer::Elsewhere {
             let what = format!("package {} lies in no layer", package.name);
-            findings.push(finding(tree, package, "name", what, "packages live in core, live, sim, apps or xtask"));
+            findings.push(finding(
+                tree,
+                package,
+                "name",
+                what,
+                "packages live in core, live, sim, apps, fuzz or xtask",
+            ));
         }
         for dependency in &package.dependencies {
             if let Some((what, remedy)) = fault(tree, package, dependency) {
@@ -71,12 +78,13 @@ fn refusal(package: &Package, target: &Package, dependency: &Dependency) -> Opti
     match (layer(package), layer(target)) {
         (_, Layer::Chore) | (Layer::Chore, _) => Some("xtask stands alone"),
         (_, Layer::App) => Some("nothing depends on an app; move what is shared into a crate below"),
+        (_, Layer::Fuzz) => Some("nothing depends on the fuzz targets; move what is shared into a crate below"),
         (Layer::Core, Layer::Core) => (!listed(&CORE_EDGES, package, target)).then_some(CORE_REMEDY),
         (Layer::Core, _) => Some(CORE_REMEDY),
         (Layer::Live, Layer::Sim) | (Layer::Sim, Layer::Live) => Some(DRIVER_REMEDY),
         (Layer::Live, Layer::Live) if dependency.is_dev() => None,
         (Layer::Live, Layer::Live) => (!listed(&LIVE_EDGES, package, target)).then_some(LIVE_REMEDY),
-        (Layer::Live | Layer::Sim | Layer::App | Layer::Elsewhere, _) => None,
+        (Layer::Live | Layer::Sim | Layer::App | Layer::Fuzz | Layer::Elsewhere, _) => None,
     }
 }
 
@@ -103,6 +111,7 @@ fn layer(package: &Package) -> Layer {
         Some("live") => Layer::Live,
         Some("sim") => Layer::Sim,
         Some("apps") => Layer::App,
+        Some("fuzz") => Layer::Fuzz,
         Some("xtask") => Layer::Chore,
         _ => Layer::Elsewhere,
     }
@@ -143,6 +152,7 @@ mod tests {
             package("ol-store", "live/store", &[]),
             package("ol-sim", "sim", &["ol-roles"]),
             package("openledger", "apps/openledger", &["ol-sim", "ol-net"]),
+            package("ol-fuzz", "fuzz", &["ol-net", "ol-roles"]),
             package("xtask", "xtask", &["serde"]),
         ];
         packages.push(last);
@@ -166,6 +176,13 @@ mod tests {
             ("ol-engine", "live/engine", "ol-net", LIVE_REMEDY),
             ("ol-report", "sim/report", "ol-net", DRIVER_REMEDY),
             ("ol-engine", "live/engine", "xtask", "xtask stands alone"),
+            (
+                "ol-engine",
+                "live/engine",
+                "ol-fuzz",
+                "nothing depends on the fuzz targets; move what is shared into a crate below",
+            ),
+            ("ol-fuzz-more", "fuzz/more", "xtask", "xtask stands alone"),
             (
                 "ol-engine",
                 "live/engine",

@@ -6,7 +6,8 @@ use ol_protocol::record::Record;
 use ol_protocol::{Machine, Micros, NodeId, OperatorId, Timestamp, VariantId};
 use ol_roles::gateway::codec::Origin;
 use ol_roles::gateway::event::{Input, Output};
-use ol_roles::{Gateway, Node, node};
+use ol_roles::settler::Reveal;
+use ol_roles::{Gateway, Node, Settler, node};
 use ol_sched::Limits;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,6 +24,26 @@ fn origin() -> Origin {
         records: vec![Record::Genesis(genesis())],
         next_batch: BTreeMap::from([(NodeId([200; 32]), 4)]),
         limits: Limits::default(),
+    }
+}
+
+#[test]
+fn a_snapshot_with_any_changed_byte_is_none_or_another_ones() {
+    let secret = [5; 32];
+    let seal = ol_trust::draw::seal(&secret);
+    let reveal = Reveal { draw_secret: secret, nonce_secret: secret, next_draw_seal: seal, next_nonce_seal: seal };
+    let mut settler = Settler::new(genesis()).unwrap();
+    settler.close(Timestamp(10_000_000), &reveal).unwrap();
+    let bytes = settler.to_bytes();
+    assert_eq!(Settler::from_bytes(&bytes).map(|settler| settler.to_bytes()), Ok(bytes.clone()));
+    for at in 0..bytes.len() {
+        for change in [1, 2, 0x80] {
+            let mut changed = bytes.clone();
+            changed[at] ^= change;
+            if let Ok(other) = Settler::from_bytes(&changed) {
+                assert_eq!(other.to_bytes(), changed, "byte {at}");
+            }
+        }
     }
 }
 

@@ -219,6 +219,13 @@ fn hostile_sizes_are_refused_before_anything_is_allocated() {
     assert!(huge.starts_with("number of elements of tensor token_embd.weight is 18446744073709551615"), "{huge}");
     let wrong = refused(&|file| file.tensors[0].1 = vec![32, 518]);
     assert_eq!(wrong, "shape of tensor token_embd.weight can't be 518 x 32, expected 259 x 64");
+    let shared = refused(&|file| {
+        let head = file.tensors[0].clone();
+        file.tensors.extend((0..9).map(|index| (format!("more.{index}"), head.1.clone(), head.2, Vec::new())));
+        // Room for the last one to end in: all of them begin where the file's own tensors end.
+        file.tensors.last_mut().expect("nine").3 = head.3;
+    });
+    assert!(shared.starts_with("size of all tensors is "), "{shared}");
     let mut counts = model(F32).bytes();
     counts[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     assert_eq!(open(&counts).unwrap_err().to_string(), "number of tensors is 18446744073709551615, at most 16384");

@@ -2,6 +2,7 @@
 
 use super::document;
 use super::message::{Message, New};
+use super::questions::Questions;
 use super::start::RateLimits;
 use crate::Backend;
 use crate::backend::{
@@ -59,7 +60,9 @@ pub(super) struct Shared {
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
     pub(super) rates: RateLimits,
+    /// The loop's.
     pub(super) reader: Mutex<Box<dyn Read>>,
+    pub(super) questions: Questions,
     pub(super) committer: ol_store::Handle,
     /// What the issuer sold, where gateways share it.
     pub(super) funds: Option<Mutex<PostgresFunds>>,
@@ -288,19 +291,17 @@ impl Backend for Handle {
     }
 
     async fn log(&self, file: LogFile) -> Result<Option<Bytes>, Refusal> {
-        let shared = self.shared.clone();
-        let read = move || log_file(lock(&shared.reader).as_ref(), file);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(ol_store::Error::Pruned { .. })) => Err(Refusal::new(
+        match self.shared.questions.ask(move |reader| log_file(reader, file)).await {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(ol_store::Error::Pruned { .. })) => Err(Refusal::new(
                 Kind::Gone,
                 "records of this tile were pruned: a copy of the log that was made before has it",
             )),
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::error!(%error, "cannot read the log");
                 Err(Refusal::new(Kind::Internal, "the log can't be read now"))
             }
-            Err(_) => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
+            None => Err(Refusal::new(Kind::Internal, "the log can't be read now")),
         }
     }
 
@@ -319,21 +320,20 @@ impl Backend for Handle {
 
 impl Handle {
     async fn document(&self, tenant: TenantId, task: TaskId) -> Option<serde_json::Value> {
-        let shared = self.shared.clone();
-        let salt = seed::salt(&shared.master, &task).to_string();
-        let read = move || document::build(lock(&shared.reader).as_ref(), tenant, task, shared.network, shared.gateway);
-        match tokio::task::spawn_blocking(read).await {
+        let (network, gateway) = (self.shared.network, self.shared.gateway);
+        let salt = seed::salt(&self.shared.master, &task).to_string();
+        let build = move |reader: &dyn Read| document::build(reader, tenant, task, network, gateway);
+        match self.shared.questions.ask(build).await? {
             // The facts of a task are not in a log that was restored from its public copy; its salt is never lost.
-            Ok(Ok(Some(mut document))) if document["salt"].is_null() => {
+            Ok(Some(mut document)) if document["salt"].is_null() => {
                 document["salt"] = salt.into();
                 Some(document)
             }
-            Ok(Ok(document)) => document,
-            Ok(Err(error)) => {
+            Ok(document) => document,
+            Err(error) => {
                 tracing::error!(%error, "cannot read a receipt");
                 None
             }
-            Err(_) => None,
         }
     }
 

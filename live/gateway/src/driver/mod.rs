@@ -8,6 +8,7 @@ mod instruct;
 mod journal;
 mod links;
 mod message;
+mod questions;
 pub mod start;
 
 pub use handle::Handle;

@@ -6,6 +6,7 @@ use super::hands::GatewayHands;
 use super::journal::Journal;
 use super::links::{Door, accept};
 use super::message::{Message, News};
+use super::questions::Questions;
 use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
 use ol_finality::Solo;
@@ -173,7 +174,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let rates = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
     let keys = tenants(store.read(), rates)?;
     let funds = config.server.as_ref().map(|server| PostgresFunds::open(server, gateway)).transpose()?;
-    let reader = store.reader()?;
+    let (reader, questions) = (store.reader()?, Questions::new(store.reader()?));
     let epoch = setup.settler.epoch();
     let parameters = *setup.settler.ledger().parameters_from(Epoch(u64::MAX));
     let machine = Machine::new(now, setup);
@@ -191,6 +192,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         keys: RwLock::new(keys),
         rates,
         reader: Mutex::new(reader),
+        questions,
         committer: committer.handle(),
         funds: funds.map(Mutex::new),
         epoch: AtomicU64::new(epoch.0),

@@ -95,13 +95,19 @@ pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
 }
 
 impl Served {
-    /// Sends a request on its own connection and reads the head of the response.
-    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> (Response<Incoming>, JoinHandle<()>) {
+    /// A connection for one request after the other.
+    pub(crate) async fn connect(&self) -> (http1::SendRequest<Full<Bytes>>, JoinHandle<()>) {
         let socket = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
         let driving = tokio::spawn(async {
             let _ = connection.await;
         });
+        (sender, driving)
+    }
+
+    /// Sends a request on its own connection and reads the head of the response.
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> (Response<Incoming>, JoinHandle<()>) {
+        let (mut sender, driving) = self.connect().await;
         (sender.send_request(request).await.unwrap(), driving)
     }
 
