@@ -3,6 +3,7 @@
 mod any;
 mod audits;
 mod batches;
+mod outbox;
 mod tasks;
 mod total;
 mod world;
