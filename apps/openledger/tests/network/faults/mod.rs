@@ -12,6 +12,7 @@ mod repeats;
 mod traffic;
 mod world;
 
+use crate::process::LIMIT;
 use check::Loss;
 use power::Moment;
 use random::Random;
@@ -165,30 +166,45 @@ fn node_power_lost(world: &mut World, random: &mut Random) -> Struck {
 }
 
 fn gateway_disk_full(world: &mut World, random: &mut Random) -> Struck {
+    world.empty_log();
     let traffic = world.begin(random);
     random.pause(1_000);
-    let before = traffic.refused(503);
     world.disk.fill();
-    let is_refused = within(Duration::from_secs(6), || traffic.refused(503) > before);
-    let is_killed = random.one_in(3);
-    if is_killed {
+    let is_refused = within(LIMIT, || traffic.refusals("the gateway's log can't be written") > 0);
+    assert!(is_refused, "a gateway that can't write takes requests");
+    let health = world.gateway.api().get("/health");
+    assert_eq!(health.status, 503, "{}", health.text());
+    let mut word = "it waits".to_owned();
+    if random.one_in(3) {
         world.kill_gateway();
+        word =
+            format!("killed, begun meanwhile {}", world.try_gateway(Duration::from_millis(random.between(200, 1_500))));
     }
     random.pause(1_500);
     world.disk.empty();
-    if is_killed {
+    if word != "it waits" {
         world.gateway.again();
     }
-    (traffic, Vec::new(), format!("refused {is_refused}, killed {is_killed}"))
+    (traffic, Vec::new(), word)
 }
 
 fn node_disk_full(world: &mut World, random: &mut Random) -> Struck {
     let traffic = world.begin(random);
     random.pause(1_000);
+    // From here on it can't keep a batch.
+    let loss = world.members[0].loss();
     world.node_disk.fill();
     random.pause(3_000);
+    let is_killed = random.one_in(3);
+    let losses = if is_killed { vec![loss] } else { Vec::new() };
+    if is_killed {
+        world.members[0].kill();
+    }
     world.node_disk.empty();
-    (traffic, Vec::new(), String::new())
+    if is_killed {
+        world.members[0].again();
+    }
+    (traffic, losses, format!("killed {is_killed}"))
 }
 
 fn clock_jumps(world: &mut World, random: &mut Random) -> Struck {
@@ -300,7 +316,6 @@ impl Drop for Kept {
 
 #[test]
 #[ignore = "needs root, strace and libfaketime"]
-#[expect(clippy::print_stderr, reason = "a long run shows how far it is")]
 fn after_every_fault_the_log_is_whole_and_nothing_is_paid_twice() {
     let (seed, rounds) = (setting("OPENLEDGER_FAULT_SEED", SEED), setting("OPENLEDGER_FAULT_ROUNDS", ROUNDS));
     let first = setting("OPENLEDGER_FAULT_FIRST", 0);

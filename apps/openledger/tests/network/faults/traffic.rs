@@ -73,9 +73,9 @@ impl Traffic {
         self.seen().answers[0].clone()
     }
 
-    /// Refusals with this status so far.
-    pub(super) fn refused(&self, status: u16) -> u64 {
-        self.seen().refusals.iter().filter(|((of, _), _)| *of == status).map(|(_, count)| count).sum()
+    /// Refusals so far whose message has this in it.
+    pub(super) fn refusals(&self, text: &str) -> u64 {
+        self.seen().refusals.iter().filter(|((_, message), _)| message.contains(text)).map(|(_, count)| count).sum()
     }
 
     /// Lets the clients finish; returns the answers.

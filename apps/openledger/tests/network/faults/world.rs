@@ -76,7 +76,8 @@ impl Member {
         self.loss()
     }
 
-    fn loss(&self) -> Loss {
+    /// What it loses if it is killed now.
+    pub(super) fn loss(&self) -> Loss {
         Loss { node: self.node.id.clone(), since: Instant::now() - UNBATCHED }
     }
 
@@ -145,6 +146,24 @@ impl World {
         is_calm(&self.gateway.process);
     }
 
+    /// Tries to begin the gateway where it may be impossible; it says why, or goes on, and is killed.
+    pub(super) fn try_gateway(&mut self, limit: Duration) -> bool {
+        let mut process = Process::start(self.gateway.command_again(&[]));
+        let began = Instant::now();
+        while process.is_running() && began.elapsed() < limit {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let runs = process.is_running();
+        if runs {
+            process.kill();
+        }
+        process.wait();
+        is_calm(&process);
+        let said = process.err.all();
+        assert!(runs || said.contains("no space left"), "it ended without a clear word: {said}");
+        runs
+    }
+
     /// Begins the gateway anew so that what it writes is recorded.
     pub(super) fn record_gateway(&mut self, moment: Moment) -> Recorder {
         let recorder = Recorder::new(&self.database(), &self.folder.join("trace"));
@@ -152,12 +171,23 @@ impl World {
         recorder
     }
 
-    /// Lengthens SQLite's log beside the database, without a change to what it says, until SQLite will soon carry it over.
-    pub(super) fn lengthen_log(&self) {
+    // SQLite's own view of the gateway's database, while nobody has it open.
+    fn database_itself(&self) -> Connection {
         let database = Connection::open(self.database()).unwrap();
         database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         database.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
         database.pragma_update(None, "synchronous", "OFF").unwrap();
+        database
+    }
+
+    /// Empties SQLite's log beside the database, so that the next commit needs room on the disk.
+    pub(super) fn empty_log(&self) {
+        self.database_itself().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    }
+
+    /// Lengthens SQLite's log beside the database, without a change to what it says, until SQLite will soon carry it over.
+    pub(super) fn lengthen_log(&self) {
+        let database = self.database_itself();
         let [_, log] = files_of(&self.database());
         let missing = LONG_LOG.saturating_sub(std::fs::metadata(&log).unwrap().len());
         database.execute_batch("CREATE TABLE filler (bytes BLOB)").unwrap();
