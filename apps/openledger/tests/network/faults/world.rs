@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NODES: usize = 3;
@@ -35,7 +36,8 @@ pub(super) struct World {
     pub(super) members: Vec<Member>,
     network: NetworkId,
     seen: Log,
-    folder: PathBuf,
+    /// Where everything is.
+    pub(super) folder: PathBuf,
     /// Where the gateway's data is.
     pub(super) disk: Disk,
     /// Where the first node's data is.
@@ -60,14 +62,26 @@ impl Member {
         Self { node, proxy, folder: folder.to_path_buf(), ticket, settings }
     }
 
-    /// Begins it again after its end.
-    pub(super) fn again(&mut self) {
-        self.again_under(&[]);
+    /// Ends it as its owner does.
+    pub(super) fn end(&mut self) {
+        let status = self.node.process.terminate();
+        assert!(status.success(), "{}", self.node.process.err.all());
     }
 
-    fn again_under(&mut self, runner: &[String]) {
+    /// Begins it again after its end.
+    pub(super) fn again(&mut self) {
+        self.again_as(self.command(&[]));
+    }
+
+    /// What begins it, run by another program if one is named.
+    pub(super) fn command(&self, runner: &[String]) -> Command {
+        Node::command(runner, &self.ticket, &self.folder, self.settings)
+    }
+
+    /// Begins it again by a command.
+    pub(super) fn again_as(&mut self, command: Command) {
         is_calm(&self.node.process);
-        self.node = Node::of(Node::command(runner, &self.ticket, &self.folder, self.settings));
+        self.node = Node::of(command);
     }
 
     /// Kills it; what it may have lost.
@@ -199,9 +213,9 @@ impl World {
     pub(super) fn record_node(&mut self, at: usize, moment: Moment) -> Recorder {
         let trace = self.folder.join("trace");
         let member = &mut self.members[at];
-        assert!(member.node.process.terminate().success(), "{}", member.node.process.err.all());
+        member.end();
         let recorder = Recorder::new(&member.outbox(), &trace);
-        member.again_under(&recorder.runner(moment));
+        member.again_as(member.command(&recorder.runner(moment)));
         recorder
     }
 
