@@ -3,6 +3,7 @@
 
 use super::random::Random;
 use crate::http::Api;
+use crate::process::LIMIT;
 use ol_net::frame::{Assign, Hello, Role, Tokens};
 use ol_net::{Down, Limits, NodeLink, PROTOCOL, Up, connect};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
@@ -17,9 +18,6 @@ use std::time::Duration;
 
 /// Tokens that it hands over of each task before it gives the task up.
 const TOKENS: u32 = 3;
-
-/// Wait for a frame: many times what one takes.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// What it signs and sends: the attempts of a batch, and the batch's number.
 type Batch = (u64, Vec<usize>);
@@ -58,6 +56,8 @@ impl Stranger {
             for batch in &random.shuffled(&all) {
                 closed += u64::from(!self.hand_in(&mut link, self.signed(&work, batch)).await);
             }
+            // The gateway may be about to close the link over the last of them.
+            link = self.join().await;
             self.until_acknowledged(&mut link, &work).await;
             closed
         })
