@@ -24,9 +24,17 @@ impl Disk {
 
     /// Leaves no room.
     pub(super) fn fill(&self) {
+        self.fill_but(0);
+    }
+
+    /// Leaves room for so many KiB.
+    pub(super) fn fill_but(&self, kibibytes: u64) {
+        let reserve = self.0.join("reserve");
+        std::fs::write(&reserve, vec![0; 1_024 * kibibytes as usize]).unwrap();
         let mut ballast = File::create(self.ballast()).unwrap();
         // Pages at a time: not even the last one is left.
         while ballast.write_all(&[0; 4_096]).is_ok() {}
+        std::fs::remove_file(reserve).unwrap();
     }
 
     /// Gives the room back.

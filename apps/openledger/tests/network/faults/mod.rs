@@ -48,10 +48,11 @@ enum Fault {
     AnswersLost,
     BatchesWithheld,
     BatchesRepeated,
+    FirstStartCutShort,
 }
 
 impl Fault {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::GatewayKilled,
         Self::NodeKilled,
         Self::AllKilled,
@@ -64,6 +65,7 @@ impl Fault {
         Self::AnswersLost,
         Self::BatchesWithheld,
         Self::BatchesRepeated,
+        Self::FirstStartCutShort,
     ];
 
     // The fault of a round: each one once before any comes again.
@@ -87,6 +89,7 @@ impl Fault {
             Self::AnswersLost => answers_lost(world, random),
             Self::BatchesWithheld => batches_withheld(world, random),
             Self::BatchesRepeated => batches_repeated(world, random),
+            Self::FirstStartCutShort => first_start_cut_short(world, random),
         }
     }
 }
@@ -291,6 +294,30 @@ fn batches_repeated(world: &mut World, random: &mut Random) -> Struck {
     let stranger = Stranger::new(&world.gateway.ticket, &api, &traffic.any().task, random);
     let closed = stranger.work(random);
     (traffic, Vec::new(), format!("closed {closed} times"))
+}
+
+// Of another gateway and another node, in folders that are new, beside the network's traffic.
+fn first_start_cut_short(world: &mut World, random: &mut Random) -> Struck {
+    let traffic = world.begin(random);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let folder = world.disk.path().join("new");
+        if random.one_in(2) {
+            // Too little for the first key, or for the tables.
+            let enough = *random.pick(&[32, 300]);
+            let room_kib = random.between(0, enough);
+            world.disk.fill_but(room_kib);
+            world.try_start(&folder, Duration::from_millis(1_500));
+            world.disk.empty();
+            told.push(format!("{room_kib} KiB"));
+        } else {
+            let after_ms = random.between(0, 250);
+            world.try_start(&folder, Duration::from_millis(after_ms));
+            told.push(format!("{after_ms} ms"));
+        }
+        world.start_and_remove(&folder);
+    }
+    (traffic, Vec::new(), told.join(", "))
 }
 
 fn within(limit: Duration, is_so: impl Fn() -> bool) -> bool {

@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::power::{Lost, Moment, Recorder, files_of};
 use super::random::Random;
 use super::traffic::{Answer, Traffic};
-use crate::process::{Gateway, Node, Process, eventually, run};
+use crate::process::{Gateway, Node, Process, eventually, openledger, run};
 use crate::proxy::Proxy;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::{NetworkId, NodeId};
@@ -17,6 +17,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NODES: usize = 3;
+
+/// A node that leaves something of the machine to others.
+const SMALL: [&str; 4] = ["--slots", "2", "--threads", "1"];
 
 /// Room for some rounds' log, and little enough to be filled in a moment.
 const DISK_MEBIBYTES: u32 = 96;
@@ -115,8 +118,7 @@ impl World {
             0 => node_disk.path().join("node-0"),
             _ => folder.join(format!("node-{at}")),
         };
-        let mut members: Vec<Member> =
-            (0..NODES).map(|at| Member::join(&gateway, &place(at), &["--slots", "2", "--threads", "1"])).collect();
+        let mut members: Vec<Member> = (0..NODES).map(|at| Member::join(&gateway, &place(at), &SMALL)).collect();
         gateway.wait_for_nodes(NODES as u64);
         members.push(Member::join(&gateway, &gateway.folder, &["--referee", "--threads", "1"]));
         let network = gateway.ticket.parse::<Ticket>().unwrap().network;
@@ -161,21 +163,31 @@ impl World {
     }
 
     /// Tries to begin the gateway where it may be impossible; it says why, or goes on, and is killed.
-    pub(super) fn try_gateway(&mut self, limit: Duration) -> bool {
-        let mut process = Process::start(self.gateway.command_again(&[]));
-        let began = Instant::now();
-        while process.is_running() && began.elapsed() < limit {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let runs = process.is_running();
-        if runs {
-            process.kill();
-        }
-        process.wait();
-        is_calm(&process);
-        let said = process.err.all();
-        assert!(runs || said.contains("no space left"), "it ended without a clear word: {said}");
-        runs
+    pub(super) fn try_gateway(&self, limit: Duration) -> bool {
+        try_process(self.gateway.command_again(&[]), limit)
+    }
+
+    /// Tries likewise to begin another gateway, and another node, each for the first time.
+    pub(super) fn try_start(&self, folder: &Path, limit: Duration) {
+        let gateway = folder.join("gateway");
+        let anywhere = ["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0", "--epoch-seconds", "2"];
+        let args = [&["gateway", "--data-dir", gateway.to_str().unwrap()], &anywhere[..]].concat();
+        try_process(openledger(&args), limit);
+        // Nobody listens there: what it answered would be lost with its folder.
+        let (_, rest) = self.gateway.ticket.split_once('/').unwrap();
+        let ticket = format!("ol1:127.0.0.1:1/{rest}");
+        try_process(Node::command(&[], &ticket, &folder.join("node"), &SMALL), limit);
+    }
+
+    /// Both begin where that was tried, and the gateway's log is whole.
+    pub(super) fn start_and_remove(&self, folder: &Path) {
+        let mut gateway = Gateway::start(&folder.join("gateway"), &[]);
+        let mut node = Node::of(Node::command(&[], &gateway.ticket, &folder.join("node"), &SMALL));
+        gateway.wait_for_nodes(1);
+        node.process.kill();
+        assert!(gateway.process.terminate().success(), "{}", gateway.process.err.all());
+        fsck(&gateway.folder);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// Begins the gateway anew so that what it writes is recorded.
@@ -344,6 +356,25 @@ fn ended_within(process: &mut Process, limit: Duration) {
     }
     // Until whoever recorded it is through, too.
     process.wait();
+}
+
+// Whether it runs after a while; if not, it has said why.
+fn try_process(command: Command, limit: Duration) -> bool {
+    let mut process = Process::start(command);
+    let began = Instant::now();
+    while process.is_running() && began.elapsed() < limit {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let runs = process.is_running();
+    if runs {
+        process.kill();
+    }
+    process.wait();
+    is_calm(&process);
+    let said = process.err.all();
+    let is_clear = ["no space left", "No space left", "is the disk full"].iter().any(|word| said.contains(word));
+    assert!(runs || is_clear, "it ended without a clear word: {said}");
+    runs
 }
 
 fn fsck(folder: &Path) {
