@@ -50,7 +50,7 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Put { sequence, bytes, payloads } => {
-                put(&mut outbox, peer, sequence, &bytes, &payloads);
+                keep("a batch", sequence, || outbox.put(peer, sequence, &bytes, &payloads));
                 let before = Timestamp(ol_drive::clock::now().0.saturating_sub(AUDIT_WINDOW.0));
                 if let Err(error) = outbox.expire(before) {
                     tracing::warn!(%error, "old payloads can't be deleted; trying again with the next batch");
@@ -60,19 +60,18 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
                 }
             }
             Job::Ack { sequence, countersigned } => {
-                if let Err(error) = outbox.ack(peer, sequence, &countersigned) {
-                    tracing::error!(sequence, %error, "cannot mark a batch as acknowledged; it will be sent again");
-                }
+                keep("the gateway's signature", sequence, || outbox.ack(peer, sequence, &countersigned));
             }
         }
     }
 }
 
-// A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk.
-fn put(outbox: &mut Outbox, peer: Peer, sequence: u64, bytes: &[u8], payloads: &[Payload]) {
+// A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk. So is the gateway's
+// signature, which comes once and is the proof of it.
+fn keep(what: &str, sequence: u64, mut write: impl FnMut() -> Result<bool, ol_store::Error>) {
     let mut wait = std::time::Duration::from_millis(100);
-    while let Err(error) = outbox.put(peer, sequence, bytes, payloads) {
-        tracing::error!(sequence, %error, "cannot store a batch; trying again");
+    while let Err(error) = write() {
+        tracing::error!(sequence, %error, "cannot store {what}; trying again");
         std::thread::sleep(wait);
         wait = (wait * 2).min(std::time::Duration::from_secs(10));
     }
@@ -101,6 +100,14 @@ pub(crate) fn split(row: &[u8]) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_written_as_soon_as_there_is() {
+        let full = || ol_store::Error::Full { place: std::path::Path::new("outbox.db").into() };
+        let mut answers = vec![Ok(true), Err(full())];
+        keep("a batch", 0, || answers.pop().expect("not tried again after a success"));
+        assert!(answers.is_empty());
+    }
 
     #[test]
     fn a_row_splits_into_what_was_joined_and_garbage_does_not() {
