@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 /// What comes to a node.
 #[derive(Debug, Clone)]
 pub(crate) enum Down {
-    Welcome { acked: u64, epoch: Epoch },
+    Welcome { next_batch: u64, epoch: Epoch },
     Assign { attempt: AttemptId, epoch: Epoch, resumed_from: TokenCount, order: Vec<u8>, job: Job },
     Cancel { attempt: AttemptId },
     Ack { sequence: u64 },
@@ -424,7 +424,7 @@ impl World {
             return Ok(());
         }
         match frame {
-            Down::Welcome { acked, epoch } => self.tell(place, Input::Connected { acked, epoch }),
+            Down::Welcome { next_batch, epoch } => self.tell(place, Input::Connected { next_batch, epoch }),
             Down::Assign { attempt, epoch, resumed_from, order, job } => {
                 self.hosts[place].jobs.insert(attempt, job);
                 self.hosts[place].orders.insert(attempt, order);

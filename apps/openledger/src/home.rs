@@ -118,12 +118,13 @@ impl Home {
         let path = self.0.join("kind");
         match std::fs::read_to_string(&path) {
             Ok(found) if found.trim() == what => Ok(()),
-            Ok(found) => bail!(
+            // An empty file is left by a start that had no room to write more, or no power.
+            Ok(found) if !found.trim().is_empty() => bail!(
                 "{} holds {} and can't be used for {what}: give another folder with --data-dir",
                 self.0.display(),
                 found.trim()
             ),
-            Err(_) => std::fs::write(&path, format!("{what}\n")).with_context(|| {
+            Ok(_) | Err(_) => std::fs::write(&path, format!("{what}\n")).with_context(|| {
                 format!("cannot write {}: is the disk full, or the folder read-only?", path.display())
             }),
         }
@@ -144,4 +145,20 @@ pub(crate) fn tenant_id(network: NetworkId, name: &str) -> TenantId {
     let mut id = [0; 16];
     id.copy_from_slice(&full[..16]);
     TenantId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_kind_of_process_and_a_claim_that_was_cut_short_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        std::fs::write(folder.path().join("kind"), "").unwrap();
+        home.claim("a node").unwrap();
+        home.claim("a node").unwrap();
+        let refused = home.claim("a gateway").unwrap_err().to_string();
+        assert!(refused.contains("holds a node"), "{refused}");
+    }
 }

@@ -74,10 +74,11 @@ pub enum FailCode {
 /// What can happen to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The link is up; the gateway has batches before `acked`, and the epoch is `epoch`.
+    /// The link is up.
     Connected {
-        /// The next batch that the gateway expects.
-        acked: u64,
+        /// The next batch that the gateway expects. It may hold those before it in memory only, and has signed for none of
+        /// them by saying so.
+        next_batch: u64,
         /// The gateway's open epoch.
         epoch: Epoch,
     },
@@ -281,14 +282,12 @@ impl Node {
         self.running.len()
     }
 
-    fn connect(&mut self, acked: u64, epoch: Epoch, out: &mut Vec<Output>) {
+    fn connect(&mut self, next_batch: u64, epoch: Epoch, out: &mut Vec<Output>) {
         self.connected = true;
         self.epoch = self.epoch.max(epoch);
         // A number that the gateway has would be taken for a repetition.
-        self.next_batch = self.next_batch.max(acked);
-        for sequence in self.outbox.keys().copied().take_while(|&s| s < acked).collect::<Vec<_>>() {
-            self.ack(sequence, out);
-        }
+        self.next_batch = self.next_batch.max(next_batch);
+        // What the gateway has is sent again, too: the node keeps it until it has the gateway's signature.
         out.extend(self.outbox.iter().filter(|(_, stored)| **stored).map(|(&sequence, _)| Output::Send { sequence }));
         // Totals count per link: a new one begins with what is free now.
         for slots in self.slots.values_mut() {
@@ -476,7 +475,7 @@ impl Machine for Node {
 
     fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Connected { acked, epoch } => self.connect(acked, epoch, out),
+            Input::Connected { next_batch, epoch } => self.connect(next_batch, epoch, out),
             Input::Disconnected => self.disconnect(out),
             Input::Assigned { attempt, variant, epoch, resumed_from } => {
                 let running = Running { variant, epoch, resumed_from, began: now, first_token: None, abandoned: false };

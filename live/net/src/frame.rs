@@ -168,7 +168,8 @@ pub struct Welcome {
     pub network: NetworkId,
     /// The epoch now.
     pub epoch: Epoch,
-    /// Sequence number of the next batch that the gateway expects; all below are durable.
+    /// Sequence number of the next batch that the gateway expects. It may not have those below on disk yet, and acknowledges
+    /// each with its signature when it is sent again.
     pub acked_batches: u64,
     /// How often the gateway pings, in milliseconds.
     pub ping_every_ms: u64,

@@ -424,7 +424,7 @@ impl Hands for NodeHands {
         match message {
             Message::Up { down, welcome } => {
                 self.link = Some(down);
-                inputs.push(Input::Connected { acked: welcome.acked_batches, epoch: welcome.epoch });
+                inputs.push(Input::Connected { next_batch: welcome.acked_batches, epoch: welcome.epoch });
             }
             Message::Lost => {
                 self.link = None;

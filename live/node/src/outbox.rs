@@ -61,15 +61,13 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
         };
         match job {
             Job::Put { sequence, bytes, payloads } => {
-                put(&mut outbox, peer, sequence, &bytes, &payloads);
+                keep("a batch", sequence, || outbox.put(peer, sequence, &bytes, &payloads));
                 if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
                     return;
                 }
             }
             Job::Ack { sequence, countersigned } => {
-                if let Err(error) = outbox.ack(peer, sequence, &countersigned) {
-                    tracing::error!(sequence, %error, "cannot mark a batch as acknowledged; it will be sent again");
-                }
+                keep("the gateway's signature", sequence, || outbox.ack(peer, sequence, &countersigned));
             }
         }
     }
@@ -82,11 +80,12 @@ fn expire(outbox: &mut Outbox) {
     }
 }
 
-// A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk.
-fn put(outbox: &mut Outbox, peer: Peer, sequence: u64, bytes: &[u8], payloads: &[Payload]) {
+// A batch is worth money: a full disk is waited out, since nothing signed may be sent that is not on disk. So is the gateway's
+// signature, which comes once and is the proof of it.
+fn keep(what: &str, sequence: u64, mut write: impl FnMut() -> Result<bool, ol_store::Error>) {
     let mut wait = Duration::from_millis(100);
-    while let Err(error) = outbox.put(peer, sequence, bytes, payloads) {
-        tracing::error!(sequence, %error, "cannot store a batch; trying again");
+    while let Err(error) = write() {
+        tracing::error!(sequence, %error, "cannot store {what}; trying again");
         std::thread::sleep(wait);
         wait = (wait * 2).min(Duration::from_secs(10));
     }
@@ -157,6 +156,14 @@ mod tests {
         let outbox = Outbox::open(&path, node, None).expect("opened");
         assert_eq!(outbox.payload(attempt).expect("read"), None);
         assert_eq!(outbox.unacked(peer).expect("read"), [(0, b"batch".to_vec())]);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_written_as_soon_as_there_is() {
+        let full = || ol_store::Error::Full { place: std::path::Path::new("outbox.db").into() };
+        let mut answers = vec![Ok(true), Err(full())];
+        keep("a batch", 0, || answers.pop().expect("not tried again after a success"));
+        assert!(answers.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::error::{Error, Refusal};
 use crate::keyfile;
 use crate::vault::Vault;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params, ffi};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -222,8 +222,26 @@ pub(crate) fn int(what: &'static str, value: u64) -> Result<i64, Refusal> {
 
 /// What a failed operation on a database file means.
 pub(crate) fn failed(path: &Path, cause: rusqlite::Error) -> Error {
-    match cause.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Error::Full { place: path.into() },
-        _ => Error::Database { place: path.into(), cause: Arc::new(cause) },
+    // The index of the log in memory is a file, too, and SQLite has a code of its own for one that can't grow.
+    let is_full = match cause.sqlite_error() {
+        Some(error) => error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
+        None => false,
+    };
+    match is_full {
+        true => Error::Full { place: path.into() },
+        false => Error::Database { place: path.into(), cause: Arc::new(cause) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_for_any_of_the_files_is_called_full() {
+        let named = |code| failed(Path::new("a"), rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert!(matches!(named(ffi::SQLITE_FULL), Error::Full { .. }));
+        assert!(matches!(named(ffi::SQLITE_IOERR_SHMSIZE), Error::Full { .. }));
+        assert!(matches!(named(ffi::SQLITE_IOERR_WRITE), Error::Database { .. }));
     }
 }

@@ -2,12 +2,10 @@
 
 use crate::http::{Api, Stream, chat};
 use crate::process::{Gateway, Node, eventually, run};
+use crate::proxy::Proxy;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 // Pieces of an answer after which its node is lost, and tokens that it has at least.
 const EARLY: usize = 20;
@@ -79,51 +77,6 @@ fn a_stream_goes_on_elsewhere_when_its_node_is_killed() {
     assert_eq!(Node::join(&gateway.ticket, &path).id, killed);
 }
 
-// Passes bytes on between nodes and a gateway, and can cut all links at once.
-struct Proxy {
-    address: SocketAddr,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn to(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, open) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let ours = Arc::clone(&open);
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let Ok(far) = TcpStream::connect(&target) else { continue };
-                drop((near.set_nodelay(true), far.set_nodelay(true)));
-                let mut open = ours.lock().unwrap();
-                for (mut from, mut to) in [
-                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
-                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
-                ] {
-                    std::thread::spawn(move || pass(&mut from, &mut to));
-                }
-                open.extend([near, far]);
-            }
-        });
-        Self { address, open }
-    }
-
-    fn cut(&self) {
-        for socket in self.open.lock().unwrap().drain(..) {
-            drop(socket.shutdown(Shutdown::Both));
-        }
-    }
-}
-
-fn pass(from: &mut TcpStream, to: &mut TcpStream) {
-    let mut buffer = [0; 16_384];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
-}
-
 #[test]
 fn both_nodes_of_a_stream_are_paid_for_their_part_and_the_tenant_pays_each_token_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -156,6 +109,14 @@ fn both_nodes_of_a_stream_are_paid_for_their_part_and_the_tenant_pays_each_token
     assert_eq!(gateway.metric("frames_wrong_total"), 0);
     verified(&gateway, &document);
     gateway.wait_for_nodes(2);
+}
+
+#[test]
+fn a_gateway_without_nodes_says_that_it_is_worth_asking_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path(), &[]);
+    let refused = gateway.api().chat(&chat("is anybody there?", 4, 1));
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("unservable")));
 }
 
 #[test]

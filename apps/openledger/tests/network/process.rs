@@ -26,8 +26,14 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
 
 /// The binary, without this process's own settings.
 pub(crate) fn openledger(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_openledger"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    openledger_under(&[], args)
+}
+
+/// The binary as another program runs it, which comes first with its own arguments.
+pub(crate) fn openledger_under(runner: &[String], args: &[&str]) -> Command {
+    let all = [runner, &[env!("CARGO_BIN_EXE_openledger").to_owned()]].concat();
+    let mut command = Command::new(&all[0]);
+    command.args(&all[1..]).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPENLEDGER_")) {
         command.env_remove(name);
     }
@@ -139,6 +145,11 @@ impl Process {
         self.wait()
     }
 
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it with no time for anything.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -177,7 +188,12 @@ impl Gateway {
     /// With these settings only.
     pub(crate) fn with(folder: &Path, args: &[&str]) -> Self {
         let all = [&["gateway", "--data-dir", folder.to_str().unwrap()], args].concat();
-        let mut process = Process::start(openledger(&all));
+        Self::of(openledger(&all), folder)
+    }
+
+    /// From the command that runs it.
+    pub(crate) fn of(command: Command, folder: &Path) -> Self {
+        let mut process = Process::start(command);
         let url = process.printed("API      http://");
         let address = url.trim_end_matches("/v1").parse().unwrap();
         let key = process.printed("API key");
@@ -187,11 +203,21 @@ impl Gateway {
 
     /// Begins again on the same ports after its end.
     pub(crate) fn again(&mut self) {
+        self.again_as(self.command_again(&[]));
+    }
+
+    /// What begins it again on the same ports, run by another program if one is named.
+    pub(crate) fn command_again(&self, runner: &[String]) -> Command {
         let node_listen = self.ticket.trim_start_matches("ol1:").split('/').next().unwrap();
-        let listen = self.address.to_string();
-        let args = ["--listen", &listen, "--node-listen", node_listen];
+        let (folder, listen) = (self.folder.to_str().unwrap(), self.address.to_string());
+        let args = ["gateway", "--data-dir", folder, "--listen", &listen, "--node-listen", node_listen];
+        openledger_under(runner, &args)
+    }
+
+    /// Begins again by a command.
+    pub(crate) fn again_as(&mut self, command: Command) {
         let (ticket, key) = (self.ticket.clone(), self.key.clone());
-        *self = Self::with(&self.folder.clone(), &args);
+        *self = Self::of(command, &self.folder.clone());
         assert_eq!((&self.ticket, &self.key), (&ticket, &key));
     }
 
@@ -241,9 +267,19 @@ impl Node {
     }
 
     pub(crate) fn with(ticket: &str, folder: &Path, more: &[&str]) -> Self {
+        Self::of(Self::command(&[], ticket, folder, more))
+    }
+
+    /// What begins a node, run by another program if one is named.
+    pub(crate) fn command(runner: &[String], ticket: &str, folder: &Path, more: &[&str]) -> Command {
         let args = ["node", "--join", ticket, "--data-dir", folder.to_str().unwrap()];
         let models = ["--model", "tiny", "--embedding-model", "tiny"];
-        let mut process = Process::start(openledger(&[&args[..], &models, more].concat()));
+        openledger_under(runner, &[&args[..], &models, more].concat())
+    }
+
+    /// From the command that runs it.
+    pub(crate) fn of(command: Command) -> Self {
+        let mut process = Process::start(command);
         let id = process.printed("node");
         let operator = process.printed("operator");
         Self { process, id, operator }

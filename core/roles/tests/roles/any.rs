@@ -265,7 +265,7 @@ impl Any {
     pub(crate) fn node_input(&mut self) -> node::Input {
         let attempt = AttemptId { task: TaskId([self.below(6) as u8; 16]), attempt: self.below(3) as u8 };
         match self.below(20) {
-            0 => node::Input::Connected { acked: self.large() >> 1, epoch: Epoch(u64::from(self.number())) },
+            0 => node::Input::Connected { next_batch: self.large() >> 1, epoch: Epoch(u64::from(self.number())) },
             1 => node::Input::Disconnected,
             2..=6 => node::Input::Assigned {
                 attempt,

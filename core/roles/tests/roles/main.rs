@@ -4,6 +4,7 @@ mod any;
 mod audits;
 mod batches;
 mod funds;
+mod outbox;
 mod tasks;
 mod total;
 mod world;

@@ -141,11 +141,15 @@ impl Handle {
         if of_model.is_empty() {
             let names: std::collections::BTreeSet<&str> = variants.values().map(|s| s.variant.model.as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
-            let message = match names.is_empty() {
-                true => "no node is connected yet: there is no model to ask".to_owned(),
-                false => format!("no node serves model {:?}; served are: {}", submission.model, names.join(", ")),
-            };
-            return Err(Refusal::new(Kind::NotFound, message));
+            return Err(match names.is_empty() {
+                // As after a start: that there is no such model can't be known, and who asks again may have an answer.
+                true => Refusal::new(Kind::Unservable, "no node is connected yet: there is no model to ask"),
+                false => {
+                    let served = names.join(", ");
+                    let message = format!("no node serves model {:?}; served are: {served}", submission.model);
+                    Refusal::new(Kind::NotFound, message)
+                }
+            });
         }
         let fits = |v: &Variant| submission.quantisation.as_ref().is_none_or(|q| *q == v.quantisation);
         of_model
