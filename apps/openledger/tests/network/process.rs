@@ -145,6 +145,11 @@ impl Process {
         self.wait()
     }
 
+    /// The system's number for it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -176,6 +181,8 @@ pub(crate) struct Gateway {
     pub(crate) key: String,
     pub(crate) ticket: String,
     pub(crate) folder: PathBuf,
+    /// The URL of the database that its log is in when it begins again, if it isn't a file.
+    pub(crate) store: Option<String>,
 }
 
 impl Gateway {
@@ -198,7 +205,7 @@ impl Gateway {
         let address = url.trim_end_matches("/v1").parse().unwrap();
         let key = process.printed("API key");
         let ticket = process.printed("ticket");
-        Self { process, address, key, ticket, folder: folder.to_path_buf() }
+        Self { process, address, key, ticket, folder: folder.to_path_buf(), store: None }
     }
 
     /// Begins again on the same ports after its end.
@@ -211,13 +218,15 @@ impl Gateway {
         let node_listen = self.ticket.trim_start_matches("ol1:").split('/').next().unwrap();
         let (folder, listen) = (self.folder.to_str().unwrap(), self.address.to_string());
         let args = ["gateway", "--data-dir", folder, "--listen", &listen, "--node-listen", node_listen];
-        openledger_under(runner, &args)
+        let mut command = openledger_under(runner, &args);
+        command.envs(self.store.iter().map(|url| ("OPENLEDGER_STORE", url)));
+        command
     }
 
     /// Begins again by a command.
     pub(crate) fn again_as(&mut self, command: Command) {
-        let (ticket, key) = (self.ticket.clone(), self.key.clone());
-        *self = Self::of(command, &self.folder.clone());
+        let (ticket, key, store) = (self.ticket.clone(), self.key.clone(), self.store.take());
+        *self = Self { store, ..Self::of(command, &self.folder.clone()) };
         assert_eq!((&self.ticket, &self.key), (&ticket, &key));
     }
 
@@ -243,7 +252,9 @@ impl Gateway {
 
     /// Its log and books, checked offline.
     pub(crate) fn fsck(&self) {
-        let ended = run(&["ledger", "fsck", "--data-dir", self.folder.to_str().unwrap()]);
+        let mut command = openledger(&["ledger", "fsck", "--data-dir", self.folder.to_str().unwrap()]);
+        command.envs(self.store.iter().map(|url| ("OPENLEDGER_STORE", url)));
+        let ended = finish(command);
         assert!(ended.status.success() && ended.out.contains(" 0 faults"), "{}{}", ended.out, ended.err);
     }
 }

@@ -3,7 +3,7 @@
 use super::traffic::Answer;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::{Digest, NetworkId, NodeId, TaskId, merkle};
-use ol_store::{OutboxReader, Read as _, SqliteReader};
+use ol_store::{OutboxReader, Read, SqliteReader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
@@ -25,11 +25,15 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Reads it, whether or not a gateway runs on it.
+    /// Reads it from a file, whether or not a gateway runs on it.
     pub(super) fn read(database: &Path) -> Self {
-        let reader = SqliteReader::open(database).unwrap();
+        Self::of(&SqliteReader::open(database).unwrap())
+    }
+
+    /// Reads it, likewise.
+    pub(super) fn of(reader: &dyn Read) -> Self {
         let mut log = Self::default();
-        for record in ol_store::records(&reader, 0..reader.size().unwrap()) {
+        for record in ol_store::records(reader, 0..reader.size().unwrap()) {
             log.take(&record.unwrap().1);
         }
         log

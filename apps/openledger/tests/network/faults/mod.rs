@@ -1,11 +1,15 @@
 //! Rounds of faults: a network under traffic, one fault, recovery as an operator would, and then the log is whole, every
 //! balance is what other books come to, and every answer that a client has is charged once.
 //!
-//! `OPENLEDGER_FAULT_ROUNDS` and `OPENLEDGER_FAULT_SEED` choose how many and which; `OPENLEDGER_FAULT_FIRST` begins with a
+//! A network's log is in a file, or in a PostgreSQL server with faults of its own.
+//!
+//! `OPENLEDGER_FAULT_ROUNDS` or `OPENLEDGER_SERVER_FAULT_ROUNDS`, and `OPENLEDGER_FAULT_SEED` choose how many and which; `OPENLEDGER_FAULT_FIRST` begins with a
 //! later round of the same choice, and `OPENLEDGER_FAULT_ONLY` leaves out all but one fault, named as in the output.
 
 mod check;
+mod cluster;
 mod disk;
+mod outage;
 mod power;
 mod random;
 mod repeats;
@@ -29,6 +33,7 @@ const NETWORK_ROUNDS: u64 = 10;
 
 /// Rounds and seed if none are given.
 const ROUNDS: u64 = 20;
+const SERVER_ROUNDS: u64 = 8;
 const SEED: u64 = 1;
 
 /// How far a wall clock jumps: what libfaketime reads.
@@ -49,10 +54,17 @@ enum Fault {
     BatchesWithheld,
     BatchesRepeated,
     FirstStartCutShort,
+    ServerKilled,
+    ServerRestarted,
+    ServerSlow,
+    ServerCutOff,
+    GatewayKilledMeanwhile,
+    SecondGateway,
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    /// Of a network whose log is in a file.
+    const ON_FILE: [Self; 13] = [
         Self::GatewayKilled,
         Self::NodeKilled,
         Self::AllKilled,
@@ -68,10 +80,22 @@ impl Fault {
         Self::FirstStartCutShort,
     ];
 
+    /// Of one whose log is in a PostgreSQL server.
+    const ON_SERVER: [Self; 8] = [
+        Self::ServerKilled,
+        Self::ServerRestarted,
+        Self::ServerSlow,
+        Self::ServerCutOff,
+        Self::GatewayKilledMeanwhile,
+        Self::SecondGateway,
+        Self::GatewayKilled,
+        Self::AnswersLost,
+    ];
+
     // The fault of a round: each one once before any comes again.
-    fn of(seed: u64, round: u64) -> Self {
-        let count = Self::ALL.len() as u64;
-        Random::of(seed, round / count + (1 << 32)).shuffled(&Self::ALL)[(round % count) as usize]
+    fn of(all: &[Self], seed: u64, round: u64) -> Self {
+        let count = all.len() as u64;
+        Random::of(seed, round / count + (1 << 32)).shuffled(all)[(round % count) as usize]
     }
 
     // From the gateway's start to its recovery: the traffic that goes on, what may be lost, and a word about it.
@@ -90,6 +114,12 @@ impl Fault {
             Self::BatchesWithheld => batches_withheld(world, random),
             Self::BatchesRepeated => batches_repeated(world, random),
             Self::FirstStartCutShort => first_start_cut_short(world, random),
+            Self::ServerKilled => outage::server_killed(world, random),
+            Self::ServerRestarted => outage::server_restarted(world, random),
+            Self::ServerSlow => outage::server_slow(world, random),
+            Self::ServerCutOff => outage::server_cut_off(world, random),
+            Self::GatewayKilledMeanwhile => outage::gateway_killed_meanwhile(world, random),
+            Self::SecondGateway => outage::second_gateway(world, random),
         }
     }
 }
@@ -355,18 +385,29 @@ impl Drop for Kept {
 #[test]
 #[ignore = "needs root, strace and libfaketime"]
 fn after_every_fault_the_log_is_whole_and_nothing_is_paid_twice() {
-    let (seed, rounds) = (setting("OPENLEDGER_FAULT_SEED", SEED), setting("OPENLEDGER_FAULT_ROUNDS", ROUNDS));
-    let (first, only) = (setting("OPENLEDGER_FAULT_FIRST", 0), std::env::var("OPENLEDGER_FAULT_ONLY").ok());
-    let is_chosen = |round: &u64| only.as_ref().is_none_or(|only| format!("{:?}", Fault::of(seed, *round)) == *only);
+    rounds(&Fault::ON_FILE, setting("OPENLEDGER_FAULT_ROUNDS", ROUNDS), World::new);
+}
+
+#[test]
+#[ignore = "needs root and PostgreSQL's programs"]
+fn after_every_fault_of_the_server_the_log_is_whole_and_nothing_is_paid_twice() {
+    rounds(&Fault::ON_SERVER, setting("OPENLEDGER_SERVER_FAULT_ROUNDS", SERVER_ROUNDS), World::on_server);
+}
+
+fn rounds(all: &[Fault], count: u64, new_world: fn(&Path) -> World) {
+    let (seed, first) = (setting("OPENLEDGER_FAULT_SEED", SEED), setting("OPENLEDGER_FAULT_FIRST", 0));
+    let only = std::env::var("OPENLEDGER_FAULT_ONLY").ok();
+    let is_chosen =
+        |round: &u64| only.as_ref().is_none_or(|only| format!("{:?}", Fault::of(all, seed, *round)) == *only);
     let mut counts: BTreeMap<Fault, u64> = BTreeMap::new();
     let (mut answers, mut receipts) = (0, 0);
-    let rounds: Vec<u64> = (first..rounds).filter(is_chosen).collect();
+    let rounds: Vec<u64> = (first..count).filter(is_chosen).collect();
     for rounds in rounds.chunk_by(|a, b| a / NETWORK_ROUNDS == b / NETWORK_ROUNDS) {
         let folder = tempfile::tempdir().unwrap();
-        let mut world = World::new(folder.path());
+        let mut world = new_world(folder.path());
         for &round in rounds {
             let kept = Kept { folder: folder.path().to_path_buf(), seed, round };
-            let (mut random, fault, began) = (Random::of(seed, round), Fault::of(seed, round), Instant::now());
+            let (mut random, fault, began) = (Random::of(seed, round), Fault::of(all, seed, round), Instant::now());
             eprint!("seed {seed}, round {round}: {fault:?} ");
             let (traffic, losses, word) = fault.strike(&mut world, &mut random);
             let struck = began.elapsed();

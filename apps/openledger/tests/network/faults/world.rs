@@ -1,6 +1,7 @@
 //! A network of processes that outlives its faults.
 
 use super::check::{Log, Loss, Outbox};
+use super::cluster::Cluster;
 use super::disk::Disk;
 use super::power::{Lost, Moment, Recorder, files_of};
 use super::random::Random;
@@ -8,7 +9,8 @@ use super::traffic::{Answer, Traffic};
 use crate::process::{Gateway, Node, Process, eventually, openledger, run};
 use crate::proxy::Proxy;
 use ol_protocol::ticket::Ticket;
-use ol_protocol::{NetworkId, NodeId};
+use ol_protocol::{GatewayId, NetworkId, NodeId};
+use ol_store::PostgresReader;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use std::collections::BTreeSet;
@@ -37,6 +39,9 @@ const FINDS: u32 = 3;
 pub(super) struct World {
     pub(super) gateway: Gateway,
     pub(super) members: Vec<Member>,
+    // The server that the log is in, if it isn't a file.
+    cluster: Option<Cluster>,
+    id: GatewayId,
     network: NetworkId,
     seen: Log,
     /// Where everything is.
@@ -109,11 +114,23 @@ fn is_calm(process: &Process) {
 }
 
 impl World {
-    /// In a new folder.
+    /// In a new folder, with its log in a file.
     pub(super) fn new(folder: &Path) -> Self {
+        Self::with(folder, None)
+    }
+
+    /// In a new folder, with its log in a PostgreSQL server of its own.
+    pub(super) fn on_server(folder: &Path) -> Self {
+        Self::with(folder, Some(Cluster::new(&folder.join("server"))))
+    }
+
+    fn with(folder: &Path, cluster: Option<Cluster>) -> Self {
         let disk = Disk::mount(&folder.join("gateway-disk"), DISK_MEBIBYTES);
         let node_disk = Disk::mount(&folder.join("node-disk"), DISK_MEBIBYTES);
-        let gateway = Gateway::start(&disk.path().join("gateway"), &[]);
+        let store = cluster.as_ref().map(|cluster| database_at(&cluster.address()));
+        let more: Vec<&str> = store.iter().flat_map(|url| ["--store", url.as_str()]).collect();
+        let mut gateway = Gateway::start(&disk.path().join("gateway"), &more);
+        gateway.store = store;
         let place = |at: usize| match at {
             0 => node_disk.path().join("node-0"),
             _ => folder.join(format!("node-{at}")),
@@ -121,9 +138,9 @@ impl World {
         let mut members: Vec<Member> = (0..NODES).map(|at| Member::join(&gateway, &place(at), &SMALL)).collect();
         gateway.wait_for_nodes(NODES as u64);
         members.push(Member::join(&gateway, &gateway.folder, &["--referee", "--threads", "1"]));
-        let network = gateway.ticket.parse::<Ticket>().unwrap().network;
-        let mut world =
-            Self { gateway, members, network, seen: Log::default(), folder: folder.to_path_buf(), disk, node_disk };
+        let Ticket { gateway: id, network, .. } = gateway.ticket.parse().unwrap();
+        let (seen, folder) = (Log::default(), folder.to_path_buf());
+        let mut world = Self { gateway, members, cluster, id, network, seen, folder, disk, node_disk };
         // `node claims` reads up to a checkpoint: the first one is there from here on.
         eventually("the first epoch's end", || (world.gateway.metric("epoch") > 0).then_some(()));
         world.end_gateway();
@@ -137,6 +154,23 @@ impl World {
 
     pub(super) fn node(&mut self, random: &mut Random) -> &mut Member {
         &mut self.members[random.between(0, NODES as u64) as usize]
+    }
+
+    /// The server that the log is in.
+    pub(super) fn cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("a world on a server")
+    }
+
+    /// From its next start on the gateway finds its database at another address; the URL that it had.
+    pub(super) fn store_at(&mut self, address: &str) -> String {
+        self.gateway.store.replace(database_at(address)).expect("a world on a server")
+    }
+
+    fn log(&self) -> Log {
+        let Some(cluster) = &self.cluster else { return Log::read(&self.database()) };
+        let key = self.gateway.folder.join("network/gateway.store.key");
+        let server = database_at(&cluster.address()).parse().unwrap();
+        Log::of(&PostgresReader::open(&server, &key, self.id).unwrap())
     }
 
     fn database(&self) -> PathBuf {
@@ -165,6 +199,30 @@ impl World {
     /// Tries to begin the gateway where it may be impossible; it says why, or goes on, and is killed.
     pub(super) fn try_gateway(&self, limit: Duration) -> bool {
         try_process(self.gateway.command_again(&[]), limit)
+    }
+
+    /// A gateway that can't begin ends with one of these words.
+    pub(super) fn refused(&self, command: Command, words: &[&str]) {
+        let mut process = Process::start(command);
+        let status = process.wait();
+        is_calm(&process);
+        let said = process.err.all();
+        let is_clear = words.iter().any(|word| said.contains(word));
+        assert!(!status.success() && is_clear, "it ended without a clear word: {said}");
+    }
+
+    /// What begins a gateway on another folder, at other ports, with the same database.
+    pub(super) fn gateway_at(&self, folder: &Path) -> Command {
+        let anywhere = ["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
+        let mut command = openledger(&[&["gateway", "--data-dir", folder.to_str().unwrap()], &anywhere[..]].concat());
+        command.envs(self.gateway.store.iter().map(|url| ("OPENLEDGER_STORE", url)));
+        command
+    }
+
+    /// Copies the gateway's folder to a new one.
+    pub(super) fn copy_gateway(&self, to: &Path) -> PathBuf {
+        assert!(Command::new("cp").arg("-r").args([&self.gateway.folder, to]).status().unwrap().success());
+        to.to_path_buf()
     }
 
     /// Tries likewise to begin another gateway, and another node, each for the first time.
@@ -286,8 +344,8 @@ impl World {
         self.come_to_rest(&answers, losses);
         self.claims();
         self.end_gateway();
-        fsck(&self.gateway.folder);
-        let log = Log::read(&self.database());
+        self.gateway.fsck();
+        let log = self.log();
         log.extends(&self.seen);
         let nodes: BTreeSet<NodeId> = self.members.iter().map(|member| member.node.id.parse().unwrap()).collect();
         log.has_nothing_twice(&nodes);
@@ -324,7 +382,7 @@ impl World {
         if let Some(outbox) = outboxes.iter().find(|outbox| !outbox.waiting.is_empty()) {
             return Some(format!("batches {:?} of a node wait", outbox.waiting));
         }
-        let log = Log::read(&self.database());
+        let log = self.log();
         let lacks = || outboxes.iter().find_map(|outbox| log.lacks_batches_of(outbox));
         log.lacks(answers, losses).or_else(lacks)
     }
@@ -343,6 +401,10 @@ impl World {
         is_calm(&self.gateway.process);
         assert!(status.success(), "{}", self.gateway.process.err.all());
     }
+}
+
+fn database_at(address: &str) -> String {
+    format!("postgres://postgres@{address}/postgres")
 }
 
 // The end of a process: its own, or by force after a while.
