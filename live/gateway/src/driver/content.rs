@@ -34,6 +34,8 @@ pub(super) struct Content {
     pub(super) tail: String,
     pub(super) created: Timestamp,
     pub(super) ended: bool,
+    /// What was written beside its receipts so far.
+    pub(super) facts: Option<Vec<u8>>,
     /// Whether it ended with a whole answer.
     pub(super) is_answered: bool,
     // By attempt that broke off: what its node made, and its log-probability bytes.
@@ -58,6 +60,7 @@ impl Content {
             tail: String::new(),
             created: now,
             ended: false,
+            facts: None,
             is_answered: false,
             made: BTreeMap::new(),
         }

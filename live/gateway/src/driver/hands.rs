@@ -1,12 +1,12 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
 use super::content::{self, Content, length};
+use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
 use super::message::{Message, New, News};
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
-use crate::refusal::{Kind, Refusal};
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
@@ -26,7 +26,7 @@ use ol_protocol::{
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
 use ol_roles::node::FailCode;
-use ol_store::{Appended, Facts, Job};
+use ol_store::{Appended, Facts, Job, NodeBatch, Read};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -454,9 +454,14 @@ impl GatewayHands {
     }
 
     fn facts_so_far(&self, task: TaskId, job: &Job) -> serde_json::Value {
-        let last = job.facts.iter().rev().find(|facts| facts.task == task).cloned();
-        let last = last.or_else(|| self.journal.facts(task));
-        let facts = last.and_then(|facts| serde_json::from_slice(&facts.bytes).ok());
+        let last = match self.contents.get(&task) {
+            Some(content) => content.facts.clone(),
+            None => {
+                let in_job = job.facts.iter().rev().find(|facts| facts.task == task).cloned();
+                in_job.or_else(|| self.journal.facts(task)).map(|facts| facts.bytes)
+            }
+        };
+        let facts = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         facts.filter(serde_json::Value::is_object).unwrap_or_else(|| serde_json::json!({}))
     }
 
@@ -464,8 +469,9 @@ impl GatewayHands {
     fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let bytes = self.facts(now, commitment, job);
-        job.facts.push(Facts { task: attempt.task, bytes });
-        let Some(content) = self.contents.get(&attempt.task) else { return };
+        job.facts.push(Facts { task: attempt.task, bytes: bytes.clone() });
+        let Some(content) = self.contents.get_mut(&attempt.task) else { return };
+        content.facts = Some(bytes);
         if let Some(payload) = content.seal(attempt, now, commitment) {
             job.payloads.push(payload);
         }
@@ -521,8 +527,50 @@ impl GatewayHands {
         }
     }
 
-    fn audit(&mut self, auditor: NodeId, audit: AuditId, subject: AttemptId, inputs: &mut Vec<Input>) {
-        let row = lock(&self.shared.reader).payload(subject).ok().flatten();
+    // Asks the store beside the loop, which goes on; the answer comes as a message.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Read) -> T + Send + 'static,
+        tell: impl FnOnce(T) -> Message + Send + 'static,
+    ) {
+        let (questions, answers) = (self.shared.questions.clone(), self.journal.answers());
+        tokio::spawn(async move {
+            if let Some(answer) = questions.ask(question).await {
+                // The loop has ended: nobody waits for it.
+                drop(answers.send(tell(answer)));
+            }
+        });
+    }
+
+    fn acknowledge(&mut self, node: NodeId, sequence: u64) {
+        match self.journal.batch(node, sequence) {
+            Some((batch, first_record)) => self.send_ack(node, &batch, first_record),
+            None => self.ask(
+                move |read| read.batch(node, sequence).ok().flatten(),
+                move |batch| Message::Found { node, batch },
+            ),
+        }
+    }
+
+    fn send_ack(&self, node: NodeId, batch: &CountersignedBatch, first_record: u64) {
+        let (sequence, countersigned) = (batch.header.sequence, batch.to_bytes());
+        self.send(node, Down::BatchAck { sequence, countersigned, first_record });
+    }
+
+    fn audit(
+        &mut self,
+        auditor: NodeId,
+        audit: AuditId,
+        row: Result<Option<ol_store::Payload>, ol_store::Error>,
+        inputs: &mut Vec<Input>,
+    ) {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                tracing::warn!(%error, "a payload can't be read now: its audit waits");
+                return inputs.push(Input::AuditRefused { node: auditor, audit });
+            }
+        };
         let Some((mut frame, log_probs)) = row.as_ref().and_then(content::open) else {
             return inputs.push(Input::PayloadLost { audit });
         };
@@ -611,6 +659,13 @@ impl Hands for GatewayHands {
                 self.told = Some(answer);
                 inputs.push(Input::Change(*change));
             }
+            Message::Evidence { auditor, audit, row } => self.audit(auditor, audit, row, inputs),
+            Message::Found { node, batch } => {
+                if let Some(NodeBatch { index, batch }) = batch {
+                    let first = index.saturating_sub(u64::from(batch.header.count));
+                    self.send_ack(node, &batch, first);
+                }
+            }
             Message::Claimed { tenant, result } => inputs.push(claimed(tenant, result)),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
@@ -650,11 +705,11 @@ impl Hands for GatewayHands {
             }
             Output::Append { append, entries } => self.append(now, append, entries),
             Output::Ack { node, sequence } => {
-                if let Some((countersigned, first_record)) = self.journal.batch(node, sequence) {
-                    self.send(node, Down::BatchAck { sequence, countersigned, first_record });
-                }
+                self.acknowledge(node, sequence);
             }
-            Output::Audit { auditor, audit, subject, .. } => self.audit(auditor, audit, subject, inputs),
+            Output::Audit { auditor, audit, subject, .. } => {
+                self.ask(move |read| read.payload(subject), move |row| Message::Evidence { auditor, audit, row })
+            }
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
             Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked, inputs),
@@ -721,32 +776,5 @@ const fn fail_code(code: frame::FailCode) -> FailCode {
         frame::FailCode::Draining => FailCode::Draining,
         frame::FailCode::Internal => FailCode::Internal,
         frame::FailCode::UnknownVariant => FailCode::UnknownVariant,
-    }
-}
-
-fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
-    use event::Refusal as R;
-    let why = |gates: &[ol_sched::Gate]| gates.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
-    match refusal {
-        R::Busy(gates) => {
-            let kind = Kind::Overloaded { retry_after: Micros::from_secs(1) };
-            Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
-        }
-        R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
-        R::Budget(gate) => Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) },
-        R::Deadline => Refusal::new(Kind::Deadline, "the deadline passed before the answer was complete"),
-        R::Attempts { attempts, delivered } => {
-            let message = format!("{attempts} nodes failed on this request after {} tokens", delivered.0);
-            Refusal::new(Kind::NodeFailed, message)
-        }
-        R::Invalid => {
-            let tokens = context.map(|tokens| format!(" of {tokens} tokens")).unwrap_or_default();
-            let message = format!(
-                "prompt and output don't fit the model's context{tokens}, or its template refuses the messages: shorten them, or \
-                 ask for fewer tokens with max_tokens"
-            );
-            Refusal::new(Kind::TooLong, message)
-        }
     }
 }

@@ -199,20 +199,19 @@ impl Journal {
         close.summary
     }
 
-    /// A batch that is on disk, countersigned, and the index of its first record.
-    pub(super) fn batch(&mut self, node: NodeId, sequence: u64) -> Option<(Vec<u8>, u64)> {
-        let known = self.acks.remove(&(node, sequence)).or_else(|| {
-            let found = lock(&self.shared.reader).batch(node, sequence).ok().flatten()?;
-            let first = found.index.saturating_sub(u64::from(found.batch.header.count));
-            Some((found.batch, first))
-        });
-        known.map(|(batch, first)| (batch.to_bytes(), first))
+    /// A batch that has just come to the disk, countersigned, and the index of its first record.
+    pub(super) fn batch(&mut self, node: NodeId, sequence: u64) -> Option<(CountersignedBatch, u64)> {
+        self.acks.remove(&(node, sequence))
     }
 
-    /// The last facts about a task, on disk or on their way there.
+    /// The last facts about a task that this process remembers nothing of, on disk or on their way there. While the disk
+    /// can't be written it is not asked either: the loop would stand still.
     pub(super) fn facts(&self, task: TaskId) -> Option<Facts> {
-        let waiting = self.facts_waiting(task).cloned();
-        waiting.or_else(|| lock(&self.shared.reader).facts(task).ok().flatten())
+        if let Some(waiting) = self.facts_waiting(task) {
+            return Some(waiting.clone());
+        }
+        let is_faulty = lock(&self.shared.fault).is_some();
+        if is_faulty { None } else { lock(&self.shared.reader).facts(task).ok().flatten() }
     }
 
     /// The last facts about a task that are not on disk yet.

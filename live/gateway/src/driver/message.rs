@@ -2,23 +2,23 @@
 
 use super::instruct::Told;
 use crate::backend::Reply;
-use ol_net::frame::{Hello, Payload};
+use ol_net::frame::{self, Hello};
 use ol_net::{Down, Sender, Up};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
-use ol_protocol::{Digest, NodeId, Salt, TaskId, TenantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId};
 use ol_roles::gateway::event::Submission;
-use ol_store::Appended;
+use ol_store::{Appended, NodeBatch, Payload};
 use tokio::sync::{mpsc, oneshot};
 
 /// A request on its way to the machine.
 pub struct New {
     pub(super) submission: Submission,
     pub(super) assurance: Assurance,
-    pub(super) payload: Payload,
+    pub(super) payload: frame::Payload,
     pub(super) salt: Salt,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
@@ -85,6 +85,22 @@ pub enum Message {
         change: Box<ParameterChange>,
         /// What became of it.
         answer: Told,
+    },
+    /// What an auditor is to be sent, from the store.
+    Evidence {
+        /// Who is to audit.
+        auditor: NodeId,
+        /// What for.
+        audit: AuditId,
+        /// The payload; an error if it can't be asked for now.
+        row: Result<Option<Payload>, ol_store::Error>,
+    },
+    /// A batch that a node sent again, from the store.
+    Found {
+        /// Whose.
+        node: NodeId,
+        /// The batch, if it is there.
+        batch: Option<NodeBatch>,
     },
     /// What a claim brought.
     Claimed {

@@ -2,6 +2,7 @@
 
 mod content;
 pub mod document;
+mod explain;
 mod handle;
 mod hands;
 mod instruct;

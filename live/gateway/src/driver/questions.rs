@@ -1,5 +1,5 @@
-//! The store as HTTP asks it: on a connection of its own, so that whoever reads the log or receipts never keeps the loop
-//! waiting, off the threads that serve sockets, and one question at a time, in the order in which they came.
+//! The store as it is asked while the loop goes on, for HTTP and for audits: on a connection of its own, so that a slow
+//! answer keeps nobody else waiting, off the threads that serve sockets, and one question at a time, in the order in which they came.
 
 use super::handle::lock;
 use ol_store::Read;

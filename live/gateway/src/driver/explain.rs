@@ -1,0 +1,33 @@
+//! What the machine's refusals mean to clients.
+
+use crate::refusal::{Kind, Refusal};
+use ol_protocol::Micros;
+use ol_roles::gateway::event;
+
+/// The refusal that a client gets. `context` is that of the model, if it is known.
+pub(super) fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
+    use event::Refusal as R;
+    let why = |gates: &[ol_sched::Gate]| gates.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
+    match refusal {
+        R::Busy(gates) => {
+            let kind = Kind::Overloaded { retry_after: Micros::from_secs(1) };
+            Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
+        }
+        R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
+        R::Budget(gate) => Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) },
+        R::Deadline => Refusal::new(Kind::Deadline, "the deadline passed before the answer was complete"),
+        R::Attempts { attempts, delivered } => {
+            let message = format!("{attempts} nodes failed on this request after {} tokens", delivered.0);
+            Refusal::new(Kind::NodeFailed, message)
+        }
+        R::Invalid => {
+            let tokens = context.map(|tokens| format!(" of {tokens} tokens")).unwrap_or_default();
+            let message = format!(
+                "prompt and output don't fit the model's context{tokens}, or its template refuses the messages: shorten them, or \
+                 ask for fewer tokens with max_tokens"
+            );
+            Refusal::new(Kind::TooLong, message)
+        }
+    }
+}
