@@ -25,6 +25,7 @@ use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Output tokens of a request that names no limit.
@@ -37,6 +38,9 @@ const TEMPLATE_TOKENS: usize = 64;
 
 /// Longest a request may wait for its answer if it doesn't say.
 const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
+
+/// A commit that takes longer is no ordinary one: 100 times as long as most (docs/adr/0015).
+const COMMIT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Replies that may wait for a slow client beside one for each token.
 const REPLIES_EXTRA: usize = 16;
@@ -75,6 +79,8 @@ pub(super) struct Shared {
     pub(super) has_referee: AtomicBool,
     /// Why the log can't be written now, if it can't.
     pub(super) fault: Mutex<Option<String>>,
+    /// Since when a commit has been on its way to the disk, if one is.
+    pub(super) committing_since: Mutex<Option<Instant>>,
     pub(super) draining: AtomicBool,
     pub(super) started_at: u64,
 }
@@ -286,7 +292,7 @@ impl Backend for Handle {
         let nobody = (nodes == 0).then(|| "no node is connected".to_owned());
         let live = !self.inbox.is_closed();
         let stopped = (!live).then(|| "the gateway has stopped because of a fault of its own".to_owned());
-        let reason = stopped.or(fault).or(draining).or(nobody);
+        let reason = stopped.or(fault).or_else(|| self.stall()).or(draining).or(nobody);
         Health { live, ready: reason.is_none(), nodes, reason }
     }
 
@@ -339,6 +345,14 @@ impl Handle {
                 None
             }
         }
+    }
+
+    // A server that stands still says nothing, so that the commit has not failed yet. What can be answered is answered
+    // meanwhile, but who can ask elsewhere should.
+    fn stall(&self) -> Option<String> {
+        let since = (*lock(&self.shared.committing_since))?.elapsed();
+        let is_long = since > COMMIT_LIMIT;
+        is_long.then(|| format!("the log has not been written for {} s: its disk or server is slow", since.as_secs()))
     }
 
     // Ids begin with the time, so that they tell what may have been pruned.

@@ -10,6 +10,7 @@ use ol_protocol::{Digest, Epoch, NodeId, TaskId, Timestamp};
 use ol_store::{AUDIT_WINDOW, Appended, Facts, Handle as Committer, Job, Note, Snapshot};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Wait before a commit that failed is tried again.
@@ -112,6 +113,7 @@ impl Journal {
             group.join(next);
         }
         self.submit(group.job.clone());
+        *lock(&self.shared.committing_since) = Some(Instant::now());
         self.committing = Some(group);
     }
 
@@ -140,6 +142,7 @@ impl Journal {
         if lock(&self.shared.fault).take().is_some() {
             tracing::info!("the log can be written again");
         }
+        *lock(&self.shared.committing_since) = None;
         let Some(group) = self.committing.take() else { return Done::default() };
         for (node, batch, at) in group.batches {
             self.acks.insert((node, batch.header.sequence), (batch, appended.first_index + at));

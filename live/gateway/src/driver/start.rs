@@ -202,6 +202,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         workers: AtomicU64::new(0),
         has_referee: AtomicBool::new(false),
         fault: Mutex::new(None),
+        committing_since: Mutex::new(None),
         draining: AtomicBool::new(false),
         started_at: clock::now().0 / 1_000_000,
     });
