@@ -4,6 +4,7 @@ use super::{latency, machine, progress};
 use crate::cpu;
 use crate::logging::say;
 use anyhow::Context as _;
+use ol_gateway::driver::start::settle;
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
@@ -20,10 +21,12 @@ use ol_protocol::{
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
-use ol_store::{Identity, Job, Note, Options, Snapshot, SqliteStore, Store as _, records};
+use ol_store::{
+    Identity, Job, MemoryStore, Note, Options, PostgresStore, Server, Snapshot, SqliteStore, Store, records,
+};
 use ol_trust::draw;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -54,6 +57,9 @@ pub(crate) struct Args {
     /// Turns of a second in which a gateway is asked, one with a ledger on the disk and one without by turns.
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+    /// Beside SQLite in a PostgreSQL database: postgres://USER:PASSWORD@HOST:PORT/NAME. It gets a log of its own there.
+    #[arg(long, value_name = "URL")]
+    store: Option<Server>,
 }
 
 // CPU time of each stage, in microseconds.
@@ -63,6 +69,7 @@ struct Spent {
     charge: u64,
     draw: u64,
     store: u64,
+    store_wall: u64,
     settle: u64,
     snapshot: u64,
     prune: u64,
@@ -84,8 +91,11 @@ struct World {
 }
 
 impl World {
-    fn new(receipts: u64) -> Self {
-        let (gateway, owner) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[3; 32]));
+    // Its gateway is a new one: a database may hold the log of an earlier run.
+    fn new(receipts: u64) -> anyhow::Result<Self> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|_| anyhow::anyhow!("the system gives no randomness"))?;
+        let (gateway, owner) = (SecretKey::from_bytes(&secret), SecretKey::from_bytes(&[3; 32]));
         let audit = AuditRule { newcomer_tasks: 0, rate_ppm: 0, ..AuditRule::DEFAULT };
         let genesis = Genesis {
             issuer: IssuerId(SecretKey::from_bytes(&[2; 32]).public()),
@@ -100,7 +110,7 @@ impl World {
         }
         .of(GatewayId(gateway.public()), &owner);
         let nodes = (0..NODES).map(|n| SecretKey::from_bytes(&[100 + n; 32])).collect();
-        Self { genesis, gateway, nodes, made: 0, batches: 0 }
+        Ok(Self { genesis, gateway, nodes, made: 0, batches: 0 })
     }
 
     fn commitment(&self, node: &SecretKey, epoch: Epoch, number: u64) -> Commitment {
@@ -169,13 +179,29 @@ fn reveal(epoch: Epoch) -> Reveal {
     Reveal { draw_secret, nonce_secret, next_draw_seal: next, next_nonce_seal: next }
 }
 
+// Where the log is.
+enum Place {
+    File(PathBuf),
+    Server { server: Server, key: PathBuf },
+}
+
+impl Place {
+    fn open(&self, identity: Identity) -> anyhow::Result<Box<dyn Store>> {
+        Ok(match self {
+            Self::File(path) => Box::new(SqliteStore::open(path, identity, Options::default())?),
+            Self::Server { server, key } => Box::new(PostgresStore::open(server, key, identity)?),
+        })
+    }
+}
+
 struct Run {
     world: World,
     settler: Settler,
-    store: SqliteStore,
+    store: Box<dyn Store>,
     waiting: Vec<Job>,
     spent: Spent,
     pruned_epoch: Epoch,
+    last_epoch: Epoch,
     base: Option<Snapshot>,
 }
 
@@ -205,7 +231,10 @@ impl Run {
 
     fn commit(&mut self) -> anyhow::Result<()> {
         let (jobs, store) = (std::mem::take(&mut self.waiting), &mut self.store);
-        for result in timed(&mut self.spent.store, || store.commit(&jobs)) {
+        let began = Instant::now();
+        let results = timed(&mut self.spent.store, || store.commit(&jobs));
+        self.spent.store_wall += began.elapsed().as_micros() as u64;
+        for result in results {
             result?;
         }
         Ok(())
@@ -235,11 +264,12 @@ impl Run {
         let (network, gateway) = (self.world.genesis.network(), self.world.genesis.gateway.0);
         let checkpoint = Checkpoint { network, gateway, size, root, epoch, state, draw_seal: seal, nonce_seal: seal };
         let checkpoint = Some(Note { epoch, size, text: checkpoint.sign(&self.world.gateway) });
+        // But for the last, to start from, without the accounts: they are no part of what a receipt takes in the log.
+        let bytes = if epoch == self.last_epoch { snapshot.clone() } else { Vec::new() };
         if epoch == self.pruned_epoch {
             self.base = Some(Snapshot { epoch, size, bytes: snapshot });
         }
-        // Without its accounts: they are no part of what a receipt takes in the log.
-        let snapshot = Some(Snapshot { epoch, size, bytes: Vec::new() });
+        let snapshot = Some(Snapshot { epoch, size, bytes });
         self.store.commit_one(Job { checkpoint, snapshot, ..Job::default() })?;
         Ok(())
     }
@@ -257,11 +287,25 @@ impl Run {
 /// Runs `openledger bench ledger`. Fails if a receipt is not settled, or the log does not fold to the same state.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("openledger-bench-").tempdir().context("no temporary folder")?;
-    let path = folder.path().join("gateway.db");
-    let world = World::new(args.receipts);
+    let file = Place::File(folder.path().join("gateway.db"));
+    let mut record = measure(args, &file)?;
+    if let Some(server) = &args.store {
+        let server = Place::Server { server: server.clone(), key: folder.path().join("key") };
+        record = json!({ "sqlite": record, "postgres": measure(args, &server)? });
+    }
+    let record = merged(machine::stamp(record), latency::added(folder.path(), args.rounds)?);
+    match args.json {
+        true => say(record.to_string()),
+        false => say(serde_json::to_string_pretty(&record)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(args: &Args, place: &Place) -> anyhow::Result<Value> {
+    let world = World::new(args.receipts)?;
     let genesis = world.genesis.clone();
     let identity = Identity { network: Some(genesis.network()), gateway: genesis.gateway };
-    let mut store = SqliteStore::open(&path, identity, Options::default())?;
+    let mut store = place.open(identity)?;
     let issuer = SecretKey::from_bytes(&[2; 32]);
     let (to, amount) = (TenantId([11; 16]), MicroCredits(u64::MAX / 2));
     let top_up = Slice::whole(TopUp::issue(&issuer, genesis.network(), genesis.owner, to, amount, 1));
@@ -271,7 +315,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Late findings need the last ones.
     let pruned_epoch = Epoch(args.epochs.saturating_sub(settler.ledger().kept_epochs()).saturating_sub(1));
     let (spent, waiting) = (Spent::default(), Vec::new());
-    let mut run = Run { world, settler, store, waiting, spent, pruned_epoch, base: None };
+    let last_epoch = Epoch(args.epochs - 1);
+    let mut run = Run { world, settler, store, waiting, spent, pruned_epoch, last_epoch, base: None };
     let bar = progress::bar(args.receipts);
     bar.set_message("receipts");
     let mut settled = 0;
@@ -296,13 +341,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })??;
     let fold_seconds = began.elapsed().as_secs_f64();
     anyhow::ensure!(folded.digest() == run.settler.digest(), "the log folds to another state");
-    let bytes = std::fs::metadata(&path)?.len();
-    let pruned = run.prune(&path)?;
+    let state = run.settler.digest();
+    run.settler = folded;
+    let (restart_seconds, snapshot_bytes) = restart(&mut run, place, identity, state)?;
+    let (bytes, pruned) = match place {
+        Place::File(path) => (Some(std::fs::metadata(path)?.len() - snapshot_bytes), run.prune(path)?),
+        Place::Server { .. } => (None, None),
+    };
     let freed = pruned.map(|(receipts, freed)| (freed as f64 / receipts.max(1) as f64).round());
     let prune_us = pruned.map(|(receipts, _)| rounded(run.spent.prune as f64 / receipts.max(1) as f64));
     let (spent, each) = (&run.spent, |us: u64| us as f64 / args.receipts as f64);
     let commit_us = spent.verify + spent.charge + spent.draw + spent.store;
-    let record = machine::stamp(json!({
+    Ok(json!({
         "receipts": args.receipts,
         "epochs": args.epochs,
         "receipts_per_batch": BATCH_MAX,
@@ -313,6 +363,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "charge_and_countersign": rounded(each(spent.charge)),
             "take_and_draw": rounded(each(spent.draw)),
             "store": rounded(each(spent.store)),
+            "store_wall": rounded(each(spent.store_wall)),
             "settle": rounded(each(spent.settle)),
             "snapshot": rounded(each(spent.snapshot)),
             "prune": prune_us,
@@ -320,19 +371,26 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "settle_cpu_s_per_million": rounded(each(spent.settle)),
         "fold_cpu_s_per_million": rounded(each(fold_us)),
         "fold_seconds": rounded(fold_seconds),
-        "log_bytes_per_receipt": (bytes as f64 / args.receipts as f64).round(),
+        "restart_seconds": rounded(restart_seconds),
+        "log_bytes_per_receipt": bytes.map(|bytes| (bytes as f64 / args.receipts as f64).round()),
         "freed_bytes_per_pruned_receipt": freed,
         "resident_kib": machine::resident_kib(),
-    }));
-    drop(run);
-    let latency = latency::added(folder.path(), args.rounds)?;
-    let record = merged(record, latency);
-    if args.json {
-        say(record.to_string());
-    } else {
-        say(serde_json::to_string_pretty(&record)?);
-    }
-    Ok(ExitCode::SUCCESS)
+    }))
+}
+
+// What a gateway does before it can take a request: opens the log, takes up the accounts, and asks for each node's last batch.
+fn restart(run: &mut Run, place: &Place, identity: Identity, state: Digest) -> anyhow::Result<(f64, u64)> {
+    // The old one holds the log.
+    run.store = Box::new(MemoryStore::default());
+    let began = Instant::now();
+    let store = place.open(identity)?;
+    let settler = settle(store.read())?;
+    let nodes = store.read().next_sequences()?.len();
+    let seconds = began.elapsed().as_secs_f64();
+    anyhow::ensure!(settler.digest() == state && nodes == usize::from(NODES), "it does not start as it ended");
+    let snapshot = store.read().latest_snapshot()?.map_or(0, |snapshot| snapshot.bytes.len());
+    run.store = store;
+    Ok((seconds, snapshot as u64))
 }
 
 fn merged(mut record: Value, more: Value) -> Value {
