@@ -173,6 +173,10 @@ impl Attempts {
     pub fn fail(&mut self, reason: Reason) -> Option<Attempt> {
         let last = self.attempts.last_mut().filter(|attempt| attempt.failed.is_none())?;
         last.failed = Some(reason);
+        if reason == Reason::Disconnected {
+            // Links break at either end, and all at once where the gateway's own network does: who is back may have it again.
+            self.tried.pop();
+        }
         Some(*last)
     }
 
@@ -205,7 +209,7 @@ impl Attempts {
         self.delivered
     }
 
-    /// The nodes that were given the task, in order.
+    /// The nodes that were given the task, in order, but for those that only lost their links.
     pub fn tried(&self) -> &[NodeId] {
         &self.tried
     }
@@ -255,7 +259,16 @@ mod tests {
         assert_eq!(task.begin(B, at(3)), Ok(1));
         assert_eq!(task.all(), [failed, Attempt { node: B, resumed_from: count(3), began: at(3), failed: None }]);
         assert_eq!(task.accept(B, 1, count(4)), Accepted::New(1));
+    }
+
+    #[test]
+    fn who_only_lost_its_link_may_have_the_task_again() {
+        let mut task = begun();
+        task.fail(Reason::NodeError);
+        assert_eq!(task.begin(B, at(2)), Ok(1));
         assert_eq!(task.tried(), [A, B]);
+        task.fail(Reason::Disconnected);
+        assert_eq!(task.tried(), [A]);
     }
 
     #[test]

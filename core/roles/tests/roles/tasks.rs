@@ -35,6 +35,19 @@ fn a_stream_resumes_on_another_node_where_it_was_delivered_to() {
 }
 
 #[test]
+fn a_task_whose_nodes_all_lost_their_links_goes_on_with_the_first_that_may_work_again() {
+    let mut bench = two_nodes();
+    let (first, second) = moved(&mut bench);
+    assert_eq!(assigned(&bench.feed(Input::NodeLeft { node: second.node })), None);
+    for n in [10, 11] {
+        assert_eq!(assigned(&bench.join(n)), None, "they are in quarantine");
+    }
+    let third = assigned(&bench.wait(Micros::from_secs(15))).expect("one of them takes it");
+    assert_eq!((third.attempt.attempt, third.resumed_from), (2, 5));
+    assert!([first.node, second.node].contains(&third.node));
+}
+
+#[test]
 fn frames_of_an_abandoned_attempt_are_not_relayed() {
     let mut bench = two_nodes();
     let first = bench.assign(1);
