@@ -67,6 +67,16 @@ fn is_told(api: &Api, word: &str) {
     assert!(within(TOLD_LIMIT, || reason(api).is_some_and(|it| it.contains(word))), "it says {:?}", reason(api));
 }
 
+// Not all: who loses a task gets none for a while.
+fn some_nodes(random: &mut Random) -> Vec<usize> {
+    let count = random.between(0, 3) as usize;
+    random.shuffled(&[0, 1, 2])[..count].to_vec()
+}
+
+fn lose_answers(world: &mut World, to: &[usize], are_lost: bool) {
+    to.iter().for_each(|at| world.nodes()[*at].proxy.lose_answers(are_lost));
+}
+
 /// All of its processes, once or twice.
 pub(super) fn server_killed(world: &mut World, random: &mut Random) -> Struck {
     away(world, random, super::cluster::Cluster::kill)
@@ -83,20 +93,21 @@ fn away(world: &mut World, random: &mut Random, end: fn(&mut super::cluster::Clu
     let mut told = Vec::new();
     for _ in 0..random.between(1, 3) {
         random.pause(2_000);
+        // They will send again what the gateway has, and it can't look it up.
+        let cut = some_nodes(random);
+        lose_answers(world, &cut, true);
+        random.pause(1_500);
         end(world.cluster());
+        lose_answers(world, &cut, false);
+        cut.iter().for_each(|at| world.nodes()[*at].proxy.cut());
         // A short absence need not be noticed.
         let is_long = random.one_in(2);
         if is_long {
             is_told(&world.gateway.api(), "postgres://");
         }
-        let is_cut = random.one_in(2);
-        if is_cut {
-            // Nodes come back, and send again what the gateway may have.
-            world.members.iter().for_each(|member| member.proxy.cut());
-        }
         random.pause(1_000);
         world.cluster().again();
-        told.push(format!("told {is_long}, nodes cut off {is_cut}"));
+        told.push(format!("told {is_long}, nodes cut off {cut:?}"));
     }
     watch.end();
     (traffic, Vec::new(), told.join("; "))
@@ -111,10 +122,8 @@ pub(super) fn server_slow(world: &mut World, random: &mut Random) -> Struck {
     let is_long = random.one_in(2);
     world.cluster().stop();
     let began = Instant::now();
-    let is_cut = random.one_in(2);
-    if is_cut {
-        world.members.iter().for_each(|member| member.proxy.cut());
-    }
+    let cut = some_nodes(random);
+    cut.iter().for_each(|at| world.nodes()[*at].proxy.cut());
     traffic.more(MEANWHILE);
     if is_long {
         is_told(&world.gateway.api(), "has not been written for");
@@ -122,7 +131,7 @@ pub(super) fn server_slow(world: &mut World, random: &mut Random) -> Struck {
     std::thread::sleep(still.saturating_sub(began.elapsed()));
     world.cluster().go_on();
     watch.end();
-    (traffic, Vec::new(), format!("for {:.1?}, told {is_long}, nodes cut off {is_cut}", began.elapsed()))
+    (traffic, Vec::new(), format!("for {:.1?}, told {is_long}, nodes cut off {cut:?}", began.elapsed()))
 }
 
 /// The connections are cut at random moments, some after answers were lost on the way.
