@@ -30,10 +30,14 @@ use ol_store::{Appended, Facts, Job, NodeBatch, Read};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
+
+/// Wait before a batch that could not be read is asked for again: as long as before a commit.
+const LOOK_UP_RETRY: Duration = Duration::from_secs(1);
 
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
@@ -530,11 +534,13 @@ impl GatewayHands {
     // Asks the store beside the loop, which goes on; the answer comes as a message.
     fn ask<T: Send + 'static>(
         &self,
+        after: Duration,
         question: impl FnOnce(&dyn Read) -> T + Send + 'static,
         tell: impl FnOnce(T) -> Message + Send + 'static,
     ) {
         let (questions, answers) = (self.shared.questions.clone(), self.journal.answers());
         tokio::spawn(async move {
+            tokio::time::sleep(after).await;
             if let Some(answer) = questions.ask(question).await {
                 // The loop has ended: nobody waits for it.
                 drop(answers.send(tell(answer)));
@@ -545,10 +551,33 @@ impl GatewayHands {
     fn acknowledge(&mut self, node: NodeId, sequence: u64) {
         match self.journal.batch(node, sequence) {
             Some((batch, first_record)) => self.send_ack(node, &batch, first_record),
-            None => self.ask(
-                move |read| read.batch(node, sequence).ok().flatten(),
-                move |batch| Message::Found { node, batch },
-            ),
+            None => self.look_up(node, sequence, Duration::ZERO),
+        }
+    }
+
+    // A batch that a node sent again. It does so once on a link: what can't be read now is asked for until then.
+    fn look_up(&self, node: NodeId, sequence: u64, after: Duration) {
+        let Some(generation) = self.peers.get(&node).map(|peer| peer.generation) else { return };
+        self.ask(
+            after,
+            move |read| read.batch(node, sequence),
+            move |batch| Message::Found { node, generation, sequence, batch },
+        );
+    }
+
+    fn found(&self, node: NodeId, generation: u64, sequence: u64, batch: Result<Option<NodeBatch>, ol_store::Error>) {
+        if self.peers.get(&node).is_none_or(|peer| peer.generation != generation) {
+            return;
+        }
+        match batch {
+            Ok(Some(NodeBatch { index, batch })) => {
+                self.send_ack(node, &batch, index.saturating_sub(u64::from(batch.header.count)));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a batch can't be read now: its node waits for its signature");
+                self.look_up(node, sequence, LOOK_UP_RETRY);
+            }
         }
     }
 
@@ -660,12 +689,7 @@ impl Hands for GatewayHands {
                 inputs.push(Input::Change(*change));
             }
             Message::Evidence { auditor, audit, row } => self.audit(auditor, audit, row, inputs),
-            Message::Found { node, batch } => {
-                if let Some(NodeBatch { index, batch }) = batch {
-                    let first = index.saturating_sub(u64::from(batch.header.count));
-                    self.send_ack(node, &batch, first);
-                }
-            }
+            Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => inputs.push(claimed(tenant, result)),
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
@@ -707,9 +731,11 @@ impl Hands for GatewayHands {
             Output::Ack { node, sequence } => {
                 self.acknowledge(node, sequence);
             }
-            Output::Audit { auditor, audit, subject, .. } => {
-                self.ask(move |read| read.payload(subject), move |row| Message::Evidence { auditor, audit, row })
-            }
+            Output::Audit { auditor, audit, subject, .. } => self.ask(
+                Duration::ZERO,
+                move |read| read.payload(subject),
+                move |row| Message::Evidence { auditor, audit, row },
+            ),
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
             Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked, inputs),

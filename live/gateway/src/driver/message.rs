@@ -99,8 +99,12 @@ pub enum Message {
     Found {
         /// Whose.
         node: NodeId,
-        /// The batch, if it is there.
-        batch: Option<NodeBatch>,
+        /// On which of its links.
+        generation: u64,
+        /// Its number.
+        sequence: u64,
+        /// The batch; an error if it can't be asked for now.
+        batch: Result<Option<NodeBatch>, ol_store::Error>,
     },
     /// What a claim brought.
     Claimed {
