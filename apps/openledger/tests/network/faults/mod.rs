@@ -394,6 +394,7 @@ fn after_every_fault_of_the_server_the_log_is_whole_and_nothing_is_paid_twice() 
     rounds(&Fault::ON_SERVER, setting("OPENLEDGER_SERVER_FAULT_ROUNDS", SERVER_ROUNDS), World::on_server);
 }
 
+#[expect(clippy::print_stderr, reason = "what was done, and with which seed it can be done again")]
 fn rounds(all: &[Fault], count: u64, new_world: fn(&Path) -> World) {
     let (seed, first) = (setting("OPENLEDGER_FAULT_SEED", SEED), setting("OPENLEDGER_FAULT_FIRST", 0));
     let only = std::env::var("OPENLEDGER_FAULT_ONLY").ok();
