@@ -12,7 +12,7 @@ use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::bytes::Reader;
 use ol_protocol::record::Record;
 use ol_protocol::{NetworkId, NodeId};
-use ol_store::{KeptBatch, OutboxReader};
+use ol_store::{KeptBatch, OutboxReader, Peer};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -44,7 +44,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(path.exists(), "no node has run in {}: name its --data-dir", config.data_dir.display());
     let outbox = OutboxReader::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let id = outbox.node()?.with_context(|| format!("{} names no node", path.display()))?;
-    let kept = outbox.batches(args.network)?;
     let source = Source::new(&args.source)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut logged = Logged::default();
@@ -56,8 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         held = follower.settler().balance(&escrow);
         Ok(())
     });
-    let (_, head) = runtime.block_on(follow).context("the log does NOT hold")?;
-    let outcome = compare(&kept, &logged.batches)?;
+    let (follower, head) = runtime.block_on(follow).context("the log does NOT hold")?;
+    let peer = Peer { network: args.network, gateway: follower.settler().genesis().gateway };
+    let outcome = compare(&outbox.batches(peer)?, &logged.batches)?;
     let Outcome { found, unsigned, later, missing } = &outcome;
     say(format!("node      {id}"));
     say(format!("log       holds, up to epoch {}", head.checkpoint.epoch));

@@ -8,10 +8,12 @@ use anyhow::Context as _;
 use ol_gateway::backend::{Backend as _, Instruction};
 use ol_gateway::driver::{self, Gateway};
 use ol_gateway::{ApiKey, Kind, PlainHttp, Server};
+use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{MicroCredits, Micros, OwnerId, Price};
+use ol_protocol::{GatewayId, MicroCredits, Micros, OwnerId, Price};
+use ol_store::{Read as _, SqliteReader};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -71,13 +73,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) async fn start(config: &Config, home: &Home, in_memory: bool) -> anyhow::Result<Running> {
     let epoch = Micros::from_secs(u64::from(config.epoch_seconds.get()));
     let server = server(config)?;
-    let first = server.as_ref().map(ol_store::founding).transpose().context("cannot ask the database")?.flatten();
-    let own = ol_protocol::GatewayId(home.key("gateway")?.public());
-    let founds = first.as_ref().is_none_or(|first| first.gateway == own);
-    let genesis = match first {
-        Some(first) => home.joining(first)?,
-        None => home.genesis(epoch)?,
-    };
+    let genesis = genesis(home, server.as_ref(), epoch)?;
     let gateway = driver::start(driver::Config {
         server,
         in_memory,
@@ -96,7 +92,7 @@ pub(crate) async fn start(config: &Config, home: &Home, in_memory: bool) -> anyh
     .await
     .context("cannot start the gateway")?;
     let key = home.api_key(OWNER)?;
-    if founds {
+    if gateway.tenants()?.is_empty() && home.has_key("issuer") {
         fund(&gateway, home, &key).await?;
     }
     let key = is_known(&gateway, &key)?.then(|| key.expose().to_owned());
@@ -149,16 +145,29 @@ async fn fund(gateway: &Gateway, home: &Home, key: &ApiKey) -> anyhow::Result<()
         issued_at: ol_drive::clock::now(),
         signature: Signature([0; 64]),
     };
-    if gateway.tenants()?.is_empty() {
-        gateway.handle.instruct(Instruction::Tenant(entry.signed(&owner))).await?;
-    }
-    if gateway.settler()?.ledger().funded(&tenant).is_some() {
-        return Ok(());
-    }
+    // In this order, as the tenant says that both are there.
     match gateway.handle.instruct(Instruction::TopUp(top_up)).await {
-        Err(refusal) if refusal.kind != Kind::Superseded => Err(refusal.into()),
-        // Other money was sold since.
-        Ok(()) | Err(_) => Ok(()),
+        Err(refusal) if refusal.kind != Kind::Superseded => return Err(refusal.into()),
+        // It is there since a start that broke off.
+        Ok(()) | Err(_) => {}
+    }
+    Ok(gateway.handle.instruct(Instruction::Tenant(entry.signed(&owner))).await?)
+}
+
+// The first record of a log that is to begin: of a new network, or of one that others began. A log that has begun needs none,
+// and no keys but the gateway's.
+fn genesis(home: &Home, server: Option<&ol_store::Server>, epoch: Micros) -> anyhow::Result<Option<Genesis>> {
+    let Some(server) = server else {
+        let reader = SqliteReader::open(&home.path().join("gateway.db"));
+        let has_begun = reader.and_then(|reader| reader.size()).is_ok_and(|size| size > 0);
+        return if has_begun { Ok(None) } else { home.genesis(epoch).map(Some) };
+    };
+    let asked = || format!("cannot ask the database at {}", server.place());
+    let Some(first) = ol_store::founding(server).with_context(asked)? else { return home.genesis(epoch).map(Some) };
+    let own = GatewayId(home.key("gateway")?.public());
+    match ol_store::gateways(server).with_context(asked)?.contains(&own) {
+        true => Ok(None),
+        false => home.joining(first).map(Some),
     }
 }
 

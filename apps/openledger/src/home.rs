@@ -84,6 +84,11 @@ impl Home {
         Ok(Self(path))
     }
 
+    /// Whether a key of a name is there.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        self.0.join(format!("{name}.key")).exists()
+    }
+
     /// A key that must be there.
     pub(crate) fn existing_key(&self, name: &str) -> anyhow::Result<SecretKey> {
         let path = self.0.join(format!("{name}.key"));
@@ -93,7 +98,10 @@ impl Home {
 
     /// The first record of this folder's gateway in a network that others began.
     pub(crate) fn joining(&self, first: Genesis) -> anyhow::Result<Genesis> {
-        Ok(first.of(GatewayId(self.key("gateway")?.public()), &self.key("gateway-owner")?))
+        let owner = self
+            .existing_key("gateway-owner")
+            .context("other gateways use this database: copy gateway-owner.key of the first")?;
+        Ok(first.of(GatewayId(self.key("gateway")?.public()), &owner))
     }
 
     /// The folder of a network that begins or began here.

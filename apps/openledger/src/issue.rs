@@ -92,6 +92,10 @@ struct To {
     /// The gateway's API [default: http:// and the configured `listen`].
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// The owner whose gateways it is for, where `gateway-owner.key` isn't in the folder: who asks a gateway alone signs what
+    /// that says.
+    #[arg(long, value_name = "ID")]
+    owner: Option<OwnerId>,
     #[command(flatten)]
     common: flags::Common,
 }
@@ -146,7 +150,9 @@ fn top_up(gateway: &Gateway, name: &str, amount: MicroCredits, serial: Option<u6
     let serial = serial.unwrap_or(ol_drive::clock::now().0);
     let issuer = gateway.key("issuer")?;
     let top_up = TopUp::issue(&issuer, gateway.network, gateway.owner, tenant, amount, serial);
-    gateway.send("/v1/top-ups", &top_up.to_bytes())?;
+    gateway.send("/v1/top-ups", &top_up.to_bytes()).with_context(|| {
+        format!("if it isn't known whether {name} got it, repeat this with --serial {serial}: it counts once")
+    })?;
     say(format!("{name} has {} more, top-up {serial}", crate::inspect::credits(i128::from(amount.0))));
     Ok(ExitCode::SUCCESS)
 }
@@ -159,6 +165,12 @@ fn parameters(gateway: &Gateway, from: Option<u64>, set: &[Setting]) -> anyhow::
     }
     wanted.check()?;
     wanted.check_step(&gateway.parameters)?;
+    let before = described(&gateway.parameters);
+    for (now, before) in described(&wanted).iter().zip(&before) {
+        let mark = if now == before { "" } else { "  <- was " };
+        let was = if now == before { "" } else { before.rsplit(' ').next().unwrap_or_default() };
+        say(format!("{now}{mark}{was}"));
+    }
     let change = ParameterChange::issue(&gateway.key("issuer")?, gateway.network, from, wanted);
     gateway.send("/v1/parameters", &change.to_bytes())?;
     let set: Vec<String> = set.iter().map(|setting| format!("{} = {}", setting.name, setting.value)).collect();
@@ -177,16 +189,33 @@ impl To {
         let said =
             answer.and_then(|answer| answer.json()).with_context(|| format!("cannot ask the gateway at {base}"))?;
         let text = |name: &str| said[name].as_str().with_context(|| format!("the gateway at {base} names no {name}"));
+        let home = Home::open(&config.data_dir)?.existing(NETWORK)?;
+        let owner = text("owner")?.parse()?;
+        self.check_owner(&home, owner)?;
         let bytes = unhex(text("parameters")?).context("the gateway's parameters can't be read")?;
         Ok(Gateway {
             network: text("network")?.parse()?,
-            owner: text("owner")?.parse()?,
+            owner,
             epoch: Epoch(said["epoch"].as_u64().context("the gateway names no epoch")?),
             parameters: Parameters::read(&mut Reader::new(&bytes))?,
-            home: Home::open(&config.data_dir)?.existing(NETWORK)?,
+            home,
             client,
             runtime,
         })
+    }
+}
+
+impl To {
+    // Money is signed for whom the person means, not for whom a gateway says it is of.
+    fn check_owner(&self, home: &Home, said: OwnerId) -> anyhow::Result<()> {
+        let expected = match self.owner {
+            Some(owner) => owner,
+            None => {
+                OwnerId(home.existing_key("gateway-owner").context("name the gateways' owner with --owner")?.public())
+            }
+        };
+        ensure!(said == expected, "the gateway says that it is of owner {said}, not of {expected}");
+        Ok(())
     }
 }
 
@@ -224,6 +253,26 @@ impl Gateway {
         let answer = self.runtime.block_on(self.client.post(path, body))?;
         answer.json().context("the gateway does not take it").map(drop)
     }
+}
+
+// All that is signed, as the gateway's word for what holds is in it.
+fn described(parameters: &Parameters) -> Vec<String> {
+    let Parameters { split, audit, escrow, payout } = parameters;
+    let all: [(&str, u64); 12] = [
+        ("split.node_bp", split.node_bp.into()),
+        ("split.verification_bp", split.verification_bp.into()),
+        ("split.reserve_bp", split.reserve_bp.into()),
+        ("split.gateway_bp", split.gateway_bp.into()),
+        ("audit.newcomer_tasks", audit.newcomer_tasks.into()),
+        ("audit.rate_ppm", audit.rate_ppm.into()),
+        ("audit.margin_micro_max", audit.margin_micro_max.into()),
+        ("audit.cross_audit_operators_min", audit.cross_audit_operators_min.into()),
+        ("audit.pay_bp", audit.pay_bp.into()),
+        ("escrow.hold_seconds", escrow.hold.0 / 1_000_000),
+        ("escrow.tasks", escrow.tasks.into()),
+        ("payout.threshold_micro_credits", payout.threshold.0),
+    ];
+    all.iter().map(|(name, value)| format!("{name:<34} {value}")).collect()
 }
 
 /// A parameter and its new value.

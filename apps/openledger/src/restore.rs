@@ -71,6 +71,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let shown = path.display().to_string();
         let known = Checkpoint::open(&text, origin.network, origin.gateway.0).with_context(|| shown.clone())?;
+        staging.is_newest(&known, &shown)?;
         contains(&staging.reader()?, &known, &shown)?;
     }
     tell(&staging.reader()?, &origin, goes_on)?;
@@ -139,6 +140,18 @@ impl Staging {
         Ok(Origin { network: genesis.network(), gateway: genesis.gateway, size, root })
     }
 
+    // A checkpoint from before the backup's last one doesn't tell what was signed after that.
+    fn is_newest(&self, known: &Checkpoint, whence: &str) -> anyhow::Result<()> {
+        let last = self.reader()?.latest_checkpoint()?.map_or(known.epoch, |last| last.epoch);
+        ensure!(
+            last <= known.epoch,
+            "the checkpoint in {whence} is of epoch {}, the backup's last one of epoch {last}: name the newest that the gateway \
+             signed, as this one can't tell what was signed since. {NO_COPY}",
+            known.epoch
+        );
+        Ok(())
+    }
+
     // Adds the records that a copy of the public log has after the backup's.
     fn extend(&self, log: &str, origin: &Origin) -> anyhow::Result<()> {
         let source = Source::new(log)?;
@@ -146,7 +159,7 @@ impl Staging {
         let identity = Identity { network: Some(origin.network), gateway: origin.gateway };
         let store = SqliteStore::open(&self.db(), identity, Options::default())?;
         let mut extension = Extension { store, size: origin.size, root: origin.root, group: Vec::new() };
-        let asked = Asked { network: Some(origin.network), ..Asked::default() };
+        let asked = Asked { network: Some(origin.network), gateway: Some(origin.gateway), ..Asked::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(refuse_running(log))?;
         let follow = log::follow(&source, &asked, |follower, record| extension.take(follower, record));

@@ -7,7 +7,7 @@ pub(crate) mod source;
 use crate::logging::say;
 use anyhow::Context as _;
 use ol_gateway::driver::document::{Outcome, verify};
-use ol_protocol::{Epoch, NetworkId};
+use ol_protocol::{Epoch, GatewayId, NetworkId};
 use source::Source;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// With --log: the network that it must be of.
     #[arg(long, value_name = "ID", requires = "log")]
     network: Option<NetworkId>,
+    /// With --log: the gateway that it must be of.
+    #[arg(long, value_name = "ID", requires = "log")]
+    gateway: Option<GatewayId>,
     /// With --log: only up to the close of this epoch, and say what it came to.
     #[arg(long, value_name = "NUMBER", requires = "log")]
     epoch: Option<u64>,
@@ -46,7 +49,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(log) = &args.log {
         let source = Source::new(log)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let asked = log::Asked { network: args.network, epoch: args.epoch.map(Epoch), since: args.since.as_deref() };
+        let asked = log::Asked {
+            network: args.network,
+            gateway: args.gateway,
+            epoch: args.epoch.map(Epoch),
+            since: args.since.as_deref(),
+        };
         return runtime
             .block_on(log::check(&source, &asked))
             .map(|()| ExitCode::SUCCESS)

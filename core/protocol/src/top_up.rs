@@ -14,7 +14,7 @@ pub struct TopUp {
     pub network: NetworkId,
     /// Who signs.
     pub issuer: IssuerId,
-    /// Which gateway may charge it.
+    /// Whose gateways may charge it.
     pub owner: OwnerId,
     /// Whose account it funds.
     pub tenant: TenantId,

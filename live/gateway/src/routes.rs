@@ -267,7 +267,6 @@ async fn receipt<B: Backend>(
     Ok(json_response(StatusCode::OK, answer::json(&state)))
 }
 
-// Of C2SP tlog-tiles. What is under a checkpoint never changes; a tile that is not full is soon of no use.
 // What anyone may ask without a key.
 fn limit_visitor<B>(app: &App<B>, address: IpAddr) -> Result<(), Refusal> {
     app.visitors.take_file(address, Instant::now()).map_err(|(limit, refusal)| {
@@ -276,6 +275,7 @@ fn limit_visitor<B>(app: &App<B>, address: IpAddr) -> Result<(), Refusal> {
     })
 }
 
+// Of C2SP tlog-tiles. What is under a checkpoint never changes; a tile that is not full is soon of no use.
 async fn log<B: Backend>(
     State(app): Shared<B>,
     Extension(Visitor(address)): Extension<Visitor>,

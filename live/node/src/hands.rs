@@ -143,6 +143,8 @@ impl NodeHands {
                 inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
                 self.audits.entry(audit.audit).or_insert(audit);
             }
+            // Acknowledged before: the answer to a batch that was sent twice.
+            Down::BatchAck { sequence, .. } if !self.stored.contains_key(&sequence) => {}
             Down::BatchAck { sequence, countersigned, .. } => {
                 if !self.is_countersigned(sequence, &countersigned) {
                     // What it signed is the node's only proof. Without it the batch waits, and is sent again.
@@ -406,7 +408,7 @@ impl NodeHands {
 
     // Whether the gateway signed just this batch. One that is acknowledged already needs no proof.
     fn is_countersigned(&self, sequence: u64, countersigned: &[u8]) -> bool {
-        let Some(Row { batch, .. }) = self.row(sequence) else { return true };
+        let Some(Row { batch, .. }) = self.row(sequence) else { return false };
         let mut reader = Reader::new(countersigned);
         let (Ok(ours), Ok(theirs)) = (SignedBatch::from_bytes(&batch), CountersignedBatch::read(&mut reader)) else {
             return false;

@@ -163,11 +163,11 @@ impl OutboxReader {
         Ok(self.0.meta("node")?.and_then(|bytes| bytes.try_into().ok()).map(NodeId))
     }
 
-    /// The batches for a network that are kept, by number.
-    pub fn batches(&self, network: NetworkId) -> Result<Vec<KeptBatch>, Error> {
-        let sql = "SELECT sequence, acked FROM batches WHERE network = ?1 ORDER BY sequence";
+    /// The batches for a gateway that are kept, by number.
+    pub fn batches(&self, peer: Peer) -> Result<Vec<KeptBatch>, Error> {
+        let sql = "SELECT sequence, acked FROM batches WHERE network = ?1 AND gateway = ?2 ORDER BY sequence";
         let mut statement = self.0.prepare(sql)?;
-        let rows = statement.query_map([network.0], |row| {
+        let rows = statement.query_map([peer.network.0, peer.gateway.0], |row| {
             Ok(KeptBatch { sequence: row.get::<_, i64>(0)?.cast_unsigned(), countersigned: row.get(1)? })
         });
         rows.and_then(Iterator::collect).map_err(|cause| self.0.failed(cause))
@@ -238,8 +238,8 @@ mod tests {
         let reader = OutboxReader::open(&folder.path().join("outbox.db")).expect("opened");
         let signed = KeptBatch { sequence: 0, countersigned: Some(b"signed".to_vec()) };
         let waiting = KeptBatch { sequence: 1, countersigned: None };
-        assert_eq!(reader.batches(PEER.network).expect("read"), [signed, waiting]);
-        assert_eq!(reader.batches(OTHER.network).expect("read"), []);
+        assert_eq!(reader.batches(PEER).expect("read"), [signed, waiting]);
+        assert_eq!(reader.batches(OTHER).expect("read"), []);
         assert_eq!(reader.node().expect("read"), Some(NODE));
     }
 

@@ -151,7 +151,7 @@ impl SqliteStore {
         let sql = "INSERT INTO tenants (tenant, name, key_hash, created, requests_per_minute, tokens_per_minute)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
             ON CONFLICT (tenant) DO UPDATE SET name = ?2, key_hash = ?3, created = ?4, requests_per_minute = ?5,
-                tokens_per_minute = ?6";
+                tokens_per_minute = ?6 WHERE created <= ?4";
         let created = int("creation time", created.0)?;
         let values = params![tenant.0, name, key_hash, created, requests_per_minute, tokens_per_minute];
         self.reader.db.run(sql, values).map(drop)

@@ -37,7 +37,7 @@ pub struct Job {
     pub payloads: Vec<Payload>,
     /// Facts of tasks, replacing earlier ones.
     pub facts: Vec<Facts>,
-    /// Tenants, replacing those of the same ids.
+    /// Tenants, replacing those of the same ids that are not newer.
     pub tenants: Vec<Tenant>,
     /// A snapshot; the oldest beyond [`SNAPSHOTS_KEPT`] goes.
     pub snapshot: Option<Snapshot>,

@@ -8,7 +8,7 @@ use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::merkle::leaf_hash;
 use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, TILE_WIDTH, Tile, entries, hashes, parent};
-use ol_protocol::{Digest, Epoch, NetworkId};
+use ol_protocol::{Digest, Epoch, GatewayId, NetworkId};
 use ol_roles::follower::Follower;
 use std::path::Path;
 
@@ -17,6 +17,8 @@ use std::path::Path;
 pub(crate) struct Asked<'a> {
     /// The network that it must be of.
     pub(crate) network: Option<NetworkId>,
+    /// The gateway that it must be of.
+    pub(crate) gateway: Option<GatewayId>,
     /// Only up to the close of this epoch.
     pub(crate) epoch: Option<Epoch>,
     /// A checkpoint that it must go on from.
@@ -26,7 +28,7 @@ pub(crate) struct Asked<'a> {
 /// Checks a log and says what was checked; an error says what is wrong.
 pub(super) async fn check(source: &Source, asked: &Asked<'_>) -> anyhow::Result<()> {
     let (reading, head, older) = read(source, asked, |_, _| Ok(())).await?;
-    tell(&reading, &head.checkpoint, older.as_ref(), asked.network.is_some());
+    tell(&reading, &head.checkpoint, older.as_ref(), asked);
     Ok(())
 }
 
@@ -58,6 +60,10 @@ async fn read(
     let here = reading.follower.network();
     if let Some(network) = asked.network {
         ensure!(network == here, "this is the log of network {here}, not of {network}");
+    }
+    let keeper = reading.follower.settler().genesis().gateway;
+    if let Some(gateway) = asked.gateway {
+        ensure!(gateway == keeper, "this is the log of gateway {keeper}, not of {gateway}");
     }
     let open = |note: &str| Checkpoint::open(note, here, reading.follower.settler().genesis().gateway.0);
     let checkpoint = open(&note).context("the checkpoint")?;
@@ -183,7 +189,7 @@ impl Reading {
     }
 }
 
-fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, is_known: bool) {
+fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, asked: &Asked<'_>) {
     let (follower, counts) = (&reading.follower, reading.follower.counts());
     let (network, gateway) = (follower.network(), follower.settler().genesis().gateway);
     say(format!("ok      gateway {} signed the checkpoint of epoch {}", gateway.short(), checkpoint.epoch));
@@ -208,8 +214,13 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
     if let Some(older) = older.filter(|older| older.size <= follower.size()) {
         say(format!("ok      the log goes on from the checkpoint of epoch {} that you kept", older.epoch));
     }
-    if !is_known {
+    if asked.network.is_none() {
         say(format!("open    whether {network} is your network: name yours with --network"));
+    }
+    if asked.gateway.is_none() {
+        say(format!(
+            "open    whether {gateway} is the gateway that you mean: name yours with --gateway, as on the ticket"
+        ));
     }
     say("the log holds");
 }

@@ -181,6 +181,9 @@ fn a_backup_that_lacks_what_was_signed_is_read_and_never_continued() {
 
     let old = network.restore("backup", &folder, &["--checkpoint", &newest]);
     assert!(old.complaint().contains("name a copy of the log that has the others"), "{}", old.err);
+    let before = format!("{early}/checkpoint");
+    let before = network.restore("backup", &folder, &["--checkpoint", &before]);
+    assert!(before.complaint().contains("name the newest that the gateway signed"), "{}", before.err);
     let stale = network.restore("backup", &folder, &["--public-log", &early]);
     assert!(stale.complaint().contains("name a newer copy"), "{}", stale.err);
     assert!(!has_log(&folder));

@@ -38,8 +38,11 @@ fn a_tenant_is_entered_buys_credits_asks_and_is_removed() {
 
     // Whoever else has a network can't make money or tenants here.
     let other = Gateway::start(&folder.path().join("other"), &[]);
+    let owner = gateway.api().get("/v1/network").json()["owner"].as_str().unwrap().to_owned();
     for args in [&buy[..], &["tenant", "add", "mallory"]] {
-        let forged = told(&gateway, &other.folder, args);
+        let astray = told(&gateway, &other.folder, args);
+        assert!(astray.complaint().contains("the gateway says that it is of owner"), "{}", astray.err);
+        let forged = told(&gateway, &other.folder, &[args, &["--owner", &owner]].concat());
         assert!(forged.complaint().contains("somebody else"), "{}", forged.err);
     }
     // Another key works from now on, and only that.

@@ -207,6 +207,12 @@ impl Gateway {
 // the task, or when the client went away. What a node made beyond that is its own loss, at most one frame's worth, and so
 // is what it doesn't commit to as it sent it. A whole answer was compared when it ended.
 fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Match) -> (TokenCount, TokenCount) {
+    // More than was asked for is no attempt at it, and could not be audited.
+    if commitment.output_tokens > order.output_tokens_max
+        && task.is_some_and(|task| !task.answered_with(commitment.attempt))
+    {
+        return (TokenCount(0), TokenCount(0));
+    }
     let delivered_to = match (task, held) {
         (Some(task), _) if task.answered_with(commitment.attempt) => task.delivered_by(commitment.attempt),
         (Some(task), Match::Until(count)) => task.delivered_by(commitment.attempt).min(count),
@@ -220,6 +226,8 @@ fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Ma
         Some(task) => task.ended_with(commitment.attempt),
         None => commitment.finish != Finish::Cancelled,
     };
-    let prompt = if ended { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0) } else { 0 };
+    // Not more than the node said when it began.
+    let said = task.and_then(|task| task.prompt_tokens).unwrap_or(order.prompt_tokens_max);
+    let prompt = if ended { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0).min(said.0) } else { 0 };
     (TokenCount(prompt), TokenCount(output))
 }

@@ -31,16 +31,29 @@ pub(super) struct Funds(BTreeMap<TenantId, Fund>);
 struct Fund {
     is_asked: bool,
     not_before: Timestamp,
-    waiting: VecDeque<Submission>,
+    // With when its time is over.
+    waiting: VecDeque<(Submission, Timestamp)>,
 }
 
 impl Funds {
     /// Takes out a request that waits.
     pub(super) fn remove(&mut self, task: TaskId) -> bool {
         self.0.values_mut().any(|fund| {
-            let at = fund.waiting.iter().position(|submission| submission.task == task);
+            let at = fund.waiting.iter().position(|(submission, _)| submission.task == task);
             at.is_some_and(|at| fund.waiting.remove(at).is_some())
         })
+    }
+
+    /// Takes out the requests whose time is over.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<TaskId> {
+        let late = |(_, until): &(Submission, Timestamp)| *until <= now;
+        let waiting = self.0.values_mut().map(|fund| &mut fund.waiting);
+        let late = waiting.flat_map(|waiting| {
+            let (gone, kept) = core::mem::take(waiting).into_iter().partition(late);
+            *waiting = kept;
+            VecDeque::into_iter(gone).map(|(submission, _)| submission.task)
+        });
+        late.collect()
     }
 
     /// Requests that wait.
@@ -81,20 +94,21 @@ impl Gateway {
         if !fund.is_asked || fund.waiting.len() >= WAITING_MAX {
             return Some(submission);
         }
-        fund.waiting.push_back(submission);
+        let until = now.after(submission.deadline);
+        fund.waiting.push_back((submission, until));
         None
     }
 
     /// Money came: who waited for it goes on.
     pub(super) fn funds_came(&mut self, now: Timestamp, tenant: TenantId, out: &mut Vec<Output>) {
-        for submission in self.answered(tenant, Timestamp(0)) {
+        for (submission, _) in self.answered(tenant, Timestamp(0)) {
             self.submit(now, submission, out);
         }
     }
 
     /// There is none: who waited is refused, unless other money has become free.
     pub(super) fn no_funds(&mut self, now: Timestamp, tenant: TenantId, is_unknown: bool, out: &mut Vec<Output>) {
-        for submission in self.answered(tenant, now.after(PAUSE)) {
+        for (submission, _) in self.answered(tenant, now.after(PAUSE)) {
             match is_unknown {
                 false => self.submit(now, submission, out),
                 true => {
@@ -106,7 +120,7 @@ impl Gateway {
         }
     }
 
-    fn answered(&mut self, tenant: TenantId, not_before: Timestamp) -> VecDeque<Submission> {
+    fn answered(&mut self, tenant: TenantId, not_before: Timestamp) -> VecDeque<(Submission, Timestamp)> {
         let fund = Fund { is_asked: false, not_before, waiting: VecDeque::new() };
         self.funds.0.insert(tenant, fund).map(|fund| fund.waiting).unwrap_or_default()
     }

@@ -313,7 +313,7 @@ impl Gateway {
     }
 
     fn is_busy(&self) -> bool {
-        !self.tasks.is_empty() || !self.waiting.is_empty() || !self.audits.is_empty()
+        !self.tasks.is_empty() || !self.waiting.is_empty() || !self.audits.is_empty() || self.funds.waiting() > 0
     }
 }
 

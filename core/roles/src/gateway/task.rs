@@ -415,6 +415,10 @@ impl Gateway {
         for id in self.queue.expire(now) {
             self.give_up(now, id, Refusal::Deadline, out);
         }
+        for task in self.funds.expire(now) {
+            self.counters.refused += 1;
+            out.push(Output::Refuse { task, refusal: Refusal::Deadline });
+        }
         let overdue: Vec<(NodeId, AttemptId, Overdue)> = self
             .tasks
             .iter()

@@ -236,3 +236,28 @@ fn what_a_node_broke_off_is_paid_as_far_as_it_commits_to_what_it_sent() {
     assert_eq!(broken_off(Match::Other), (vec![whole, nothing], 1));
     assert_eq!(broken_off(Match::Until(TokenCount(3))), (vec![whole, (0, 3)], 1));
 }
+
+#[test]
+fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_to_be() {
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.progress(&to, 5, 5);
+    bench.feed(Input::ClientGone { task: task(1) });
+    // Nobody could audit what is longer than any answer may be.
+    let padded = commitment(&to, 101, Finish::Cancelled);
+    bench.batch_held(0, &[(&padded, &to)], vec![Match::Until(TokenCount(5))]);
+    bench.write();
+    assert_eq!(bench.charged(), [(0, 0)]);
+
+    let mut bench = one_node();
+    let to = bench.assign(1);
+    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.progress(&to, 5, 5);
+    bench.feed(Input::ClientGone { task: task(1) });
+    let inflated =
+        ol_protocol::commitment::Commitment { prompt_tokens: TokenCount(50), ..commitment(&to, 5, Finish::Cancelled) };
+    bench.batch(0, &[(&inflated, &to)]);
+    bench.write();
+    assert_eq!(bench.charged(), [(PROMPT, 5)]);
+}

@@ -101,3 +101,15 @@ fn a_part_that_the_ledger_refuses_is_no_money() {
     assert!(matches!(out[0], Output::Denied { .. }) && refused(&out).is_some());
     assert_eq!(bench.available(), FUNDS);
 }
+
+#[test]
+fn who_waits_for_money_beyond_its_deadline_is_told() {
+    let mut bench = bench();
+    let hasty = Submission { deadline: Micros::from_secs(3), ..dear(1) };
+    bench.feed_only(Input::Submitted(hasty));
+    bench.now = bench.now.after(Micros::from_secs(2));
+    assert_eq!(refused(&bench.feed_only(Input::Tick)), None);
+    bench.now = bench.now.after(Micros::from_secs(1));
+    assert_eq!(refused(&bench.feed_only(Input::Tick)), Some(Refusal::Deadline));
+    assert_eq!(bench.gateway.active(), 0);
+}

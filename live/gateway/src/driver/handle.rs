@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) price: Price,
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
+    /// How often an instruction changed the keys: who read them before that has old ones.
+    pub(super) entered: AtomicU64,
     pub(super) rates: RateLimits,
     /// The loop's.
     pub(super) reader: Mutex<Box<dyn Read>>,
@@ -357,11 +359,9 @@ impl Handle {
 
     // Ids begin with the time, so that they tell what may have been pruned.
     async fn is_pruned(&self, task: TaskId) -> bool {
-        let shared = self.shared.clone();
-        let read = move || pruned_until(lock(&shared.reader).as_ref());
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(until)) => until.is_some_and(|until| began(task) < until),
-            Ok(Err(_)) | Err(_) => false,
+        match self.shared.questions.ask(pruned_until).await {
+            Some(Ok(until)) => until.is_some_and(|until| began(task) < until),
+            Some(Err(_)) | None => false,
         }
     }
 

@@ -39,6 +39,10 @@ const LAST_BATCHES: Micros = Micros::from_secs(3);
 /// Wait before a batch that could not be read is asked for again: as long as before a commit.
 const LOOK_UP_RETRY: Duration = Duration::from_secs(1);
 
+/// Questions for tenants' money at the same time: they are answered one after the other, each in a millisecond, or not at
+/// all.
+const CLAIMS_MAX: usize = 64;
+
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
 
@@ -68,6 +72,8 @@ pub(super) struct GatewayHands {
     draining_since: Option<Timestamp>,
     // Who asked for what the machine is being told.
     told: Option<Told>,
+    // Questions for money that are not answered.
+    claims: usize,
     done: bool,
 }
 
@@ -94,6 +100,7 @@ impl GatewayHands {
             metrics_due: Timestamp(0),
             draining_since: None,
             told: None,
+            claims: 0,
             done: false,
         }
     }
@@ -510,10 +517,14 @@ impl GatewayHands {
         }
     }
 
-    fn claim(&self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>, inputs: &mut Vec<Input>) {
+    fn claim(&mut self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>, inputs: &mut Vec<Input>) {
         if self.shared.funds.is_none() {
             return inputs.push(Input::NoFunds { tenant, is_unknown: false });
         }
+        if self.claims >= CLAIMS_MAX {
+            return inputs.push(Input::NoFunds { tenant, is_unknown: true });
+        }
+        self.claims += 1;
         let (shared, answers) = (Arc::clone(&self.shared), self.journal.answers());
         tokio::task::spawn_blocking(move || {
             let Some(funds) = &shared.funds else { return };
@@ -690,7 +701,10 @@ impl Hands for GatewayHands {
             }
             Message::Evidence { auditor, audit, row } => self.audit(auditor, audit, row, inputs),
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
-            Message::Claimed { tenant, result } => inputs.push(claimed(tenant, result)),
+            Message::Claimed { tenant, result } => {
+                self.claims = self.claims.saturating_sub(1);
+                inputs.push(claimed(tenant, result));
+            }
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
                     || self.journal.facts_waiting(task).is_some();

@@ -9,7 +9,8 @@ use ol_protocol::Timestamp;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::top_up::TopUp;
-use ol_store::{Job, Tenant};
+use ol_store::{Job, Read, Tenant};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
 
@@ -51,7 +52,10 @@ impl Handle {
         }
         let shared = Arc::clone(&self.shared);
         let add = move || shared.funds.as_ref().map_or(Ok(false), |funds| lock(funds).add(&top_up));
-        blocking(add).await?.map(drop).map_err(|error| unwritten(&error))
+        match blocking(add).await?.map_err(|error| unwritten(&error))? {
+            true => Ok(()),
+            false => Err(Refusal::new(Kind::Superseded, "this top-up is a replay: it was taken before")),
+        }
     }
 
     async fn change(&self, change: ParameterChange) -> Result<(), Refusal> {
@@ -75,20 +79,40 @@ impl Handle {
     async fn enter(&self, entry: TenantEntry) -> Result<(), Refusal> {
         self.check(entry.network, entry.owner.0, self.shared.genesis.owner.0)?;
         entry.verify().map_err(|cause| Refusal::new(Kind::Forbidden, cause.to_string()))?;
-        let shared = Arc::clone(&self.shared);
-        blocking(move || enter(&shared, &entry)).await?
+        if self.issued(&entry).await?.is_some_and(|known| known >= entry.issued_at) {
+            return Err(superseded(&entry));
+        }
+        let (shared, told) = (Arc::clone(&self.shared), entry.clone());
+        let row = blocking(move || write(&shared, &told)).await??;
+        // Another entry may have come in between, here or at another gateway: the later one holds.
+        if self.issued(&entry).await? != Some(entry.issued_at) {
+            return Err(superseded(&entry));
+        }
+        let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+        self.shared.entered.fetch_add(1, Ordering::SeqCst);
+        keys.replace(ol_protocol::Digest(row.key_hash), known(&row, self.shared.rates));
+        Ok(())
+    }
+
+    // When the tenant's entry that holds was issued.
+    async fn issued(&self, entry: &TenantEntry) -> Result<Option<Timestamp>, Refusal> {
+        let tenant = entry.tenant;
+        let find = move |read: &dyn Read| {
+            let all = read.tenants()?;
+            Ok(all.into_iter().find(|known| known.tenant == tenant).map(|known| known.created))
+        };
+        let gone = || Refusal::new(Kind::Internal, "the gateway failed on this");
+        self.shared.questions.ask(find).await.ok_or_else(gone)?.map_err(|error| unwritten(&error))
     }
 }
 
-fn enter(shared: &Shared, entry: &TenantEntry) -> Result<(), Refusal> {
-    let before = lock(&shared.reader).tenants().map_err(|error| unwritten(&error))?;
-    let newer = |known: &&Tenant| known.tenant == entry.tenant && known.created >= entry.issued_at;
-    if let Some(known) = before.iter().find(newer) {
-        let Timestamp(known) = known.created;
-        let message =
-            format!("a later entry of this tenant holds: issued at {known}, this one at {}", entry.issued_at.0);
-        return Err(Refusal::new(Kind::Superseded, message));
-    }
+fn superseded(entry: &TenantEntry) -> Refusal {
+    let message =
+        format!("an entry of this tenant holds that was issued later than {}, or at the same time", entry.issued_at.0);
+    Refusal::new(Kind::Superseded, message)
+}
+
+fn write(shared: &Shared, entry: &TenantEntry) -> Result<Tenant, Refusal> {
     let row = Tenant {
         tenant: entry.tenant,
         name: entry.name.clone(),
@@ -99,9 +123,7 @@ fn enter(shared: &Shared, entry: &TenantEntry) -> Result<(), Refusal> {
     };
     let job = Job { tenants: vec![row.clone()], ..Job::default() };
     shared.committer.commit(job).map_err(|error| unwritten(&error))?;
-    let mut keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
-    keys.replace(ol_protocol::Digest(row.key_hash), known(&row, shared.rates));
-    Ok(())
+    Ok(row)
 }
 
 // A digest that is no key's: who has it may not ask. Each tenant's is another, as no two may have one.

@@ -1,7 +1,7 @@
 //! Starting a gateway: opens its log, goes on where it ended, listens for nodes and for HTTP.
 
 use super::Handle;
-use super::handle::{Shared, lock};
+use super::handle::Shared;
 use super::hands::GatewayHands;
 use super::journal::Journal;
 use super::links::{Door, accept};
@@ -17,6 +17,7 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::Record;
 use ol_protocol::ticket::Ticket;
+use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{Epoch, GatewayId, MicroCredits, OwnerId, Price};
 use ol_roles::gateway::Counters;
 use ol_roles::gateway::codec::Origin;
@@ -25,7 +26,7 @@ use ol_store::{Committer, Identity, MemoryStore, Options, PostgresFunds, Postgre
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
@@ -52,8 +53,8 @@ pub struct Config {
     pub key: SecretKey,
     /// Its secret for draws, nonces, salts and orders.
     pub master: [u8; 32],
-    /// The first record of a new log; an existing one keeps its own.
-    pub genesis: Genesis,
+    /// The first record of a new log; one that has begun needs none.
+    pub genesis: Option<Genesis>,
     /// Where nodes connect.
     pub node_listen: SocketAddr,
     /// What newcomers must say, if anything.
@@ -79,6 +80,9 @@ pub enum Error {
     /// The log doesn't settle.
     #[error("the log can't be followed")]
     Log(#[source] ol_roles::settler::Fault),
+    /// The log has not begun, and was expected to have.
+    #[error("the log is empty")]
+    NoGenesis,
     /// The database has another network, or gateways of another owner.
     #[error(
         "{place} is of network {found}, whose gateways are of owner {owner}: this gateway's folder has other keys; copy gateway-owner.key of the first gateway, or use another database"
@@ -141,7 +145,8 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let (place, mut store) = open(&config, Identity { network: None, gateway })?;
     let is_new = store.read().size()? == 0;
     if is_new {
-        store.append(&[Record::Genesis(config.genesis.clone())])?;
+        let genesis = config.genesis.clone().ok_or(Error::NoGenesis)?;
+        store.append(&[Record::Genesis(genesis)])?;
     }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
@@ -173,10 +178,11 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     };
     let rates = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
     let keys = tenants(store.read(), rates)?;
-    let funds = config.server.as_ref().map(|server| PostgresFunds::open(server, gateway)).transpose()?;
+    let mut funds = config.server.as_ref().map(|server| PostgresFunds::open(server, gateway)).transpose()?;
     let (reader, questions) = (store.reader()?, Questions::new(store.reader()?));
     let epoch = setup.settler.epoch();
     let parameters = *setup.settler.ledger().parameters_from(Epoch(u64::MAX));
+    let unbooked = unbooked(funds.as_mut(), &setup.settler)?;
     let machine = Machine::new(now, setup);
     let committer = Committer::start(store).map_err(Error::Thread)?;
     let server = ol_net::Server::bind(config.node_listen, &config.key, Limits::default()).await?;
@@ -190,6 +196,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         price: config.price,
         variants: RwLock::new(BTreeMap::new()),
         keys: RwLock::new(keys),
+        entered: AtomicU64::new(0),
         rates,
         reader: Mutex::new(reader),
         questions,
@@ -239,6 +246,10 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let machine = Some(tokio::spawn(async move {
         ol_drive::run(machine, hands, messages).await.end_event_log();
     }));
+    for slice in unbooked {
+        // The loop has just begun.
+        drop(inbox.send(Message::Claimed { tenant: slice.top_up.tenant, result: Ok(Some(slice)) }).await);
+    }
     let handle = Handle { shared, inbox };
     Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine })
 }
@@ -289,7 +300,7 @@ fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>),
     let place = server.place().to_string();
     if let Some(first) = ol_store::founding(server)? {
         let (found, owner) = (first.network(), first.owner);
-        if (found, owner) != (config.genesis.network(), config.genesis.owner) {
+        if config.genesis.as_ref().is_some_and(|genesis| (found, owner) != (genesis.network(), genesis.owner)) {
             return Err(Error::OtherOwner { place, found, owner });
         }
     }
@@ -297,17 +308,34 @@ fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>),
     Ok((place, Box::new(PostgresStore::open(server, &key, identity)?)))
 }
 
+// Parts of top-ups that were taken before the start and didn't come to the log. Claims of a tenant come one after the other, so
+// it is the last one at most.
+fn unbooked(funds: Option<&mut PostgresFunds>, settler: &Settler) -> Result<Vec<Slice>, Error> {
+    let Some(funds) = funds else { return Ok(Vec::new()) };
+    let mut parts = funds.last_parts()?;
+    parts.retain(|part| {
+        let begins = Funded { serial: part.top_up.serial, end: part.from };
+        settler.ledger().funded(&part.top_up.tenant).is_none_or(|booked| booked <= begins)
+    });
+    Ok(parts)
+}
+
 // Tenants that other gateways entered.
 async fn learn_tenants(shared: Arc<Shared>) {
     let mut every = tokio::time::interval(TENANTS_EVERY);
     loop {
         every.tick().await;
-        let ask = Arc::clone(&shared);
-        let found = tokio::task::spawn_blocking(move || tenants(lock(&ask.reader).as_ref(), ask.rates)).await;
-        match found {
-            Ok(Ok(keys)) => *shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keys,
-            Ok(Err(error)) => tracing::warn!(%error, "cannot ask for the tenants; those known so far stay"),
-            Err(_) => return,
+        let (rates, entered) = (shared.rates, shared.entered.load(Ordering::SeqCst));
+        match shared.questions.ask(move |read| tenants(read, rates)).await {
+            Some(Ok(found)) => {
+                let mut keys = shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                // What was entered here meanwhile may not be among them: next time.
+                if shared.entered.load(Ordering::SeqCst) == entered {
+                    *keys = found;
+                }
+            }
+            Some(Err(error)) => tracing::warn!(%error, "cannot ask for the tenants; those known so far stay"),
+            None => return,
         }
     }
 }

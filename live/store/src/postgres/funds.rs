@@ -1,8 +1,8 @@
 //! What the issuer sold, shared by the gateways of one database: each takes parts of it for itself.
 
-use super::claim;
 use super::server::Server;
 use super::session::Session;
+use super::{claim, schema};
 use crate::database::int;
 use crate::error::{Error, Refusal};
 use ol_protocol::top_up::{Funded, Slice, TopUp};
@@ -11,6 +11,9 @@ use tokio_postgres::Row;
 
 /// How often a claim looks again when a sister took the last of the top-up that it waited for.
 const LOOKS: usize = 8;
+
+// Told apart from the locks of gateways and tables. "OLtopups" in ASCII.
+const TOP_UPS: i64 = 0x4f4c_746f_7075_7073;
 
 // The lowest serial that is not used up, its row locked until the part is written down: sisters wait for a moment.
 const TAKE: &str = "
@@ -47,7 +50,7 @@ impl core::fmt::Debug for PostgresFunds {
 impl PostgresFunds {
     /// For a gateway whose log has begun.
     pub fn open(server: &Server, gateway: GatewayId) -> Result<Self, Error> {
-        let session = Session::connect(server)?;
+        let session = connect(server)?;
         let found = claim::find(&session, gateway)?;
         let found = found.ok_or_else(|| Error::NoLog { gateway, place: server.place().clone() })?;
         Ok(Self { server: server.clone(), session: Some(session), number: found.number })
@@ -59,7 +62,7 @@ impl PostgresFunds {
         let (serial, amount) = (int("serial of a top-up", top_up.serial)?, int("a top-up of", top_up.amount.0)?);
         self.in_transaction(|session| {
             // Whoever adds for the same tenant meanwhile could be given a number below this one.
-            session.script("LOCK TABLE top_ups IN SHARE ROW EXCLUSIVE MODE")?;
+            session.ask("SELECT pg_advisory_xact_lock($1)", &[&lock_key(top_up.tenant)])?;
             let last = "SELECT serial, bytes FROM top_ups WHERE tenant = $1 ORDER BY serial DESC LIMIT 1";
             let read = |row: &Row| Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, Vec<u8>>(1)?));
             let last = session.ask(last, &[&&top_up.tenant.0[..]])?.first().map(read).transpose();
@@ -76,15 +79,13 @@ impl PostgresFunds {
         })
     }
 
-    /// The serial that a tenant's next top-up must be above, if there was one.
-    pub fn last_serial(&mut self, tenant: TenantId) -> Result<Option<u64>, Error> {
-        self.with(|session| {
-            let sql = "SELECT max(serial) FROM top_ups WHERE tenant = $1";
-            let rows = session.ask(sql, &[&&tenant.0[..]])?;
-            let last: Option<i64> =
-                rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(|cause| session.server().failed(cause))?;
-            Ok(last.map(i64::cast_unsigned))
-        })
+    /// The last part of each tenant's top-ups that this gateway took: after a start they may not be booked yet.
+    pub fn last_parts(&mut self) -> Result<Vec<Slice>, Error> {
+        let number = self.number;
+        let sql =
+            "SELECT DISTINCT ON (tenant) bytes, start, slices.amount FROM slices JOIN top_ups USING (tenant, serial)
+            WHERE gateway = $1 ORDER BY tenant, serial DESC, start DESC";
+        self.with(|session| session.ask(sql, &[&number])?.iter().map(|row| read(session, row)).collect())
     }
 
     /// Takes a part of a tenant's top-ups for this gateway: `amount`, or what is left of the one that comes next; `None` if
@@ -122,7 +123,7 @@ impl PostgresFunds {
         let slot = &mut self.session;
         let session = match slot.take() {
             Some(session) if !session.is_closed() => session,
-            _ => Session::connect(&self.server)?,
+            _ => connect(&self.server)?,
         };
         body(slot.insert(session))
     }
@@ -136,6 +137,18 @@ impl PostgresFunds {
             session.script(end).inspect_err(|_| session.abandon()).and(done)
         })
     }
+}
+
+fn connect(server: &Server) -> Result<Session, Error> {
+    let session = Session::connect(server)?;
+    schema::join(&session)?;
+    Ok(session)
+}
+
+// A lock of its own for each tenant; two that share one wait for each other now and then.
+fn lock_key(tenant: TenantId) -> i64 {
+    let [high, low] = [0, 8].map(|at| tenant.0[at..].first_chunk().map_or(0, |part| i64::from_be_bytes(*part)));
+    high ^ low ^ TOP_UPS
 }
 
 fn read(session: &Session, row: &Row) -> Result<Slice, Error> {

@@ -104,7 +104,7 @@ impl<'a> Writes<'a> {
             VALUES ($1, $2, $3, $4, $5, $6)
             ON CONFLICT (tenant) DO UPDATE SET name = excluded.name, key_hash = excluded.key_hash,
                 created = excluded.created, requests_per_minute = excluded.requests_per_minute,
-                tokens_per_minute = excluded.tokens_per_minute";
+                tokens_per_minute = excluded.tokens_per_minute WHERE tenants.created <= excluded.created";
         let limit = |limit: &Option<u32>| -> Value { Box::new(limit.map(i64::from)) };
         let created = int("creation time", created.0)?;
         self.calls.push(Call::new(

@@ -226,6 +226,9 @@ pub(crate) fn tenants_are_found_by_key_and_share_none(backend: &impl Backend) {
     assert_eq!(store.read().tenant_by_key_hash(&[30; 32]).expect("read"), None);
     store.commit_one(put(tenant(2, 30))).expect("written");
     assert_eq!(store.read().tenants().expect("read"), [tenant(1, 10), tenant(2, 30)]);
+    // One from before changes nothing, whoever hands it in again.
+    store.commit_one(put(Tenant { created: Timestamp(4), ..tenant(2, 20) })).expect("written");
+    assert_eq!(store.read().tenants().expect("read"), [tenant(1, 10), tenant(2, 30)]);
     let taken = Some(Refusal::KeyTaken { tenant: TenantId([1; 16]) });
     assert_eq!(refusal(store.commit_one(put(tenant(2, 10)))), taken);
 }

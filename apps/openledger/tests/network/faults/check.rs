@@ -2,8 +2,8 @@
 
 use super::traffic::Answer;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::{Digest, NetworkId, NodeId, TaskId, merkle};
-use ol_store::{OutboxReader, Read, SqliteReader};
+use ol_protocol::{Digest, NodeId, TaskId, merkle};
+use ol_store::{OutboxReader, Peer, Read, SqliteReader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
@@ -123,9 +123,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Reads it, whether or not its node runs.
-    pub(super) fn read(path: &Path, network: NetworkId) -> Self {
+    pub(super) fn read(path: &Path, peer: Peer) -> Self {
         let mut outbox = Self { signed: BTreeMap::new(), waiting: BTreeSet::new() };
-        for kept in OutboxReader::open(path).unwrap().batches(network).unwrap() {
+        for kept in OutboxReader::open(path).unwrap().batches(peer).unwrap() {
             match kept.countersigned {
                 Some(signed) => drop(outbox.signed.insert(kept.sequence, signed)),
                 None => drop(outbox.waiting.insert(kept.sequence)),

@@ -8,9 +8,9 @@ use super::random::Random;
 use super::traffic::{Answer, Traffic};
 use crate::process::{Gateway, Node, Process, eventually, openledger, run};
 use crate::proxy::Proxy;
+use ol_protocol::NodeId;
 use ol_protocol::ticket::Ticket;
-use ol_protocol::{GatewayId, NetworkId, NodeId};
-use ol_store::PostgresReader;
+use ol_store::{Peer, PostgresReader};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use std::collections::BTreeSet;
@@ -41,8 +41,7 @@ pub(super) struct World {
     pub(super) members: Vec<Member>,
     // The server that the log is in, if it isn't a file.
     cluster: Option<Cluster>,
-    id: GatewayId,
-    network: NetworkId,
+    peer: Peer,
     seen: Log,
     /// Where everything is.
     pub(super) folder: PathBuf,
@@ -138,9 +137,10 @@ impl World {
         let mut members: Vec<Member> = (0..NODES).map(|at| Member::join(&gateway, &place(at), &SMALL)).collect();
         gateway.wait_for_nodes(NODES as u64);
         members.push(Member::join(&gateway, &gateway.folder, &["--referee", "--threads", "1"]));
-        let Ticket { gateway: id, network, .. } = gateway.ticket.parse().unwrap();
+        let ticket: Ticket = gateway.ticket.parse().unwrap();
+        let peer = Peer { network: ticket.network, gateway: ticket.gateway };
         let (seen, folder) = (Log::default(), folder.to_path_buf());
-        let mut world = Self { gateway, members, cluster, id, network, seen, folder, disk, node_disk };
+        let mut world = Self { gateway, members, cluster, peer, seen, folder, disk, node_disk };
         // `node claims` reads up to a checkpoint: the first one is there from here on.
         eventually("the first epoch's end", || (world.gateway.metric("epoch") > 0).then_some(()));
         world.end_gateway();
@@ -170,7 +170,7 @@ impl World {
         let Some(cluster) = &self.cluster else { return Log::read(&self.database()) };
         let key = self.gateway.folder.join("network/gateway.store.key");
         let server = database_at(&cluster.address()).parse().unwrap();
-        Log::of(&PostgresReader::open(&server, &key, self.id).unwrap())
+        Log::of(&PostgresReader::open(&server, &key, self.peer.gateway).unwrap())
     }
 
     fn database(&self) -> PathBuf {
@@ -295,7 +295,7 @@ impl World {
         is_calm(&self.gateway.process);
         let lost = recorder.power_lost();
         let outboxes: Vec<Outbox> =
-            self.members[..NODES].iter().map(|it| Outbox::read(&it.outbox(), self.network)).collect();
+            self.members[..NODES].iter().map(|it| Outbox::read(&it.outbox(), self.peer)).collect();
         let copy = self.folder.join("found");
         for _ in 0..FINDS {
             lost.leave(&copy.join("network"), random);
@@ -330,7 +330,7 @@ impl World {
         std::fs::create_dir_all(&copy).unwrap();
         for _ in 0..FINDS {
             lost.leave(&copy, random);
-            Outbox::read(&copy.join("outbox.db"), self.network).has_all(&logged);
+            Outbox::read(&copy.join("outbox.db"), self.peer).has_all(&logged);
         }
         lost.leave(&member.folder.join("node"), random);
         member.again();
@@ -378,7 +378,7 @@ impl World {
             return Some(format!("{there:?} nodes are there"));
         }
         let outboxes: Vec<Outbox> =
-            self.members[..NODES].iter().map(|it| Outbox::read(&it.outbox(), self.network)).collect();
+            self.members[..NODES].iter().map(|it| Outbox::read(&it.outbox(), self.peer)).collect();
         if let Some(outbox) = outboxes.iter().find(|outbox| !outbox.waiting.is_empty()) {
             return Some(format!("batches {:?} of a node wait", outbox.waiting));
         }
@@ -388,7 +388,7 @@ impl World {
     }
 
     fn claims(&self) {
-        let (log, network) = (format!("http://{}/log", self.gateway.address), self.network.to_string());
+        let (log, network) = (format!("http://{}/log", self.gateway.address), self.peer.network.to_string());
         for member in &self.members[..NODES] {
             let folder = member.folder.to_str().unwrap();
             let ended = run(&["node", "claims", &log, "--network", &network, "--data-dir", folder]);
