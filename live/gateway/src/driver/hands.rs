@@ -1,6 +1,8 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
-use super::content::{self, Content, length};
+mod beside;
+
+use super::content::{Content, length};
 use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
@@ -17,16 +19,14 @@ use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
-use ol_protocol::top_up::{Funded, Slice};
+use ol_protocol::top_up::Slice;
 use ol_protocol::variant::Variant;
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{
-    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, TaskId, TenantId, Timestamp, TokenCount, VariantId,
-};
+use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
 use ol_roles::node::FailCode;
-use ol_store::{Appended, Facts, Job, NodeBatch, Read};
+use ol_store::{Appended, Facts, Job};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,13 +35,6 @@ use tokio::sync::broadcast;
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
-
-/// Wait before a batch that could not be read is asked for again: as long as before a commit.
-const LOOK_UP_RETRY: Duration = Duration::from_secs(1);
-
-/// Questions for tenants' money at the same time: they are answered one after the other, each in a millisecond, or not at
-/// all.
-const CLAIMS_MAX: usize = 64;
 
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
@@ -517,107 +510,12 @@ impl GatewayHands {
         }
     }
 
-    fn claim(&mut self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>, inputs: &mut Vec<Input>) {
-        if self.shared.funds.is_none() {
-            return inputs.push(Input::NoFunds { tenant, is_unknown: false });
-        }
-        if self.claims >= CLAIMS_MAX {
-            return inputs.push(Input::NoFunds { tenant, is_unknown: true });
-        }
-        self.claims += 1;
-        let (shared, answers) = (Arc::clone(&self.shared), self.journal.answers());
-        tokio::task::spawn_blocking(move || {
-            let Some(funds) = &shared.funds else { return };
-            let result = lock(funds).claim(tenant, amount, booked);
-            // The loop has ended: nobody waits for it.
-            drop(answers.send(Message::Claimed { tenant, result }));
-        });
-    }
-
     fn denied(&mut self, error: ol_ledger::Error) {
         tracing::warn!(%error, "an order of the issuer is refused");
         if let Some(told) = self.told.take() {
             // Whoever asked may have gone.
             let _ = told.send(Err(error));
         }
-    }
-
-    // Asks the store beside the loop, which goes on; the answer comes as a message.
-    fn ask<T: Send + 'static>(
-        &self,
-        after: Duration,
-        question: impl FnOnce(&dyn Read) -> T + Send + 'static,
-        tell: impl FnOnce(T) -> Message + Send + 'static,
-    ) {
-        let (questions, answers) = (self.shared.questions.clone(), self.journal.answers());
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            if let Some(answer) = questions.ask(question).await {
-                // The loop has ended: nobody waits for it.
-                drop(answers.send(tell(answer)));
-            }
-        });
-    }
-
-    fn acknowledge(&mut self, node: NodeId, sequence: u64) {
-        match self.journal.batch(node, sequence) {
-            Some((batch, first_record)) => self.send_ack(node, &batch, first_record),
-            None => self.look_up(node, sequence, Duration::ZERO),
-        }
-    }
-
-    // A batch that a node sent again. It does so once on a link: what can't be read now is asked for until then.
-    fn look_up(&self, node: NodeId, sequence: u64, after: Duration) {
-        let Some(generation) = self.peers.get(&node).map(|peer| peer.generation) else { return };
-        self.ask(
-            after,
-            move |read| read.batch(node, sequence),
-            move |batch| Message::Found { node, generation, sequence, batch },
-        );
-    }
-
-    fn found(&self, node: NodeId, generation: u64, sequence: u64, batch: Result<Option<NodeBatch>, ol_store::Error>) {
-        if self.peers.get(&node).is_none_or(|peer| peer.generation != generation) {
-            return;
-        }
-        match batch {
-            Ok(Some(NodeBatch { index, batch })) => {
-                self.send_ack(node, &batch, index.saturating_sub(u64::from(batch.header.count)));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a batch can't be read now: its node waits for its signature");
-                self.look_up(node, sequence, LOOK_UP_RETRY);
-            }
-        }
-    }
-
-    fn send_ack(&self, node: NodeId, batch: &CountersignedBatch, first_record: u64) {
-        let (sequence, countersigned) = (batch.header.sequence, batch.to_bytes());
-        self.send(node, Down::BatchAck { sequence, countersigned, first_record });
-    }
-
-    fn audit(
-        &mut self,
-        auditor: NodeId,
-        audit: AuditId,
-        row: Result<Option<ol_store::Payload>, ol_store::Error>,
-        inputs: &mut Vec<Input>,
-    ) {
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => {
-                tracing::warn!(%error, "a payload can't be read now: its audit waits");
-                return inputs.push(Input::AuditRefused { node: auditor, audit });
-            }
-        };
-        let Some((mut frame, log_probs)) = row.as_ref().and_then(content::open) else {
-            return inputs.push(Input::PayloadLost { audit });
-        };
-        frame.audit = audit;
-        frame.deadline_ms = 120_000;
-        self.audits.insert(audit, log_probs);
-        self.send(auditor, Down::Audit(Box::new(frame)));
     }
 
     fn audited(&mut self, output: &Output) {
@@ -703,7 +601,7 @@ impl Hands for GatewayHands {
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => {
                 self.claims = self.claims.saturating_sub(1);
-                inputs.push(claimed(tenant, result));
+                inputs.push(beside::claimed(tenant, result));
             }
             Message::IsKnown { tenant, task, answer } => {
                 let known = self.contents.get(&task).is_some_and(|content| content.tenant == tenant)
@@ -795,17 +693,6 @@ impl Hands for GatewayHands {
 
     fn is_done(&self) -> bool {
         self.done
-    }
-}
-
-fn claimed(tenant: TenantId, result: Result<Option<Slice>, ol_store::Error>) -> Input {
-    match result {
-        Ok(Some(slice)) => Input::TopUp(slice),
-        Ok(None) => Input::NoFunds { tenant, is_unknown: false },
-        Err(error) => {
-            tracing::warn!(%error, "what a tenant has left can't be asked for");
-            Input::NoFunds { tenant, is_unknown: true }
-        }
     }
 }
 
