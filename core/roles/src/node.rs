@@ -399,7 +399,8 @@ impl Node {
             seed: work.seed,
             output: work.output,
             log_probs: work.log_probs,
-            finish: work.finish,
+            // An end that nobody was told of is none: the gateway gave the task to another, or will.
+            finish: if running.abandoned { Finish::Cancelled } else { work.finish },
             prompt_tokens: work.prompt_tokens,
             output_tokens: work.output_tokens,
             resumed_from: running.resumed_from,

@@ -13,7 +13,7 @@ use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TenantId, Timestamp, VariantId, merkle};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TaskId, TenantId, Timestamp, VariantId, merkle};
 use ol_trust::draw::{self, Chance};
 use ol_trust::judge::{Judgement, judge};
 use ol_trust::policy::{Policy, Standing};
@@ -390,6 +390,12 @@ impl Settler {
     /// Whether an auditor found an unsettled attempt bad, and the referee has not spoken yet.
     pub fn is_accused(&self, id: &AttemptId) -> bool {
         self.open.get(id).is_some_and(|open| open.accuser.is_some() && open.finding.is_none())
+    }
+
+    /// The receipts of a task that are not settled, by attempt.
+    pub fn receipts_of(&self, task: TaskId) -> impl Iterator<Item = &Receipt> {
+        let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };
+        self.open.range(all).map(|(_, open)| &open.receipt)
     }
 
     /// What an unsettled attempt committed to.

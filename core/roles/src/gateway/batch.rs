@@ -144,7 +144,7 @@ impl Gateway {
         let (prompt_tokens, output_tokens) = match is_settled {
             // What was not handed in as long as the task was remembered is nobody's: its tenant has the money back.
             true => (TokenCount(0), TokenCount(0)),
-            false => charged(task, &commitment, order, held),
+            false => self.not_twice(task, &commitment, charged(task, &commitment, order, held)),
         };
         let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);
@@ -160,6 +160,30 @@ impl Gateway {
         };
         self.settle_reservation(id, charge.amount, order);
         Receipt { commitment, charge }
+    }
+
+    // What a task's other receipts charge, of a task that this gateway forgot when it was killed: each token is charged once. A
+    // node can't know whether its answer's end arrived before its link broke, or another node was given the rest.
+    fn not_twice(
+        &self,
+        task: Option<&Task>,
+        commitment: &Commitment,
+        (prompt, output): (TokenCount, TokenCount),
+    ) -> (TokenCount, TokenCount) {
+        if task.is_some() {
+            return (prompt, output);
+        }
+        let others =
+            || self.settler.receipts_of(commitment.task).filter(|it| it.commitment.attempt != commitment.attempt);
+        let later = others().filter(|it| it.commitment.attempt > commitment.attempt);
+        let until = later.map(|it| it.commitment.resumed_from.0).min();
+        let earlier = others().filter(|it| it.commitment.attempt < commitment.attempt);
+        let from = earlier.map(|it| it.commitment.resumed_from.0.saturating_add(it.charge.output_tokens.0)).max();
+        let begins = commitment.resumed_from.0.max(from.unwrap_or(0));
+        let ends = commitment.resumed_from.0.saturating_add(output.0).min(until.unwrap_or(u32::MAX));
+        let has_prompt = others().any(|it| it.charge.prompt_tokens > TokenCount(0));
+        let prompt = if until.is_some() || has_prompt { TokenCount(0) } else { prompt };
+        (prompt, TokenCount(ends.saturating_sub(begins)))
     }
 
     // Tasks whose only attempt is in the log are done with. One that was continued elsewhere is remembered: the node of an
@@ -218,13 +242,16 @@ fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Ma
         (Some(task), Match::Until(count)) => task.delivered_by(commitment.attempt).min(count),
         (Some(_), Match::Unknown) => TokenCount(0),
         (_, Match::Other) => return (TokenCount(0), TokenCount(0)),
+        // A gateway that was killed can't tell what it had delivered of an attempt that broke off: what another one repeated
+        // would be charged twice.
+        (None, _) if commitment.finish == Finish::Cancelled => return (TokenCount(0), TokenCount(0)),
         (None, Match::Unknown | Match::Until(_)) => order.output_tokens_max,
     };
     let end = commitment.output_tokens.0.min(delivered_to.0).min(order.output_tokens_max.0);
     let output = end.saturating_sub(order.resumed_from.0.max(commitment.resumed_from.0));
     let ended = match task {
         Some(task) => task.ended_with(commitment.attempt),
-        None => commitment.finish != Finish::Cancelled,
+        None => true,
     };
     // Not more than the node said when it began.
     let said = task.and_then(|task| task.prompt_tokens).unwrap_or(order.prompt_tokens_max);

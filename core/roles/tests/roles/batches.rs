@@ -105,10 +105,28 @@ fn a_restart_without_memory_charges_by_the_order() {
     bench.restart();
     assert_eq!(bench.available(), FUNDS);
     bench.join(10);
-    // It claims more tokens than were asked for: it gets what the order allows, and no prompt for half an answer.
-    bench.batch(0, &[(&commitment(&to, 120, Finish::Cancelled), &to)]);
+    // It claims more tokens than were asked for: it gets what the order allows.
+    bench.batch(0, &[(&commitment(&to, 120, Finish::EndOfText), &to)]);
     bench.write();
-    assert_eq!((bench.charged(), bench.available()), (vec![(0, 100)], FUNDS - 100));
+    assert_eq!((bench.charged(), bench.available()), (vec![(PROMPT, 100)], FUNDS - 110));
+}
+
+#[test]
+fn what_broke_off_before_a_restart_is_nobodys_as_its_successor_may_have_repeated_it() {
+    let mut bench = two_nodes();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    let out = bench.wait(Micros::from_secs(21));
+    let second = assigned(&out).expect("the other node takes it");
+    let answer = bench.answer(&second, 8);
+    bench.restart();
+    bench.join(10);
+    bench.join(11);
+    // It had made 9 by the time it was told to stop; 5 were delivered, which nobody knows any more.
+    bench.batch(0, &[(&commitment(&first, 9, Finish::Cancelled), &first)]);
+    bench.batch(0, &[(&answer, &second)]);
+    bench.write();
+    assert_eq!(bench.charged(), [(0, 0), (PROMPT, 3)]);
 }
 
 #[test]
@@ -260,4 +278,29 @@ fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_
     bench.batch(0, &[(&inflated, &to)]);
     bench.write();
     assert_eq!(bench.charged(), [(PROMPT, 5)]);
+}
+
+// Two whole answers of one task after a restart: the first node's link broke as it sent the end of its own.
+fn two_answers(first_comes_first: bool) -> Vec<(u32, u32)> {
+    let mut bench = two_nodes();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    let out = bench.wait(Micros::from_secs(21));
+    let second = assigned(&out).expect("the other node takes it");
+    let answer = bench.answer(&second, 8);
+    bench.restart();
+    bench.join(10);
+    bench.join(11);
+    let unheard = commitment(&first, 8, Finish::EndOfText);
+    let (one, two) = ((&unheard, &first), (&answer, &second));
+    let order = if first_comes_first { [one, two] } else { [two, one] };
+    order.into_iter().for_each(|each| drop(bench.batch(0, &[each])));
+    bench.write();
+    bench.charged()
+}
+
+#[test]
+fn after_a_restart_no_token_of_a_task_is_charged_twice() {
+    assert_eq!(two_answers(true), [(PROMPT, 8), (0, 0)]);
+    assert_eq!(two_answers(false), [(PROMPT, 3), (0, 5)]);
 }
