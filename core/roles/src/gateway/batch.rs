@@ -124,8 +124,11 @@ impl Gateway {
     fn log_batch(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
         let SignedBatch { header, commitments, signature } = waiting.batch;
         let known = waiting.orders.iter().zip(&waiting.matches);
-        let receipts: Vec<Receipt> =
-            commitments.into_iter().zip(known).map(|(c, (order, held))| self.receipt(c, order, *held)).collect();
+        let mut receipts: Vec<Receipt> = Vec::with_capacity(commitments.len());
+        for (commitment, (order, held)) in commitments.into_iter().zip(known) {
+            let receipt = self.receipt(commitment, order, *held, &receipts);
+            receipts.push(receipt);
+        }
         let leaves: Vec<Digest> = receipts.iter().map(|r| merkle::leaf_hash(&r.to_bytes())).collect();
         let receipts_root = merkle::root(&leaves);
         self.settler.batch(header.root, &receipts);
@@ -137,14 +140,14 @@ impl Gateway {
         self.append(vec![Entry::Batch { header, signature, receipts, receipts_root }], appended, out);
     }
 
-    fn receipt(&mut self, commitment: Commitment, order: &Order, held: Match) -> Receipt {
+    fn receipt(&mut self, commitment: Commitment, order: &Order, held: Match, before: &[Receipt]) -> Receipt {
         let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let task = self.tasks.get(&id.task);
         let is_settled = task.is_none() && order.boot == self.setup.boot;
         let (prompt_tokens, output_tokens) = match is_settled {
             // What was not handed in as long as the task was remembered is nobody's: its tenant has the money back.
             true => (TokenCount(0), TokenCount(0)),
-            false => self.not_twice(task, &commitment, charged(task, &commitment, order, held)),
+            false => self.not_twice(task, &commitment, charged(task, &commitment, order, held), before),
         };
         let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);
@@ -162,19 +165,21 @@ impl Gateway {
         Receipt { commitment, charge }
     }
 
-    // What a task's other receipts charge, of a task that this gateway forgot when it was killed: each token is charged once. A
-    // node can't know whether its answer's end arrived before its link broke, or another node was given the rest.
+    // Less what a task's other receipts charge, of a task that this gateway forgot when it was killed: those in the log, and
+    // those `before` it in its batch. Each token is charged once. A node can't know whether its answer's end arrived before its link broke, or another node was given the rest.
     fn not_twice(
         &self,
         task: Option<&Task>,
         commitment: &Commitment,
         (prompt, output): (TokenCount, TokenCount),
+        before: &[Receipt],
     ) -> (TokenCount, TokenCount) {
         if task.is_some() {
             return (prompt, output);
         }
-        let others =
-            || self.settler.receipts_of(commitment.task).filter(|it| it.commitment.attempt != commitment.attempt);
+        let in_batch = || before.iter().filter(|it| it.commitment.task == commitment.task);
+        let all = || self.settler.receipts_of(commitment.task).chain(in_batch());
+        let others = || all().filter(|it| it.commitment.attempt != commitment.attempt);
         let later = others().filter(|it| it.commitment.attempt > commitment.attempt);
         let until = later.map(|it| it.commitment.resumed_from.0).min();
         let earlier = others().filter(|it| it.commitment.attempt < commitment.attempt);

@@ -46,14 +46,15 @@ impl Funds {
 
     /// Takes out the requests whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<TaskId> {
-        let late = |(_, until): &(Submission, Timestamp)| *until <= now;
-        let waiting = self.0.values_mut().map(|fund| &mut fund.waiting);
-        let late = waiting.flat_map(|waiting| {
-            let (gone, kept) = core::mem::take(waiting).into_iter().partition(late);
-            *waiting = kept;
-            VecDeque::into_iter(gone).map(|(submission, _)| submission.task)
-        });
-        late.collect()
+        let mut late = Vec::new();
+        for fund in self.0.values_mut() {
+            fund.waiting.retain(|(submission, until)| {
+                let is_late = *until <= now;
+                late.extend(is_late.then_some(submission.task));
+                !is_late
+            });
+        }
+        late
     }
 
     /// Requests that wait.

@@ -1,7 +1,7 @@
 //! Batches: acknowledged when they are on disk, paid once, charged by the order where memory is gone.
 
-use crate::world::{Bench, FUNDS, PROMPT, assigned, commitment, node, task, two_nodes};
-use ol_protocol::commitment::Finish;
+use crate::world::{Assigned, Bench, FUNDS, PROMPT, assigned, commitment, node, task, two_nodes};
+use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::Record;
 use ol_protocol::{Digest, Micros, TokenCount};
 use ol_roles::gateway::event::{Input, Match, Output};
@@ -10,6 +10,17 @@ fn one_node() -> Bench {
     let mut bench = Bench::new();
     bench.join(10);
     bench
+}
+
+// A task of which the first node delivered 5 tokens, and the second the rest of 8.
+fn taken_over() -> (Bench, Assigned, Assigned, Commitment) {
+    let mut bench = two_nodes();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    let out = bench.wait(Micros::from_secs(21));
+    let second = assigned(&out).expect("the other node takes it");
+    let answer = bench.answer(&second, 8);
+    (bench, first, second, answer)
 }
 
 fn is_closed(out: &[Output]) -> bool {
@@ -93,7 +104,7 @@ fn a_batch_that_commits_to_another_answer_closes_the_link() {
     let mut bench = one_node();
     let to = bench.assign(1);
     let answer = bench.answer(&to, 8);
-    let other = ol_protocol::commitment::Commitment { output: Digest([0xee; 32]), ..answer };
+    let other = Commitment { output: Digest([0xee; 32]), ..answer };
     assert!(is_closed(&bench.batch(0, &[(&other, &to)])));
 }
 
@@ -113,12 +124,7 @@ fn a_restart_without_memory_charges_by_the_order() {
 
 #[test]
 fn what_broke_off_before_a_restart_is_nobodys_as_its_successor_may_have_repeated_it() {
-    let mut bench = two_nodes();
-    let first = bench.assign(1);
-    bench.progress(&first, 5, 5);
-    let out = bench.wait(Micros::from_secs(21));
-    let second = assigned(&out).expect("the other node takes it");
-    let answer = bench.answer(&second, 8);
+    let (mut bench, first, second, answer) = taken_over();
     bench.restart();
     bench.join(10);
     bench.join(11);
@@ -147,7 +153,7 @@ fn a_commitment_of_another_epoch_than_the_orders_closes_the_link() {
     let mut bench = one_node();
     let to = bench.assign(1);
     let answered = bench.answer(&to, 5);
-    let other = ol_protocol::commitment::Commitment { epoch: ol_protocol::Epoch(99), ..answered };
+    let other = Commitment { epoch: ol_protocol::Epoch(99), ..answered };
     assert!(is_closed(&bench.batch(0, &[(&other, &to)])));
 }
 
@@ -231,12 +237,7 @@ fn a_snapshot_and_the_records_after_it_are_the_whole_log() {
 
 // A node broke an answer off after 5 tokens, and comes with its signature on 9; the rest came from another.
 fn broken_off(held: Match) -> (Vec<(u32, u32)>, u64) {
-    let mut bench = two_nodes();
-    let first = bench.assign(1);
-    bench.progress(&first, 5, 5);
-    let out = bench.wait(Micros::from_secs(21));
-    let second = assigned(&out).expect("the other node takes it");
-    let answer = bench.answer(&second, 8);
+    let (mut bench, first, second, answer) = taken_over();
     bench.batch(0, &[(&answer, &second)]);
     bench.batch_held(0, &[(&commitment(&first, 9, Finish::Cancelled), &first)], vec![held]);
     bench.write();
@@ -273,8 +274,7 @@ fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_
     bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
     bench.progress(&to, 5, 5);
     bench.feed(Input::ClientGone { task: task(1) });
-    let inflated =
-        ol_protocol::commitment::Commitment { prompt_tokens: TokenCount(50), ..commitment(&to, 5, Finish::Cancelled) };
+    let inflated = Commitment { prompt_tokens: TokenCount(50), ..commitment(&to, 5, Finish::Cancelled) };
     bench.batch(0, &[(&inflated, &to)]);
     bench.write();
     assert_eq!(bench.charged(), [(PROMPT, 5)]);
@@ -282,12 +282,7 @@ fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_
 
 // Two whole answers of one task after a restart: the first node's link broke as it sent the end of its own.
 fn two_answers(first_comes_first: bool) -> Vec<(u32, u32)> {
-    let mut bench = two_nodes();
-    let first = bench.assign(1);
-    bench.progress(&first, 5, 5);
-    let out = bench.wait(Micros::from_secs(21));
-    let second = assigned(&out).expect("the other node takes it");
-    let answer = bench.answer(&second, 8);
+    let (mut bench, first, second, answer) = taken_over();
     bench.restart();
     bench.join(10);
     bench.join(11);
@@ -303,4 +298,22 @@ fn two_answers(first_comes_first: bool) -> Vec<(u32, u32)> {
 fn after_a_restart_no_token_of_a_task_is_charged_twice() {
     assert_eq!(two_answers(true), [(PROMPT, 8), (0, 0)]);
     assert_eq!(two_answers(false), [(PROMPT, 3), (0, 5)]);
+}
+
+#[test]
+fn two_attempts_of_one_node_in_one_batch_are_charged_once_too() {
+    let mut bench = one_node();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    bench.feed(Input::NodeLeft { node: first.node });
+    bench.join(10);
+    let second = assigned(&bench.wait(Micros::from_secs(15))).expect("it may have the task again");
+    let epoch = bench.gateway.settler().epoch();
+    let answer = Commitment { epoch, ..commitment(&second, 8, Finish::EndOfText) };
+    bench.restart();
+    bench.join(10);
+    let unheard = commitment(&first, 8, Finish::EndOfText);
+    bench.batch(0, &[(&unheard, &first), (&answer, &second)]);
+    bench.write();
+    assert_eq!(bench.charged(), [(PROMPT, 8), (0, 0)]);
 }
