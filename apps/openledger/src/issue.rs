@@ -8,7 +8,7 @@ use crate::logging::say;
 use anyhow::{Context as _, bail, ensure};
 use ol_gateway::ApiKey;
 use ol_protocol::bytes::Reader;
-use ol_protocol::id::hex;
+use ol_protocol::id::{hex, unhex_all};
 use ol_protocol::key::Signature;
 use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::tenant::{NAME_BYTES_MAX, TenantEntry};
@@ -192,7 +192,7 @@ impl To {
         let home = Home::open(&config.data_dir)?.existing(NETWORK)?;
         let owner = text("owner")?.parse()?;
         self.check_owner(&home, owner)?;
-        let bytes = unhex(text("parameters")?).context("the gateway's parameters can't be read")?;
+        let bytes = unhex_all(text("parameters")?).context("the gateway's parameters can't be read")?;
         Ok(Gateway {
             network: text("network")?.parse()?,
             owner,
@@ -332,12 +332,6 @@ fn credits(text: &str) -> anyhow::Result<MicroCredits> {
     ensure!(is_amount, "expected an amount such as 25 or 0.5, with six decimals at most");
     let micro = format!("{whole}{part:0<6}").parse().ok().filter(|micro| (1..=i64::MAX as u64).contains(micro));
     Ok(MicroCredits(micro.context("more than nothing, and less than nine million million")?))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    rest.is_empty().then(|| pairs.iter().map(byte).collect()).flatten()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Ids: fixed-size names of the things that are signed about.
 
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Why text is not an id.
@@ -101,6 +103,12 @@ pub fn unhex(text: &str, out: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// Reads any number of bytes of hexadecimal; `None` for another alphabet, or half a byte.
+pub fn unhex_all(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; text.len() / 2];
+    unhex(text, &mut bytes).map(|()| bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +118,13 @@ mod tests {
     fn an_id_reads_what_it_printed() {
         let id = TaskId([0xa7; 16]);
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn bytes_of_any_number_are_read_whole_or_not_at_all() {
+        assert_eq!(unhex_all("00fFa7"), Some(vec![0, 0xff, 0xa7]));
+        assert_eq!(unhex_all(""), Some(Vec::new()));
+        assert_eq!((unhex_all("0"), unhex_all("0g"), unhex_all("é")), (None, None, None));
     }
 
     #[test]

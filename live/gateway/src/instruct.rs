@@ -5,6 +5,7 @@ use crate::body::{self, BodyLimits};
 use crate::json;
 use crate::refusal::{Kind, Refusal};
 use axum::body::Body;
+use ol_protocol::id::unhex_all;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::top_up::TopUp;
@@ -21,7 +22,7 @@ pub(crate) async fn take<B: Backend>(backend: &B, path: &str, body: Body, limits
     let body = body::read(body, BodyLimits { bytes_max: BODY_BYTES_MAX, ..limits }).await?;
     let mut fields = json::object(&body)?;
     let bytes = match fields.take("signed") {
-        Some(Value::String(hex)) => bytes(&hex).ok_or_else(|| bad("`signed` must be hexadecimal digits"))?,
+        Some(Value::String(hex)) => unhex_all(&hex).ok_or_else(|| bad("`signed` must be hexadecimal digits"))?,
         Some(_) | None => return Err(bad("`signed` must be what was signed, in hexadecimal digits")),
     };
     if let Some(name) = fields.rest().1.keys().next() {
@@ -40,11 +41,4 @@ fn parse(path: &str, bytes: &[u8]) -> Result<Instruction, ol_protocol::bytes::Er
 
 fn bad(message: &str) -> Refusal {
     Refusal::new(Kind::Invalid { param: Some("signed".into()) }, message)
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-    rest.is_empty().then_some(())?;
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }

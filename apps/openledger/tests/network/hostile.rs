@@ -8,6 +8,7 @@ use ol_protocol::batch::{BatchHeader, SignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::output_root;
+use ol_protocol::id::unhex_all;
 use ol_protocol::key::SecretKey;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::Variant;
@@ -32,7 +33,8 @@ impl World {
         let answers = [1, 2, 3].map(|seed| gateway.api().chat(&chat("hello", 8, seed)).good());
         let answer = answers.last().unwrap();
         let receipt = gateway.api().receipt(answer["openledger"]["receipt"].as_str().unwrap());
-        let variant = Variant::from_bytes(&bytes(receipt["receipt"]["variant"].as_str().unwrap())).unwrap();
+        let variant =
+            Variant::from_bytes(&unhex_all(receipt["receipt"]["variant"].as_str().unwrap()).unwrap()).unwrap();
         let ticket = gateway.ticket.parse().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { gateway, honest, ticket, variant, runtime }
@@ -113,10 +115,6 @@ impl World {
         let found = self.runtime.block_on(async { tokio::time::timeout(LIMIT, found).await });
         found.unwrap_or_else(|_| panic!("in vain: {what}"))
     }
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
 }
 
 fn tokens(assign: &Assign, count: u32, ids: usize) -> Up {

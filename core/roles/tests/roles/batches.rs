@@ -95,7 +95,7 @@ fn a_batch_without_its_orders_closes_the_link() {
     assert!(is_closed(&bench.batch(0, &[(&answer, &forged)])));
     bench.grant(10);
     let second = bench.assign(2);
-    let swapped = crate::world::Assigned { order: second.order, ..to };
+    let swapped = Assigned { order: second.order, ..to };
     assert!(is_closed(&bench.batch(0, &[(&answer, &swapped)])));
 }
 

@@ -38,6 +38,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// The file of the key that payloads and facts in a shared database are sealed with.
 pub const SEALED_KEY: &str = "gateway.store.key";
 
+/// How often round trips to nodes are measured.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
 /// How often a gateway looks for tenants that others on its database entered: so long a key that was taken back still works there.
 const TENANTS_EVERY: Duration = Duration::from_secs(2);
 
@@ -124,8 +127,6 @@ pub struct Gateway {
     pub handle: Handle,
     /// What nodes join with.
     pub ticket: Ticket,
-    /// Whether this start made the network.
-    pub is_new: bool,
     committer: Committer,
     news: broadcast::Sender<News>,
     tasks: JoinSet<()>,
@@ -143,8 +144,7 @@ pub(super) struct RateLimits {
 pub async fn start(config: Config) -> Result<Gateway, Error> {
     let gateway = GatewayId(config.key.public());
     let (place, mut store) = open(&config, Identity { network: None, gateway })?;
-    let is_new = store.read().size()? == 0;
-    if is_new {
+    if store.read().size()? == 0 {
         let genesis = config.genesis.clone().ok_or(Error::NoGenesis)?;
         store.append(&[Record::Genesis(genesis)])?;
     }
@@ -169,13 +169,9 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let setup = origin.setup().map_err(Error::Log)?;
     let genesis = setup.settler.genesis().clone();
     let network = genesis.network();
-    let last = match store.read().latest_checkpoint()? {
-        Some(note) => Some(
-            Checkpoint::open(&note.text, network, gateway.0)
-                .map_err(|cause| Error::Checkpoint { place: place.clone(), cause })?,
-        ),
-        None => None,
-    };
+    let last = store.read().latest_checkpoint()?;
+    let last = last.map(|note| Checkpoint::open(&note.text, network, gateway.0)).transpose();
+    let last = last.map_err(|cause| Error::Checkpoint { place, cause })?;
     let rates = RateLimits { requests: config.requests_per_minute, tokens: config.tokens_per_minute };
     let keys = tenants(store.read(), rates)?;
     let mut funds = config.server.as_ref().map(|server| PostgresFunds::open(server, gateway)).transpose()?;
@@ -214,7 +210,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         started_at: clock::now().0 / 1_000_000,
     });
     let (inbox, messages) = mpsc::channel(ol_drive::INBOX_MAX);
-    let (answers, mut answered) = mpsc::unbounded_channel();
+    let (answers, answered) = mpsc::unbounded_channel();
     let (news, _) = broadcast::channel(1_024);
     let finality = Box::new(Solo::new(config.key.clone(), last));
     let journal = Journal::new(shared.clone(), config.key.public(), committer.handle(), finality, answers);
@@ -222,24 +218,8 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let mut tasks = JoinSet::new();
     let door = Door { network, referee: genesis.referee, join_token: config.join_token };
     tasks.spawn(accept(server, Arc::new(door), inbox.clone()));
-    let forward = inbox.clone();
-    tasks.spawn(async move {
-        while let Some(message) = answered.recv().await {
-            if forward.send(message).await.is_err() {
-                break;
-            }
-        }
-    });
-    let ping = inbox.clone();
-    tasks.spawn(async move {
-        let mut every = tokio::time::interval(Duration::from_secs(10));
-        loop {
-            every.tick().await;
-            if ping.send(Message::Ping).await.is_err() {
-                break;
-            }
-        }
-    });
+    tasks.spawn(forward(answered, inbox.clone()));
+    tasks.spawn(ping(inbox.clone()));
     if shared_database {
         tasks.spawn(learn_tenants(Arc::clone(&shared)));
     }
@@ -251,7 +231,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         drop(inbox.send(Message::Claimed { tenant: slice.top_up.tenant, result: Ok(Some(slice)) }).await);
     }
     let handle = Handle { shared, inbox };
-    Ok(Gateway { handle, ticket, is_new, committer, news, tasks, machine })
+    Ok(Gateway { handle, ticket, committer, news, tasks, machine })
 }
 
 impl Gateway {
@@ -284,6 +264,25 @@ impl Gateway {
         let committer = self.committer;
         // It has already written what it was given: its end is waited for so that the file is closed.
         drop(tokio::task::spawn_blocking(move || committer.stop()).await);
+    }
+}
+
+// What others found out for the loop; ends with it.
+async fn forward(mut answers: mpsc::UnboundedReceiver<Message>, inbox: mpsc::Sender<Message>) {
+    while let Some(message) = answers.recv().await {
+        if inbox.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn ping(inbox: mpsc::Sender<Message>) {
+    let mut every = tokio::time::interval(PING_EVERY);
+    loop {
+        every.tick().await;
+        if inbox.send(Message::Ping).await.is_err() {
+            break;
+        }
     }
 }
 

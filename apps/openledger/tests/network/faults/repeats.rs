@@ -9,6 +9,7 @@ use ol_net::{Down, Limits, NodeLink, PROTOCOL, Up, connect};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::id::unhex_all;
 use ol_protocol::key::SecretKey;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::Variant;
@@ -37,8 +38,7 @@ impl Stranger {
         secret.chunks_mut(8).for_each(|part| part.copy_from_slice(&random.next().to_le_bytes()));
         let (key, owner) = (SecretKey::from_bytes(&secret), SecretKey::from_bytes(&[200; 32]));
         let variant = api.receipt(task)["receipt"]["variant"].as_str().unwrap().to_owned();
-        let variant: Vec<u8> =
-            (0..variant.len() / 2).map(|at| u8::from_str_radix(&variant[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let variant = unhex_all(&variant).unwrap();
         let certificate = Certificate::issue(&owner, ticket.network, NodeId(key.public()), Timestamp(1));
         Self { ticket, key, variant: Variant::from_bytes(&variant).unwrap(), certificate }
     }
