@@ -237,6 +237,22 @@ pub enum Error {
         #[source]
         cause: Arc<tokio_postgres::Error>,
     },
+    /// A text does not begin like the URL of a PostgreSQL database.
+    #[error("not the URL of a PostgreSQL database: it must begin with postgres:// or postgresql://")]
+    Scheme,
+    /// How a connection is to be encrypted can't be told from the URL.
+    #[error(
+        "sslmode must be verify-full (or require, which means the same here) or disable; sslrootcert names a file and goes with the former"
+    )]
+    Encryption,
+    /// The certificates of the authorities that a server may be certified by can't be had.
+    #[error("can't read the authorities' certificates of {place}: {cause}")]
+    Authorities {
+        /// The file, or this machine.
+        place: String,
+        /// Why.
+        cause: String,
+    },
 }
 
 /// What is wrong with a job.

@@ -9,6 +9,7 @@
 //! transaction, the mark tells; jobs of a commit that did count get their answer when they are handed in again.
 
 mod claim;
+mod encryption;
 mod funds;
 mod group;
 mod read;

@@ -54,9 +54,9 @@ pub(crate) struct Args {
     /// Epochs to spread them over.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     epochs: u64,
-    /// Turns of a second in which a gateway is asked, one with a ledger on the disk and one without by turns.
-    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    rounds: u32,
+    /// Requests to each of two gateways, one with a ledger on the disk and one without, by turns.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pairs: u32,
     /// Beside SQLite in a PostgreSQL database: postgres://USER:PASSWORD@HOST:PORT/NAME. It gets a log of its own there.
     #[arg(long, value_name = "URL")]
     store: Option<Server>,
@@ -293,7 +293,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let server = Place::Server { server: server.clone(), key: folder.path().join("key") };
         record = json!({ "sqlite": record, "postgres": measure(args, &server)? });
     }
-    let record = merged(machine::stamp(record), latency::added(folder.path(), args.rounds)?);
+    let record = merged(machine::stamp(record), latency::added(folder.path(), args.pairs)?);
     match args.json {
         true => say(record.to_string()),
         false => say(serde_json::to_string_pretty(&record)?),

@@ -122,8 +122,10 @@ impl Answers {
     }
 }
 
-struct Answer {
-    took: Duration,
+/// One answer's times, from the request's first byte.
+pub(super) struct Answer {
+    /// To the last byte.
+    pub(super) took: Duration,
     first_token: Option<Duration>,
 }
 
@@ -147,7 +149,8 @@ impl Connection {
         Ok(Self { socket, request: asked.request, buffer: Vec::with_capacity(16 << 10) })
     }
 
-    async fn ask(&mut self) -> anyhow::Result<Answer> {
+    /// Asks, and waits for the whole answer.
+    pub(super) async fn ask(&mut self) -> anyhow::Result<Answer> {
         tokio::time::timeout(ANSWER_LIMIT, self.exchange()).await.context("no answer in time")?
     }
 

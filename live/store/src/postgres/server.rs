@@ -1,14 +1,17 @@
 //! Which database, and how it is spoken to.
 
+use super::encryption::{self, Encryption};
 use crate::error::Error;
 use crate::place::{Address, Place};
 use core::fmt;
+use core::pin::Pin;
 use core::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 // Port of a server that names none.
 const PORT: u16 = 5432;
@@ -31,13 +34,19 @@ const OPTIONS: &str = "-c search_path=openledger -c lock_timeout=2s -c idle_in_t
 /// A PostgreSQL database, parsed from its URL: `postgres://user:password@host:port/name`, or
 /// `postgres:///name?host=/folder/of/the/socket&user=user`.
 ///
-/// There is no TLS: a password is never sent in plain text, but what is stored is, so the server belongs on the same
-/// machine or on a network that nobody else reads. A pool between the two must keep a session on one connection.
+/// To another machine it is spoken to over TLS, and must prove its name by a certificate: of an authority that this
+/// machine knows, or of one in the file that `sslrootcert` names. `sslmode=verify-full` asks for that on this machine too,
+/// `sslmode=require` means the same, `sslmode=disable` forgoes it. A pool between the two must keep a session on one connection.
 #[derive(Clone)]
 pub struct Server {
     config: Config,
+    // Without it nothing is encrypted.
+    tls: Option<MakeRustlsConnect>,
     place: Place,
 }
+
+/// What reads and writes a connection's socket until it ends.
+pub(super) type Drive = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,15 +58,23 @@ impl FromStr for Server {
     type Err = Error;
 
     fn from_str(url: &str) -> Result<Self, Error> {
+        let (url, wanted) = encryption::take(url)?;
         let mut config: Config = url.parse().map_err(|cause| Error::Url { cause: Arc::new(cause) })?;
         let place = Place::Server(Box::new(address(&config)));
+        let tls = match wanted {
+            Encryption::Off => None,
+            Encryption::Default if is_local(&config) => None,
+            Encryption::Default => Some(encryption::connector(None)?),
+            Encryption::On { authorities } => Some(encryption::connector(authorities.as_deref())?),
+        };
+        config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
         let options = [config.get_options().unwrap_or_default(), OPTIONS].join(" ");
         config.options(options).connect_timeout(CONNECT_LIMIT).tcp_user_timeout(IDLE + PROBE * PROBES);
         config.keepalives_idle(IDLE).keepalives_interval(PROBE).keepalives_retries(PROBES);
         if config.get_application_name().is_none() {
             config.application_name("openledger");
         }
-        Ok(Self { config, place })
+        Ok(Self { config, tls, place })
     }
 }
 
@@ -67,13 +84,14 @@ impl Server {
         &self.place
     }
 
-    pub(super) async fn connect(
-        &self,
-    ) -> Result<
-        (tokio_postgres::Client, tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>),
-        tokio_postgres::Error,
-    > {
-        self.config.connect(NoTls).await
+    pub(super) async fn connect(&self) -> Result<(Client, Drive), tokio_postgres::Error> {
+        Ok(if let Some(tls) = &self.tls {
+            let (client, connection) = self.config.connect(tls.clone()).await?;
+            (client, Box::pin(connection) as Drive)
+        } else {
+            let (client, connection) = self.config.connect(NoTls).await?;
+            (client, Box::pin(connection) as Drive)
+        })
     }
 
     pub(super) fn failed(&self, cause: tokio_postgres::Error) -> Error {
@@ -84,6 +102,20 @@ impl Server {
             _ => Error::Server { place, cause: Arc::new(cause) },
         }
     }
+}
+
+// Whether what is sent stays on this machine.
+fn is_local(config: &Config) -> bool {
+    if !config.get_hostaddrs().is_empty() {
+        return config.get_hostaddrs().iter().all(|address| address.is_loopback());
+    }
+    config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    })
 }
 
 fn address(config: &Config) -> Address {
@@ -109,12 +141,56 @@ mod tests {
             shown("postgres:///ledger?host=/run/postgresql&user=me"),
             "Server(postgres:///ledger?host=/run/postgresql&port=5432)"
         );
-        assert_eq!(shown("host=127.0.0.1 user=me"), "Server(postgres://127.0.0.1:5432/me)");
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_encrypted_unless_told_otherwise() {
+        let encrypted = |url: &str| {
+            let server: Server = url.parse().expect("a URL");
+            let required = server.config.get_ssl_mode() == SslMode::Require;
+            assert_eq!(server.tls.is_some(), required, "{url}");
+            required
+        };
+        for url in [
+            "postgres://me@db.example/ledger",
+            "postgres://me@10.0.0.7/ledger",
+            "postgres://me@localhost,db.example/ledger",
+            "postgres://me@localhost/ledger?hostaddr=10.0.0.7",
+            "postgres://me@localhost/ledger?sslmode=verify-full",
+            "postgres://me@db.example/ledger?connect_timeout=3&sslmode=require",
+        ] {
+            assert!(encrypted(url), "{url}");
+        }
+        for url in [
+            "postgres://me@localhost/ledger",
+            "postgres://me@127.0.0.1:5433/ledger",
+            "postgres://me@[::1]/ledger",
+            "postgres:///ledger?host=/run/postgresql",
+            "postgres://me@db.example/ledger?sslmode=disable&connect_timeout=3",
+        ] {
+            assert!(!encrypted(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn encryption_that_would_prove_nothing_is_refused() {
+        let refused = |url: &str| url.parse::<Server>().expect_err("a bad URL").to_string();
+        for mode in ["prefer", "allow", "verify-ca", "", "on"] {
+            let message = refused(&format!("postgres://me@db.example/ledger?sslmode={mode}"));
+            assert!(message.contains("verify-full") && message.contains("disable"), "{message}");
+        }
+        assert!(refused("postgres://me@db.example/l?sslrootcert=/no/such%20file").contains("/no/such file"));
+        assert!(refused("postgres://me@db.example/l?sslmode=disable&sslrootcert=/a").contains("sslrootcert"));
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        assert!(
+            refused(&format!("postgres://me@h/l?sslrootcert={}", empty.path().display()))
+                .contains("there is no certificate")
+        );
     }
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["ledger.db", "postgres://host:port/x"] {
+        for text in ["ledger.db", "postgres://host:port/x", "host=127.0.0.1 user=me"] {
             assert!(matches!(text.parse::<Server>(), Err(Error::Url { .. })), "{text}");
         }
     }

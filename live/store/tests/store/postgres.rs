@@ -2,7 +2,7 @@
 
 use crate::conformance::{Backend, conformance};
 use crate::log::*;
-use crate::server::{Cluster, Database, Line, Proxy, sql};
+use crate::server::{Authority, Cluster, Database, Line, Proxy, sql};
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::Record;
 use ol_protocol::{GatewayId, TenantId, Timestamp};
@@ -10,6 +10,7 @@ use ol_store::{
     Appended, Committer, Error, Facts, Identity, Job, Options, Payload, PostgresReader, PostgresStore, Read as _,
     Refusal, Server, SqliteStore, Store, Tenant, records,
 };
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,6 +19,15 @@ use tempfile::TempDir;
 
 // Longest time that a job is handed in again and again.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
+
+fn reasons(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn assert_contains(text: &str, part: &str) {
+    assert!(text.contains(part), "{text}");
+}
 
 struct Postgres {
     database: Database,
@@ -377,6 +387,37 @@ fn a_server_that_is_killed_in_the_middle_of_commits_loses_and_doubles_nothing() 
     assert_eq!(Some(size), answers.last().map(|answer| answer.size));
     drop(store);
     check(&url, &key, &jobs, &answers);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL's programs"]
+fn only_a_server_that_proves_its_name_is_spoken_to_over_tls() {
+    let (mut cluster, authority, folder) = (Cluster::new(), Authority::new(), tempfile::tempdir().expect("a folder"));
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let open = |host: &str, options: &str| {
+        let url = format!("postgres://postgres@{host}:{port}/postgres?{options}");
+        let server: Server = url.parse().map_err(Box::new)?;
+        PostgresStore::open(&server, &folder.path().join("key"), identity()).map_err(Box::new)
+    };
+    let refused = |host: &str, options: &str| reasons(&*open(host, options).expect_err("refused"));
+    cluster.encrypt(port, &authority);
+    let ours = format!("sslrootcert={}", authority.certificate().display());
+    let store = open("localhost", &ours).expect("opened");
+    let encrypted = sql(
+        &cluster.url(),
+        "SELECT version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'openledger'",
+    );
+    assert!(!encrypted.is_empty() && encrypted.iter().all(|version| version == "TLSv1.3"), "{encrypted:?}");
+    drop(store);
+    assert_contains(&refused("127.0.0.1", &ours), "not valid for name");
+    let stranger = Authority::new();
+    let other = format!("sslmode=verify-full&sslrootcert={}", stranger.certificate().display());
+    assert_contains(&refused("localhost", &other), "invalid peer certificate");
+    assert_contains(&refused("localhost", "sslmode=require"), "invalid peer certificate");
+    // What the server does not allow; and what it does not offer, where nothing is sent in plain text instead.
+    assert_contains(&refused("localhost", "sslmode=disable"), "no encryption");
+    cluster.stop_encrypting();
+    assert_contains(&refused("localhost", &ours), "does not support TLS");
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Drop for Database {
 pub(crate) struct Cluster {
     programs: PathBuf,
     folder: TempDir,
+    options: Vec<String>,
     postmaster: Child,
 }
 
@@ -96,14 +97,38 @@ impl Cluster {
         let mut make = command(&programs.join("initdb"));
         let made = make.args(["-U", "postgres", "-A", "trust", "-D"]).arg(folder.path().join("data"));
         assert!(made.stdout(Stdio::null()).status().expect("initdb").success());
-        let postmaster = start(&programs, folder.path());
-        let mut cluster = Self { programs, folder, postmaster };
+        let options = vec!["-c".to_owned(), "listen_addresses=".to_owned()];
+        let postmaster = start(&programs, folder.path(), &options);
+        let mut cluster = Self { programs, folder, options, postmaster };
         cluster.wait();
         cluster
     }
 
+    /// Has it listen on this machine's port, for connections over TLS only, as `localhost` by a certificate of `authority`.
+    pub(crate) fn encrypt(&mut self, port: u16, authority: &Authority) {
+        let data = self.folder.path().join("data");
+        authority.certify("localhost", &data.join("server.crt"), &data.join("server.key"));
+        if is_root() {
+            let files = [data.join("server.crt"), data.join("server.key")];
+            assert!(Command::new("chown").arg("postgres").args(files).status().expect("chown").success());
+        }
+        fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all all trust\n").expect("written");
+        let settings = ["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "ssl=on".to_owned()];
+        self.options = settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect();
+        self.kill_and_restart();
+    }
+
+    /// Takes TLS from it again.
+    pub(crate) fn stop_encrypting(&mut self) {
+        for setting in self.options.iter_mut().filter(|setting| *setting == "ssl=on") {
+            *setting = "ssl=off".to_owned();
+        }
+        self.kill_and_restart();
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("postgres:///postgres?host={}&user=postgres", self.folder.path().display())
+        let port = self.options.iter().find_map(|setting| setting.strip_prefix("port=")).unwrap_or("5432");
+        format!("postgres:///postgres?host={}&port={port}&user=postgres", self.folder.path().display())
     }
 
     /// Kills the server's processes where they stand, and starts it again.
@@ -115,7 +140,7 @@ impl Cluster {
         let killed = Command::new("kill").arg("-9").args(children.split_whitespace()).stderr(Stdio::null()).status();
         killed.expect("kill");
         self.postmaster.wait().expect("gone");
-        self.postmaster = start(&self.programs, self.folder.path());
+        self.postmaster = start(&self.programs, self.folder.path(), &self.options);
         self.wait();
     }
 
@@ -124,7 +149,7 @@ impl Cluster {
         while let Err(error) = try_sql(&self.url(), "SELECT 1") {
             assert!(Instant::now() < end, "the server does not start: {error}");
             if self.postmaster.try_wait().expect("asked").is_some() {
-                self.postmaster = start(&self.programs, self.folder.path());
+                self.postmaster = start(&self.programs, self.folder.path(), &self.options);
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -139,10 +164,55 @@ impl Drop for Cluster {
     }
 }
 
-fn start(programs: &Path, folder: &Path) -> Child {
+fn start(programs: &Path, folder: &Path, options: &[String]) -> Child {
     let mut command = command(&programs.join("postgres"));
-    command.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-c", "listen_addresses="]);
+    command.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(options);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started")
+}
+
+/// Who certifies servers' names.
+pub(crate) struct Authority {
+    folder: TempDir,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (key, certificate) = (folder.path().join("ca.key"), folder.path().join("ca.crt"));
+        let new = [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=authority",
+        ];
+        openssl(Command::new("openssl").args(new).arg("-keyout").arg(key).arg("-out").arg(certificate));
+        Self { folder }
+    }
+
+    /// The file of its own certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    fn certify(&self, name: &str, certificate: &Path, key: &Path) {
+        let (of, ours) = (self.certificate(), self.folder.path().join("ca.key"));
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let mut command = Command::new("openssl");
+        command.args(new).args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")]);
+        command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl(
+            command.arg("-CA").arg(of).arg("-CAkey").arg(ours).arg("-keyout").arg(key).arg("-out").arg(certificate),
+        );
+    }
+}
+
+fn openssl(command: &mut Command) {
+    assert!(command.stderr(Stdio::null()).status().expect("openssl").success());
 }
 
 // The server refuses to run as root.
