@@ -6,6 +6,7 @@ use crate::logging::say;
 use crate::{flags, logging};
 use anyhow::Context as _;
 use ol_gateway::backend::{Backend as _, Instruction};
+use ol_gateway::driver::start::check_place;
 use ol_gateway::driver::{self, Gateway};
 use ol_gateway::{ApiKey, Kind, PlainHttp, Server};
 use ol_protocol::genesis::Genesis;
@@ -157,6 +158,7 @@ async fn fund(gateway: &Gateway, home: &Home, key: &ApiKey) -> anyhow::Result<()
 // The first record of a log that is to begin: of a new network, or of one that others began. A log that has begun needs none,
 // and no keys but the gateway's.
 fn genesis(home: &Home, server: Option<&ol_store::Server>, epoch: Micros) -> anyhow::Result<Option<Genesis>> {
+    check_place(home.path(), server.is_some())?;
     let Some(server) = server else {
         let reader = SqliteReader::open(&home.path().join("gateway.db"));
         let has_begun = reader.and_then(|reader| reader.size()).is_ok_and(|size| size > 0);

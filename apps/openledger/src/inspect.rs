@@ -13,7 +13,8 @@ use ol_protocol::GatewayId;
 use ol_protocol::record::Record;
 use ol_roles::Settler;
 use ol_sim::Books;
-use ol_store::{PostgresReader, Pruned, Read, Snapshot, SqliteReader, Tables};
+use ol_store::{PostgresReader, Pruned, Read, Server, Snapshot, SqliteReader, Tables};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Look into a gateway's ledger.
@@ -65,7 +66,7 @@ enum What {
 
 /// Whose ledger, and where it is.
 #[derive(Debug, clap::Args)]
-struct Place {
+pub(crate) struct Place {
     #[command(flatten)]
     common: flags::Common,
     #[command(flatten)]
@@ -88,29 +89,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-// A ledger that is only read.
-enum Opened {
-    File(SqliteReader),
-    Server(PostgresReader),
+/// A ledger that exists, and where it is.
+pub(crate) enum Opened {
+    /// In a file.
+    File { reader: SqliteReader, path: PathBuf },
+    /// On a database server; `key` is the file of the key that opens what is sealed.
+    Server { reader: PostgresReader, server: Server, gateway: GatewayId, key: PathBuf },
 }
 
 impl Opened {
-    fn read(&self) -> &dyn Read {
+    /// Asks it.
+    pub(crate) fn read(&self) -> &dyn Read {
         match self {
-            Self::File(reader) => reader,
-            Self::Server(reader) => reader,
+            Self::File { reader, .. } => reader,
+            Self::Server { reader, .. } => reader,
         }
     }
 }
 
-fn open(place: &Place) -> anyhow::Result<Opened> {
+/// Opens the ledger, whether or not its gateway runs.
+pub(crate) fn open(place: &Place) -> anyhow::Result<Opened> {
     let config = flags::load(Role::Gateway, &place.common, Some(&place.ledger), None, None, None)?;
     let folder = config.data_dir.join(crate::home::NETWORK);
     if let Some(server) = gateway::server(&config)? {
         let key = Home::open(&config.data_dir)?.existing(crate::home::NETWORK)?.existing_key("gateway")?;
         let sealed = folder.join(SEALED_KEY);
-        let reader = PostgresReader::open(&server, &sealed, GatewayId(key.public()));
-        return reader.map(Opened::Server).with_context(|| format!("cannot open the ledger in {}", server.place()));
+        let gateway = GatewayId(key.public());
+        let reader = PostgresReader::open(&server, &sealed, gateway)
+            .with_context(|| format!("cannot open the ledger in {}", server.place()))?;
+        return Ok(Opened::Server { reader, server, gateway, key: sealed });
     }
     let path = folder.join("gateway.db");
     anyhow::ensure!(
@@ -118,7 +125,8 @@ fn open(place: &Place) -> anyhow::Result<Opened> {
         "no ledger in {}: start a gateway there first, or name its folder with --data-dir, or its database with --store",
         config.data_dir.display()
     );
-    SqliteReader::open(&path).map(Opened::File).with_context(|| format!("cannot open {}", path.display()))
+    let reader = SqliteReader::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(Opened::File { reader, path })
 }
 
 /// An amount as people read it.
@@ -202,8 +210,8 @@ pub(crate) fn faults(reader: &impl Tables) -> anyhow::Result<Vec<String>> {
 fn fsck(opened: &Opened) -> anyhow::Result<ExitCode> {
     let reader = opened.read();
     let faults = match opened {
-        Opened::File(reader) => faults(reader),
-        Opened::Server(reader) => faults(reader),
+        Opened::File { reader, .. } => faults(reader),
+        Opened::Server { reader, .. } => faults(reader),
     }?;
     for fault in &faults {
         say(format!("WRONG   {fault}"));

@@ -1,9 +1,8 @@
 //! `openledger ledger prune`: old receipts, batches and audits deleted, with everything kept that proves and settles the
 //! rest; and where to begin with a log whose beginning was pruned.
 
-use crate::config::Role;
+use crate::inspect::{self, Opened, Place};
 use crate::logging::say;
-use crate::{flags, home};
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use ol_gateway::driver::start::settle;
@@ -12,7 +11,7 @@ use ol_protocol::record::{Close, Record};
 use ol_protocol::tile::{Content, Tile};
 use ol_protocol::{Epoch, Micros};
 use ol_roles::Settler;
-use ol_store::{Read, Snapshot, SqliteReader, records};
+use ol_store::{Read, Snapshot, Space, records};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,41 +36,54 @@ pub(crate) struct Args {
     #[arg(long)]
     no_copy: bool,
     #[command(flatten)]
-    common: flags::Common,
+    place: Place,
 }
 
 /// Runs `openledger ledger prune`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = flags::load(Role::Gateway, &args.common, None, None, None, None)?;
-    let path = config.data_dir.join(home::NETWORK).join("gateway.db");
-    ensure!(path.exists(), "no ledger in {}: name its folder with --data-dir", config.data_dir.display());
-    let reader = SqliteReader::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let settler = settle(&reader)?;
-    let unsettled = first_unsettled(&reader, &settler)?;
-    let Some(end) = end(&reader, &settler, unsettled, args)? else {
+    let opened = inspect::open(&args.place)?;
+    let reader = opened.read();
+    let settler = settle(reader)?;
+    let unsettled = first_unsettled(reader, &settler)?;
+    let Some(end) = end(reader, &settler, unsettled, args)? else {
         say("nothing to delete: what is not needed any more is gone already, or nothing is that old");
         return Ok(ExitCode::SUCCESS);
     };
     if let Some(folder) = &args.copy {
-        check_copy(&reader, folder, end.size)?;
+        check_copy(reader, folder, end.size)?;
     }
-    let base = accounts(&reader, &end)?;
+    let base = accounts(reader, &end)?;
     say(format!("deleting receipts, batches and audits up to epoch {}, closed {}", end.close.epoch, end.age()));
     let bar = ProgressBar::new(end.size).with_style(ProgressStyle::with_template(
         "{wide_bar} {human_pos}/{human_len} records {elapsed} (left: {eta})",
     )?);
-    let before = ol_store::space(&path)?;
-    let deleted = ol_store::prune(&path, &base, |looked_at| bar.set_position(looked_at));
+    let looked_at = |records| bar.set_position(records);
+    let before = file_space(&opened)?;
+    let deleted = match &opened {
+        Opened::File { path, .. } => ol_store::prune(path, &base, looked_at),
+        Opened::Server { server, gateway, key, .. } => ol_store::prune_server(server, key, *gateway, &base, looked_at),
+    };
     bar.finish_and_clear();
     let ol_store::Deleted { receipts, batches, audits, facts } = deleted.context("the log can't be pruned")?;
     say(format!("{receipts} receipts, {batches} batches, {audits} audits and facts of {facts} tasks are deleted"));
     say(
         "kept: every hash, the genesis, top-ups, closes, checkpoints, the last batches of each node, and what is later",
     );
-    let after = ol_store::space(&path)?;
-    let freed = after.free_bytes.saturating_sub(before.free_bytes);
-    say(format!("the file keeps its {} bytes; {freed} of them are free now for new records", after.bytes));
+    say(match before.zip(file_space(&opened)?) {
+        Some((before, after)) => {
+            let freed = after.free_bytes.saturating_sub(before.free_bytes);
+            format!("the file keeps its {} bytes; {freed} of them are free now for new records", after.bytes)
+        }
+        None => "the server uses the space for new records once it has vacuumed".to_owned(),
+    });
     Ok(ExitCode::SUCCESS)
+}
+
+fn file_space(opened: &Opened) -> anyhow::Result<Option<Space>> {
+    Ok(match opened {
+        Opened::File { path, .. } => Some(ol_store::space(path)?),
+        Opened::Server { .. } => None,
+    })
 }
 
 // Where the part to be deleted ends: with the close of an epoch that a checkpoint covers.
@@ -88,7 +100,7 @@ impl End {
 }
 
 // The last epoch that may go: asked for, under a checkpoint, too old for late findings, with nothing unsettled before.
-fn end(reader: &SqliteReader, settler: &Settler, unsettled: Option<u64>, args: &Args) -> anyhow::Result<Option<End>> {
+fn end(reader: &dyn Read, settler: &Settler, unsettled: Option<u64>, args: &Args) -> anyhow::Result<Option<End>> {
     let first_needed = settler.epoch().0.saturating_sub(settler.ledger().kept_epochs());
     let asked = args.before.unwrap_or(u64::MAX).min(first_needed);
     let done = reader.pruned()?.map_or(0, |pruned| pruned.epoch.0 + 1);
@@ -121,7 +133,7 @@ fn end(reader: &SqliteReader, settler: &Settler, unsettled: Option<u64>, args: &
 }
 
 // The first receipt of a closed epoch that was drawn and has no verdict.
-fn first_unsettled(reader: &SqliteReader, settler: &Settler) -> anyhow::Result<Option<u64>> {
+fn first_unsettled(reader: &dyn Read, settler: &Settler) -> anyhow::Result<Option<u64>> {
     let open = settler.unsettled_charges().map(|receipt| (receipt.commitment.task, receipt.commitment.attempt));
     let open: BTreeSet<_> = open.collect();
     let mut indexes = Vec::new();
@@ -133,7 +145,7 @@ fn first_unsettled(reader: &SqliteReader, settler: &Settler) -> anyhow::Result<O
 }
 
 // What is to be deleted is folded once more, and must come to the accounts that the close states.
-fn accounts(reader: &SqliteReader, end: &End) -> anyhow::Result<Snapshot> {
+fn accounts(reader: &dyn Read, end: &End) -> anyhow::Result<Snapshot> {
     let (mut settler, first) = begin(reader)?;
     for found in records(reader, first..end.size) {
         let (index, record) = found?;
@@ -147,7 +159,7 @@ fn accounts(reader: &SqliteReader, end: &End) -> anyhow::Result<Snapshot> {
     Ok(Snapshot { epoch: end.close.epoch, size: end.size, bytes: settler.to_bytes() })
 }
 
-fn check_copy(reader: &SqliteReader, folder: &Path, size: u64) -> anyhow::Result<()> {
+fn check_copy(reader: &dyn Read, folder: &Path, size: u64) -> anyhow::Result<()> {
     let (shown, path) = (folder.display(), folder.join("checkpoint"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let Some(Record::Genesis(genesis)) = reader.record(0)? else { bail!("the log is empty") };

@@ -34,7 +34,7 @@ pub use memory::MemoryStore;
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};
 pub use place::{Address, Place};
-pub use postgres::{PostgresFunds, PostgresReader, PostgresStore, Server, founding, gateways};
+pub use postgres::{PostgresFunds, PostgresReader, PostgresStore, Server, founding, gateways, prune_server};
 pub use prune::{Deleted, Space, prune, space};
 pub use read::SqliteReader;
 pub use sqlite::{Options, SqliteStore};

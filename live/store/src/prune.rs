@@ -5,9 +5,10 @@
 
 use crate::database::Db;
 use crate::error::Error;
+use crate::place::Place;
 use crate::read::SqliteReader;
 use crate::sqlite::KIND;
-use crate::store::{Pruned, Read as _, Snapshot};
+use crate::store::{Pruned, Read, Snapshot};
 use crate::tree::Subtree;
 use ol_protocol::batch::BatchHeader;
 use ol_protocol::record::Record;
@@ -41,26 +42,76 @@ pub struct Deleted {
     pub facts: u64,
 }
 
-/// Prunes the log that `base` covers, whether or not its gateway runs: records before the last full tile of it that ends
-/// with a batch. `base` must be the accounts after a close that a checkpoint covers, with nothing unsettled before it; a
-/// snapshot that is kept must not be older. `progress` is told how many records were looked at.
-pub fn prune(path: &Path, base: &Snapshot, mut progress: impl FnMut(u64)) -> Result<Deleted, Error> {
-    let pruner = Pruner::open(path, base)?;
-    let Range { start, end } = pruner.range(base.size)?;
-    let mut deleted = Deleted::default();
-    if start == end {
-        return Ok(deleted);
+/// Prunes the log in a file that `base` covers, whether or not its gateway runs: records before the last full tile of it
+/// that ends with a batch. `base` must be the accounts after a close that a checkpoint covers, with nothing unsettled before
+/// it; a snapshot that is kept must not be older. `progress` is told how many records were looked at.
+pub fn prune(path: &Path, base: &Snapshot, progress: impl FnMut(u64)) -> Result<Deleted, Error> {
+    let db = Db::open_beside(path, &KIND)?;
+    let vault = db.vault()?;
+    forget_before(&SqliteReader { db, vault }, base, progress)
+}
+
+/// A log that can forget its beginning while its gateway writes it.
+pub(crate) trait Forget: Read {
+    /// Where it is.
+    fn place(&self) -> Place;
+
+    /// How many records the oldest snapshot that is kept covers.
+    fn oldest_snapshot(&self) -> Result<Option<u64>, Error>;
+
+    /// The numbers of a node's batches below `first`, and where they are in the log, up to a record.
+    fn batches_below(&self, node: NodeId, first: u64, before: u64) -> Result<Vec<(u64, u64)>, Error>;
+
+    /// Deletes in one transaction, and tells of how many tasks the facts went. Refused if the log is not pruned `from` there.
+    fn forget(&self, from: Option<Pruned>, gone: &Gone) -> Result<u64, Error>;
+}
+
+/// What is deleted together, and how far the log is pruned with it.
+pub(crate) struct Gone {
+    pub(crate) pruned: Pruned,
+    /// The accounts to fold the rest from, if they are other ones.
+    pub(crate) base: Option<Vec<u8>>,
+    /// A task, and the index of a record of it. The last one takes the task's facts with it.
+    pub(crate) tasks: Vec<(TaskId, u64)>,
+    /// A node's batch by its number.
+    pub(crate) batches: Vec<(NodeId, u64)>,
+    /// Records whose bytes go.
+    pub(crate) records: Vec<u64>,
+}
+
+impl Gone {
+    fn new(pruned: Pruned) -> Self {
+        Self { pruned, base: None, tasks: Vec::new(), batches: Vec::new(), records: Vec::new() }
     }
-    pruner.reader.db.in_transaction(|| pruner.begin(start, base, &mut deleted))?;
+}
+
+/// As [`prune`], of any log.
+pub(crate) fn forget_before(
+    log: &impl Forget,
+    base: &Snapshot,
+    mut progress: impl FnMut(u64),
+) -> Result<Deleted, Error> {
+    let is_settled = log.oldest_snapshot()?.is_some_and(|size| size >= base.size);
+    let is_final = log.checkpoint(base.epoch)?.is_some_and(|note| note.size == base.size);
+    if !is_settled || !is_final {
+        return Err(Error::Needed { epoch: base.epoch });
+    }
+    let nexts = log.next_sequences()?.into_iter();
+    let first_kept = nexts.map(|(node, next)| (node, next.saturating_sub(BATCHES_KEPT))).collect();
+    let mut pruner = Pruner { log, base, first_kept, pruned: log.pruned()?, deleted: Deleted::default() };
+    let Range { start, end } = pruner.range()?;
+    if start < end {
+        pruner.begin(start)?;
+    }
     for from in (start..end).step_by(GROUP_RECORDS as usize) {
         let began = Instant::now();
         let to = end.min(from + GROUP_RECORDS);
-        pruner.reader.db.in_transaction(|| pruner.group(from..to, base, &mut deleted))?;
+        pruner.group(from..to)?;
         progress(to - start);
-        // The gateway has the file as long as this had it.
+        // The gateway has the database as long as this had it.
         std::thread::sleep(began.elapsed());
     }
-    Ok(deleted)
+    Ok(pruner.deleted)
 }
 
 /// How large a database is.
@@ -83,101 +134,130 @@ pub fn space(path: &Path) -> Result<Space, Error> {
     Ok(Space { bytes: ask("page_count")? * page, free_bytes: ask("freelist_count")? * page })
 }
 
-struct Pruner {
-    reader: SqliteReader,
+struct Pruner<'a, L> {
+    log: &'a L,
+    base: &'a Snapshot,
     // The first batch of each node that stays.
     first_kept: BTreeMap<NodeId, u64>,
+    pruned: Option<Pruned>,
+    deleted: Deleted,
 }
 
-impl Pruner {
-    fn open(path: &Path, base: &Snapshot) -> Result<Self, Error> {
-        let db = Db::open_beside(path, &KIND)?;
-        let vault = db.vault()?;
-        let reader = SqliteReader { db, vault };
-        let oldest = reader.one("SELECT min(size) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0))?.flatten();
-        let is_settled = oldest.is_some_and(|size| size.cast_unsigned() >= base.size);
-        let is_final = reader.checkpoint(base.epoch)?.is_some_and(|note| note.size == base.size);
-        if !is_settled || !is_final {
-            return Err(Error::Needed { epoch: base.epoch });
-        }
-        let nexts = reader.next_sequences()?;
-        let first_kept = nexts.into_iter().map(|(node, next)| (node, next.saturating_sub(BATCHES_KEPT))).collect();
-        Ok(Self { reader, first_kept })
-    }
-
+impl<L: Forget> Pruner<'_, L> {
     // Whole tiles only, so that a copy of the log can be brought up to date from here on; and whole batches.
-    fn range(&self, size: u64) -> Result<Range<u64>, Error> {
-        let start = self.reader.pruned()?.map_or(0, |pruned| pruned.before);
-        let mut end = size - size % ol_protocol::tile::TILE_WIDTH;
-        while end > start && matches!(self.reader.record(end - 1)?, Some(Record::Receipt(_))) {
+    fn range(&self) -> Result<Range<u64>, Error> {
+        let start = self.pruned.map_or(0, |pruned| pruned.before);
+        let mut end = self.base.size - self.base.size % ol_protocol::tile::TILE_WIDTH;
+        while end > start && matches!(self.log.record(end - 1)?, Some(Record::Receipt(_))) {
             end -= 1;
         }
         Ok(start..end.max(start))
     }
 
-    // From here on the log is folded from the new accounts, of which nothing is gone yet.
-    fn begin(&self, before: u64, base: &Snapshot, deleted: &mut Deleted) -> Result<(), Error> {
-        let db = &self.reader.db;
-        db.set_meta(BASE, &base.bytes)?;
-        db.set_meta(PRUNED, &written(&Pruned { before, size: base.size, epoch: base.epoch }))?;
-        // Batches that were kept the last time.
-        for (node, first) in &self.first_kept {
-            let sql = "SELECT sequence, position FROM batches WHERE node = ?1 AND sequence < ?2 AND position < ?3";
-            let values = (node.0, first.cast_signed(), before.cast_signed());
-            for (sequence, index) in self.reader.all(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))? {
-                self.forget_batch(*node, sequence)?;
-                self.forget_bytes(index)?;
-                deleted.batches += 1;
-            }
-        }
-        Ok(())
+    fn up_to(&self, before: u64) -> Gone {
+        Gone::new(Pruned { before, size: self.base.size, epoch: self.base.epoch })
     }
 
-    fn group(&self, range: Range<u64>, base: &Snapshot, deleted: &mut Deleted) -> Result<(), Error> {
-        let pruned = Pruned { before: range.end, size: base.size, epoch: base.epoch };
-        self.reader.db.set_meta(PRUNED, &written(&pruned))?;
-        for (record, index) in self.reader.page(range.clone())?.into_iter().zip(range) {
+    // From here on the log is folded from the new accounts, of which nothing is gone yet.
+    fn begin(&mut self, before: u64) -> Result<(), Error> {
+        let mut gone = self.up_to(before);
+        gone.base = Some(self.base.bytes.clone());
+        // Batches that were kept the last time.
+        for (node, first) in &self.first_kept {
+            for (sequence, index) in self.log.batches_below(*node, *first, before)? {
+                gone.batches.push((*node, sequence));
+                gone.records.push(index);
+            }
+        }
+        self.forget(&gone)
+    }
+
+    fn group(&mut self, range: Range<u64>) -> Result<(), Error> {
+        if self.log.pruned()? != self.pruned {
+            return Err(Error::Locked { place: self.log.place() });
+        }
+        let mut gone = self.up_to(range.end);
+        for (record, index) in self.log.page(range.clone())?.into_iter().zip(range) {
             match record {
                 Record::Receipt(receipt) => {
-                    deleted.receipts += 1;
-                    deleted.facts += self.forget_task(receipt.commitment.task, index)?;
+                    self.deleted.receipts += 1;
+                    gone.tasks.push((receipt.commitment.task, index));
                 }
                 Record::Audit { subject, .. } => {
-                    deleted.audits += 1;
-                    deleted.facts += self.forget_task(subject.task, index)?;
+                    self.deleted.audits += 1;
+                    gone.tasks.push((subject.task, index));
                 }
                 Record::Batch(batch) if !self.keeps(&batch.header) => {
-                    deleted.batches += 1;
-                    self.forget_batch(batch.header.node, batch.header.sequence.cast_signed())?;
+                    gone.batches.push((batch.header.node, batch.header.sequence));
                 }
                 Record::Batch(_) | Record::Genesis(_) | Record::TopUp(_) | Record::Close(_) | Record::Parameters(_) => {
                     continue;
                 }
             }
-            self.forget_bytes(index.cast_signed())?;
+            gone.records.push(index);
         }
-        Ok(())
+        self.forget(&gone)
     }
 
-    fn forget_task(&self, task: TaskId, index: u64) -> Result<u64, Error> {
-        let db = &self.reader.db;
-        db.run("DELETE FROM task_records WHERE task = ?1 AND position = ?2", (task.0, index.cast_signed()))?;
-        let facts = "DELETE FROM facts WHERE task = ?1 AND NOT EXISTS (SELECT 1 FROM task_records WHERE task = ?1)";
-        db.run(facts, [task.0]).map(|rows| rows as u64)
+    fn forget(&mut self, gone: &Gone) -> Result<(), Error> {
+        self.deleted.batches += gone.batches.len() as u64;
+        self.deleted.facts += self.log.forget(self.pruned, gone)?;
+        self.pruned = Some(gone.pruned);
+        Ok(())
     }
 
     fn keeps(&self, batch: &BatchHeader) -> bool {
         self.first_kept.get(&batch.node).is_none_or(|first| batch.sequence >= *first)
     }
+}
 
-    fn forget_batch(&self, node: NodeId, sequence: i64) -> Result<(), Error> {
-        self.reader.db.run("DELETE FROM batches WHERE node = ?1 AND sequence = ?2", (node.0, sequence)).map(drop)
+impl Forget for SqliteReader {
+    fn place(&self) -> Place {
+        (&*self.db.path).into()
     }
 
+    fn oldest_snapshot(&self) -> Result<Option<u64>, Error> {
+        let oldest = self.one("SELECT min(size) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0))?;
+        Ok(oldest.flatten().map(i64::cast_unsigned))
+    }
+
+    fn batches_below(&self, node: NodeId, first: u64, before: u64) -> Result<Vec<(u64, u64)>, Error> {
+        let sql = "SELECT sequence, position FROM batches WHERE node = ?1 AND sequence < ?2 AND position < ?3";
+        self.all(sql, (node.0, first.cast_signed(), before.cast_signed()), |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+    }
+
+    fn forget(&self, from: Option<Pruned>, gone: &Gone) -> Result<u64, Error> {
+        let db = &self.db;
+        db.in_transaction(|| {
+            if pruned(db)? != from {
+                return Err(Error::Locked { place: self.place() });
+            }
+            db.set_meta(PRUNED, &written(&gone.pruned))?;
+            gone.base.iter().try_for_each(|base| db.set_meta(BASE, base))?;
+            let mut facts = 0;
+            for (task, index) in &gone.tasks {
+                db.run("DELETE FROM task_records WHERE task = ?1 AND position = ?2", (task.0, index.cast_signed()))?;
+                let last =
+                    "DELETE FROM facts WHERE task = ?1 AND NOT EXISTS (SELECT 1 FROM task_records WHERE task = ?1)";
+                facts += db.run(last, [task.0])? as u64;
+            }
+            for (node, sequence) in &gone.batches {
+                let sql = "DELETE FROM batches WHERE node = ?1 AND sequence = ?2";
+                db.run(sql, (node.0, sequence.cast_signed()))?;
+            }
+            gone.records.iter().try_for_each(|index| self.forget_bytes(*index))?;
+            Ok(facts)
+        })
+    }
+}
+
+impl SqliteReader {
     // SQLite joins pages that have become almost empty when rows are deleted, not when they are made smaller.
-    fn forget_bytes(&self, position: i64) -> Result<(), Error> {
-        let (db, index) = (&self.reader.db, position.cast_unsigned());
-        let leaf = self.reader.hash(Subtree { level: 0, position: index })?;
+    fn forget_bytes(&self, index: u64) -> Result<(), Error> {
+        let (db, position) = (&self.db, index.cast_signed());
+        let leaf = self.hash(Subtree { level: 0, position: index })?;
         db.run("DELETE FROM records WHERE position = ?1", [position])?;
         db.run("INSERT INTO records (position, bytes, leaf) VALUES (?1, x'', ?2)", (position, leaf.0)).map(drop)
     }

@@ -98,8 +98,8 @@ fn instructions_that_are_none_are_refused() {
     }
 }
 
-// A database of its own in the server of OPENLEDGER_POSTGRES.
-fn database() -> String {
+/// A database of its own in the server of `OPENLEDGER_POSTGRES`.
+pub(crate) fn database() -> String {
     let server = std::env::var("OPENLEDGER_POSTGRES").expect("OPENLEDGER_POSTGRES names a server");
     let name = format!("network_{}", std::process::id() * 1_000 + rand());
     let done = std::process::Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status();

@@ -1,6 +1,7 @@
 //! A gateway whose log is older than what it keeps: pruned while it runs, and everything still works or says why not.
 
 use crate::http::chat;
+use crate::instructions::database;
 use crate::process::{Gateway, Node, eventually, run};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::checkpoint::Checkpoint;
@@ -19,7 +20,9 @@ use ol_protocol::{
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
-use ol_store::{Facts, Identity, Job, Note, Options, Snapshot, SqliteStore, Store as _, keyfile};
+use ol_store::{
+    Facts, Identity, Job, Note, Options, PostgresFunds, PostgresStore, Snapshot, SqliteStore, Store, keyfile,
+};
 use ol_trust::draw;
 use std::path::Path;
 
@@ -41,6 +44,7 @@ struct History {
     tenant: TenantId,
     settler: Settler,
     tree: Frontier,
+    first: Vec<Record>,
     jobs: Vec<Job>,
     batches: u64,
 }
@@ -76,6 +80,7 @@ impl History {
             tenant: TenantId(tenant),
             genesis,
             tree: Frontier::new(),
+            first: Vec::new(),
             jobs: Vec::new(),
             batches: 0,
         };
@@ -83,8 +88,8 @@ impl History {
         let top_up = TopUp::issue(&key("issuer"), network, owner, history.tenant, MicroCredits(100_000_000), 1);
         let top_up = Slice::whole(top_up);
         history.settler.top_up(&top_up).unwrap();
-        let first = vec![Record::Genesis(history.genesis.clone()), Record::TopUp(top_up)];
-        history.push(first, Job::default());
+        history.first = vec![Record::Genesis(history.genesis.clone()), Record::TopUp(top_up)];
+        history.push(history.first.clone(), Job::default());
         history
     }
 
@@ -186,24 +191,26 @@ impl History {
         self.jobs.push(Job { checkpoint: Some(Note { epoch, size, text }), snapshot, ..Job::default() });
     }
 
-    fn write(mut self, folder: &Path) -> Self {
+    fn write(mut self, store: &mut impl Store) -> Self {
         for epoch in (0..EPOCHS).map(Epoch) {
             if epoch.0 < BUSY || epoch.0 == MIDDLE {
                 self.batch(epoch);
             }
             self.close();
         }
-        let identity = Identity { network: Some(self.genesis.network()), gateway: self.genesis.gateway };
-        let mut store = SqliteStore::open(&folder.join("gateway.db"), identity, Options::default()).unwrap();
         for done in store.commit(&std::mem::take(&mut self.jobs)) {
             done.unwrap();
         }
         self
     }
+
+    fn identity(&self) -> Identity {
+        Identity { network: Some(self.genesis.network()), gateway: self.genesis.gateway }
+    }
 }
 
-fn good(args: &[&str]) -> String {
-    let ended = run(args);
+fn good(args: &[&str], place: &[&str]) -> String {
+    let ended = run(&[args, place].concat());
     assert!(ended.status.success(), "{}{}", ended.out, ended.err);
     ended.out
 }
@@ -212,24 +219,75 @@ fn good(args: &[&str]) -> String {
 fn a_pruned_log_settles_proves_what_is_left_and_says_what_is_gone() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("gateway");
-    let history = History::new(&folder.join("network")).write(&folder.join("network"));
-    let mut gateway = Gateway::with(&folder, &["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"]);
-    let data = folder.to_str().unwrap();
-    let (copy, address) = (temporary.path().join("copy"), format!("http://{}/log", gateway.address));
+    let network = folder.join("network");
+    let history = History::new(&network);
+    let mut store = SqliteStore::open(&network.join("gateway.db"), history.identity(), Options::default()).unwrap();
+    let history = history.write(&mut store);
+    drop(store);
+    let place = ["--data-dir", folder.to_str().unwrap()];
+    let copy = temporary.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let mut gateway = prune_and_go_on(&history, temporary.path(), &place);
+
+    let file = temporary.path().join("backup");
+    let file = file.to_str().unwrap();
+    good(&["ledger", "backup", file], &place);
+    gateway.process.kill();
+    let ended = run(&[&["gateway", "--store", "postgres://127.0.0.1:1/none"], &place[..]].concat());
+    assert!(ended.complaint().contains("begin without --store"), "{}", ended.err);
+    good(&["ledger", "mirror", copy, temporary.path().join("second").to_str().unwrap()], &[]);
+    std::fs::remove_file(network.join("gateway.db")).unwrap();
+    let left = std::fs::read_dir(&network).unwrap().map(|entry| entry.unwrap().path());
+    left.filter(|path| path.to_string_lossy().contains("gateway.db-"))
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    let restored = good(&["ledger", "restore", file], &place);
+    assert!(restored.contains("NOT continued"), "{restored}");
+    gateway.fsck();
+}
+
+#[test]
+#[ignore = "needs PostgreSQL, named by OPENLEDGER_POSTGRES"]
+fn a_log_in_a_database_server_is_pruned_as_well() {
+    let (temporary, url) = (tempfile::tempdir().unwrap(), database());
+    let folder = temporary.path().join("gateway");
+    let history = History::new(&folder.join("network"));
+    let (server, key) = (url.parse().unwrap(), folder.join("network/gateway.store.key"));
+    let mut store = PostgresStore::open(&server, &key, history.identity()).unwrap();
+    let history = history.write(&mut store);
+    drop(store);
+    let Record::TopUp(slice) = &history.first[1] else { panic!("the second record is a top-up") };
+    let mut funds = PostgresFunds::open(&server, history.genesis.gateway).unwrap();
+    assert!(funds.add(&slice.top_up).unwrap());
+    assert_eq!(funds.claim(history.tenant, slice.amount, None).unwrap().as_ref(), Some(slice));
+    let mut gateway =
+        prune_and_go_on(&history, temporary.path(), &["--data-dir", folder.to_str().unwrap(), "--store", &url]);
+    // Without its database it would begin another log under the same key.
+    assert!(gateway.process.terminate().success());
+    let ended = run(&["gateway", "--data-dir", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert!(ended.complaint().contains("name it with --store"), "{}", ended.err);
+    assert!(!folder.join("network/gateway.db").exists());
+}
+
+// A gateway over that history, whose log is where the options say: pruned as it runs, and begun again.
+fn prune_and_go_on(history: &History, folder: &Path, place: &[&str]) -> Gateway {
+    let listen = ["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
+    let mut gateway = Gateway::with(&folder.join("gateway"), &[&listen, &place[2..]].concat());
+    gateway.store = place.get(3).map(|url| (*url).to_owned());
+    let (copy, address) = (folder.join("copy"), format!("http://{}/log", gateway.address));
     let copy = copy.to_str().unwrap();
     let (old, middle) = (history.task(Epoch(3), 1).to_string(), history.task(Epoch(MIDDLE), 1).to_string());
-    let before = good(&["ledger", "balances", "--data-dir", data]);
+    let before = good(&["ledger", "balances"], place);
     assert_eq!(gateway.api().get(&format!("/v1/receipts/{old}")).json()["status"], "ready");
 
-    let prune = ["ledger", "prune", "--keep-days", "0", "--data-dir", data, "--copy", copy];
-    let ended = run(&prune[..6]);
+    let prune = ["ledger", "prune", "--keep-days", "0", "--copy", copy];
+    let ended = run(&[&prune[..4], place].concat());
     assert!(ended.complaint().contains("--copy"), "{}", ended.err);
-    let ended = run(&prune);
+    let ended = run(&[&prune, place].concat());
     assert!(ended.complaint().contains("checkpoint"), "{}", ended.err);
-    good(&["ledger", "mirror", &address, copy]);
-    let kept = good(&["ledger", "prune", "--keep-days", "1", "--data-dir", data, "--copy", copy]);
+    good(&["ledger", "mirror", &address, copy], &[]);
+    let kept = good(&["ledger", "prune", "--keep-days", "1", "--copy", copy], place);
     assert!(kept.contains("nothing to delete"), "{kept}");
-    let done = good(&prune);
+    let done = good(&prune, place);
     assert!(done.contains("batches, 0 audits and facts of 3"), "{done}");
 
     let gone = gateway.api().get(&format!("/v1/receipts/{old}"));
@@ -240,33 +298,21 @@ fn a_pruned_log_settles_proves_what_is_left_and_says_what_is_gone() {
     assert_eq!(gateway.api().get("/log/tile/entries/002").status, 200);
     let ended = run(&["verify", "--log", &address]);
     assert!(ended.complaint().contains("name a copy of the log that was made before"), "{}", ended.err);
-    assert_eq!(good(&["ledger", "balances", "--data-dir", data]).lines().next(), before.lines().next());
+    assert_eq!(good(&["ledger", "balances"], place).lines().next(), before.lines().next());
 
-    let _node = Node::join(&gateway.ticket, &temporary.path().join("node"));
+    let _node = Node::join(&gateway.ticket, &folder.join("node"));
     gateway.wait_for_nodes(1);
     gateway.api().chat(&chat("hello", 4, 1)).good();
     let epoch = gateway.metric("epoch");
     eventually("two closes", || (gateway.metric("epoch") > epoch + 2).then_some(()));
-    good(&["ledger", "mirror", &address, copy]);
-    assert!(good(&["verify", "--log", copy]).ends_with("the log holds\n"));
+    good(&["ledger", "mirror", &address, copy], &[]);
+    assert!(good(&["verify", "--log", copy], &[]).ends_with("the log holds\n"));
     assert!(gateway.process.terminate().success());
-    assert!(good(&["ledger", "fsck", "--data-dir", data]).contains("pruned  records before"));
+    assert!(good(&["ledger", "fsck"], place).contains("pruned  records before"));
     gateway.again();
     gateway.wait_for_nodes(1);
     gateway.api().chat(&chat("hello", 4, 2)).good();
-    let rows = good(&["ledger", "export", "--data-dir", data]);
+    let rows = good(&["ledger", "export"], place);
     assert!(rows.contains(&middle) && !rows.contains(&old));
-
-    let file = temporary.path().join("backup");
-    let file = file.to_str().unwrap();
-    good(&["ledger", "backup", file, "--data-dir", data]);
-    gateway.process.kill();
-    good(&["ledger", "mirror", copy, temporary.path().join("second").to_str().unwrap()]);
-    std::fs::remove_file(folder.join("network/gateway.db")).unwrap();
-    let left = std::fs::read_dir(folder.join("network")).unwrap().map(|entry| entry.unwrap().path());
-    left.filter(|path| path.to_string_lossy().contains("gateway.db-"))
-        .for_each(|path| std::fs::remove_file(path).unwrap());
-    let restored = good(&["ledger", "restore", file, "--data-dir", data]);
-    assert!(restored.contains("NOT continued"), "{restored}");
-    gateway.fsck();
+    gateway
 }

@@ -25,7 +25,7 @@ use ol_roles::{Gateway as Machine, Settler};
 use ol_store::{Committer, Identity, MemoryStore, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -97,6 +97,22 @@ pub enum Error {
         found: ol_protocol::NetworkId,
         /// Its gateways' owner.
         owner: OwnerId,
+    },
+    /// The folder's gateway has its log in a database server, and none is named.
+    #[error(
+        "the ledger of the gateway in {folder} is in a PostgreSQL database: name it with --store. A second one would be a fork; to begin anew, use another folder"
+    )]
+    InServer {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder's gateway has its log in a file, and a database server is named.
+    #[error(
+        "the ledger of this folder's gateway is in {path}: begin without --store. A second one would be a fork; to begin anew, use another folder"
+    )]
+    InFile {
+        /// The file.
+        path: PathBuf,
     },
     /// The port for nodes.
     #[error("cannot listen for nodes")]
@@ -286,13 +302,25 @@ async fn ping(inbox: mpsc::Sender<Message>) {
     }
 }
 
+/// Refuses to begin a second log for the gateway of a folder: one in a file beside that on a database server, or the other
+/// way round.
+pub fn check_place(folder: &Path, on_server: bool) -> Result<(), Error> {
+    let path = folder.join("gateway.db");
+    match on_server {
+        true if path.exists() => Err(Error::InFile { path }),
+        false if folder.join(SEALED_KEY).exists() => Err(Error::InServer { folder: folder.into() }),
+        true | false => Ok(()),
+    }
+}
+
 // The store, and what it is called.
 fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>), Error> {
     if config.in_memory {
         return Ok(("memory".into(), Box::new(MemoryStore::default())));
     }
+    check_place(&config.data_dir, config.server.is_some())?;
+    let (path, key) = (config.data_dir.join("gateway.db"), config.data_dir.join(SEALED_KEY));
     let Some(server) = &config.server else {
-        let path = config.data_dir.join("gateway.db");
         let options = Options { page_count_max: config.page_count_max };
         return Ok((path.display().to_string(), Box::new(SqliteStore::open(&path, identity, options)?)));
     };
@@ -303,7 +331,6 @@ fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>),
             return Err(Error::OtherOwner { place, found, owner });
         }
     }
-    let key = config.data_dir.join(SEALED_KEY);
     Ok((place, Box::new(PostgresStore::open(server, &key, identity)?)))
 }
 

@@ -2,11 +2,11 @@
 
 use super::server::Server;
 use super::session::Session;
-use super::{claim, schema};
+use super::{claim, prune, schema};
 use crate::error::Error;
 use crate::payload::{self, Payload};
 use crate::read::{facts_name, in_order, parse};
-use crate::store::{Attempt, Facts, NodeBatch, Note, Read, Snapshot, TaskRecords, Tenant};
+use crate::store::{Attempt, Facts, NodeBatch, Note, Pruned, Read, Snapshot, TaskRecords, Tenant};
 use crate::tree::{self, Subtree};
 use crate::vault::Vault;
 use core::cell::RefCell;
@@ -27,6 +27,8 @@ pub struct PostgresReader {
     pub(super) gateway: GatewayId,
     pub(super) number: i32,
     pub(super) vault: Vault,
+    // Of the tables, when it was opened.
+    version: u32,
 }
 
 impl core::fmt::Debug for PostgresReader {
@@ -40,21 +42,26 @@ impl PostgresReader {
     /// facts are sealed with.
     pub fn open(server: &Server, key: &Path, gateway: GatewayId) -> Result<Self, Error> {
         let session = Session::connect(server)?;
-        schema::recognise(&session)?;
+        let version = schema::recognise(&session)?;
         let found = claim::find(&session, gateway)?;
         let found = found.ok_or_else(|| Error::NoLog { gateway, place: server.place().clone() })?;
         let vault = claim::open_vault(&session, key, gateway, &found)?;
-        Ok(Self::over(session, key, gateway, found.number, vault))
+        Ok(Self { version, ..Self::over(session, key, gateway, found.number, vault) })
     }
 
+    /// Over a database of the newest version.
     pub(super) fn over(session: Session, key: &Path, gateway: GatewayId, number: i32, vault: Vault) -> Self {
         let link = Link { server: session.server().clone(), session: RefCell::new(Some(session)) };
-        Self { link, key: key.into(), gateway, number, vault }
+        Self { link, key: key.into(), gateway, number, vault, version: schema::known() }
     }
 
     /// Another connection that asks about the same log.
     pub(super) fn another(&self) -> Result<Self, Error> {
         Self::open(&self.link.server, &self.key, self.gateway)
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.link.server
     }
 
     /// Does something with the connection, a new one if the last was lost.
@@ -153,6 +160,14 @@ impl Read for PostgresReader {
             return Ok(None);
         }
         self.walk(|mut hashes| tree::range_root(0, size, &mut hashes)).map(Some)
+    }
+
+    fn pruned(&self) -> Result<Option<Pruned>, Error> {
+        if self.version < schema::PRUNED_SINCE { Ok(None) } else { prune::pruned(self) }
+    }
+
+    fn base(&self) -> Result<Option<Snapshot>, Error> {
+        if self.version < schema::PRUNED_SINCE { Ok(None) } else { prune::base(self) }
     }
 
     fn record(&self, index: u64) -> Result<Option<Record>, Error> {

@@ -10,7 +10,7 @@ const NAME: &str = "a database of gateways";
 const SHAPE: i64 = 0x4f4c_7363;
 
 // One script for each version, never changed once released.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, SECOND];
 
 // Every log is under its gateway's number, positions of its records count from 0. `nodes` holds the hashes of complete
 // subtrees, `task_records` where a task's receipts (with the record of their batch) and audits (without) are. Texts are
@@ -72,6 +72,17 @@ const FIRST: &str = "
     ALTER TABLE facts ALTER sealed SET STORAGE EXTERNAL;
     ALTER TABLE payloads ALTER sealed SET STORAGE EXTERNAL;";
 
+// How far logs are pruned, and the accounts to fold the rest from.
+const SECOND: &str = "
+    CREATE TABLE pruned (
+        gateway integer PRIMARY KEY, before bigint NOT NULL, size bigint NOT NULL, epoch bigint NOT NULL,
+        base bytea NOT NULL
+    );
+    ALTER TABLE pruned ALTER base SET STORAGE EXTERNAL;";
+
+/// The first version in which a log may be pruned.
+pub(super) const PRUNED_SINCE: u32 = 2;
+
 const VERSIONS: &str = "
     CREATE SCHEMA openledger;
     CREATE TABLE versions (number integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());";
@@ -85,6 +96,11 @@ pub(super) fn join(session: &Session) -> Result<(), Error> {
     session.ask("SELECT pg_advisory_lock_shared($1)", &[&SHAPE])?;
     // Somebody with a newer program may have come in between.
     version(session).map(drop)
+}
+
+/// Keeps the tables as they are while a transaction lasts.
+pub(super) fn hold(session: &Session) -> Result<(), Error> {
+    session.ask("SELECT pg_advisory_xact_lock_shared($1)", &[&SHAPE]).map(drop)
 }
 
 /// Which version a database has that gateways have written.
@@ -135,7 +151,8 @@ fn migrate(session: &Session) -> Result<(), Error> {
     session.script("COMMIT")
 }
 
-const fn known() -> u32 {
+/// The newest version.
+pub(super) const fn known() -> u32 {
     MIGRATIONS.len() as u32
 }
 

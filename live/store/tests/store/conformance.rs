@@ -5,7 +5,10 @@ use ol_protocol::merkle::verify_inclusion;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::{Epoch, GatewayId, NetworkId, TenantId, Timestamp};
-use ol_store::{Appended, Error, Facts, Identity, Job, Note, Refusal, Snapshot, Store, TaskRecords, Tenant, records};
+use ol_store::{
+    Appended, Deleted, Error, Facts, Finding, Identity, Job, Note, Refusal, Snapshot, Store, TaskRecords, Tenant,
+    records,
+};
 
 /// Somewhere to keep one store.
 pub(crate) trait Backend {
@@ -15,6 +18,10 @@ pub(crate) trait Backend {
     fn new() -> Self;
     /// Opens the store in it.
     fn open(&self, identity: Identity) -> Result<Self::Store, Error>;
+    /// Deletes the beginning of the log in it.
+    fn prune(&self, base: &Snapshot, progress: impl FnMut(u64)) -> Result<Deleted, Error>;
+    /// What is wrong with the log in it.
+    fn check(&self) -> Vec<Finding>;
 }
 
 /// Makes a test of each behaviour for a backend that needs nothing, or what the attribute says.
@@ -30,6 +37,11 @@ macro_rules! conformance {
         })*
     };
 }
+pub(crate) use crate::prune::{
+    another_pruning_meanwhile_is_noticed_and_a_part_of_one_is_taken_up,
+    the_last_batches_of_a_node_are_kept_until_later_ones_are, what_a_snapshot_or_no_checkpoint_ends_is_not_pruned,
+    what_is_pruned_is_gone_and_everything_that_is_left_is_still_proved,
+};
 pub(crate) use conformance;
 
 fn opened<B: Backend>(backend: &B) -> B::Store {

@@ -22,7 +22,7 @@ const GATEWAYS: [&str; 1] = [include_str!("../vectors/gateway-1.sql")];
 /// A node's outboxes.
 const OUTBOXES: [&str; 1] = [include_str!("../vectors/outbox-1.sql")];
 /// Gateways' databases in PostgreSQL.
-const SERVERS: [&str; 1] = [include_str!("../vectors/postgres-1.sql")];
+const SERVERS: [&str; 2] = [include_str!("../vectors/postgres-1.sql"), include_str!("../vectors/postgres-2.sql")];
 
 // The key under which all of them are sealed.
 const KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111\n";

@@ -7,8 +7,8 @@ use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::Record;
 use ol_protocol::{GatewayId, TenantId, Timestamp};
 use ol_store::{
-    Appended, Committer, Error, Facts, Identity, Job, Options, Payload, PostgresReader, PostgresStore, Read as _,
-    Refusal, Server, SqliteStore, Store, Tenant, records,
+    Appended, Committer, Deleted, Error, Facts, Finding, Identity, Job, Options, Payload, PostgresReader,
+    PostgresStore, Read as _, Refusal, Server, Snapshot, SqliteStore, Store, Tenant, fsck, prune_server, records,
 };
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -64,6 +64,14 @@ impl Backend for Postgres {
     fn open(&self, identity: Identity) -> Result<PostgresStore, Error> {
         PostgresStore::open(&self.server(), &self.key(), identity)
     }
+
+    fn prune(&self, base: &Snapshot, progress: impl FnMut(u64)) -> Result<Deleted, Error> {
+        prune_server(&self.server(), &self.key(), gateway(), base, progress)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        fsck(&PostgresReader::open(&self.server(), &self.key(), gateway()).expect("opened"))
+    }
 }
 
 fn server(url: &str) -> Server {
@@ -84,6 +92,10 @@ conformance! { #[ignore = "needs PostgreSQL, named by OPENLEDGER_POSTGRES"] Post
     the_last_snapshots_are_kept
     checkpoints_are_found_by_epoch_and_record_and_never_forked
     a_reader_sees_what_is_committed_while_it_is_open
+    what_is_pruned_is_gone_and_everything_that_is_left_is_still_proved
+    the_last_batches_of_a_node_are_kept_until_later_ones_are
+    what_a_snapshot_or_no_checkpoint_ends_is_not_pruned
+    another_pruning_meanwhile_is_noticed_and_a_part_of_one_is_taken_up
 }
 
 #[test]
@@ -156,7 +168,7 @@ fn a_newer_schema_is_refused_and_so_is_one_that_is_not_ours() {
     let place = Postgres::new();
     drop(place.begun());
     sql(&place.database.url(), "INSERT INTO openledger.versions (number) VALUES (9)");
-    let expected = format!("{} has schema 9, this version knows schemas up to 1", place.server().place());
+    let expected = format!("{} has schema 9, this version knows schemas up to 2", place.server().place());
     assert_eq!(place.refused(), expected);
     let reader = PostgresReader::open(&place.server(), &place.key(), gateway());
     assert_eq!(reader.expect_err("refused").to_string(), expected);

@@ -5,17 +5,18 @@ use crate::log::*;
 use ol_protocol::Timestamp;
 use ol_protocol::record::Record;
 use ol_store::{
-    Appended, Committer, Error, Identity, Job, Options, Read as _, SqliteReader, SqliteStore, Store as _, fsck,
+    Appended, Committer, Deleted, Error, Finding, Identity, Job, Options, Read as _, Snapshot, SqliteReader,
+    SqliteStore, Store as _, fsck, prune,
 };
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use tempfile::TempDir;
 
-struct Sqlite(TempDir);
+pub(crate) struct Sqlite(TempDir);
 
 impl Sqlite {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("ledger.db")
     }
 
@@ -44,6 +45,14 @@ impl Backend for Sqlite {
     fn open(&self, identity: Identity) -> Result<SqliteStore, Error> {
         SqliteStore::open(&self.path(), identity, Options::default())
     }
+
+    fn prune(&self, base: &Snapshot, progress: impl FnMut(u64)) -> Result<Deleted, Error> {
+        prune(&self.path(), base, progress)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        fsck(&SqliteReader::open(&self.path()).expect("opened"))
+    }
 }
 
 conformance! { Sqlite:
@@ -60,6 +69,10 @@ conformance! { Sqlite:
     the_last_snapshots_are_kept
     checkpoints_are_found_by_epoch_and_record_and_never_forked
     a_reader_sees_what_is_committed_while_it_is_open
+    what_is_pruned_is_gone_and_everything_that_is_left_is_still_proved
+    the_last_batches_of_a_node_are_kept_until_later_ones_are
+    what_a_snapshot_or_no_checkpoint_ends_is_not_pruned
+    another_pruning_meanwhile_is_noticed_and_a_part_of_one_is_taken_up
 }
 
 #[test]
