@@ -245,14 +245,26 @@ pub enum Error {
         "sslmode must be verify-full (or require, which means the same here) or disable; sslrootcert names a file and goes with the former"
     )]
     Encryption,
-    /// The certificates of the authorities that a server may be certified by can't be had.
-    #[error("can't read the authorities' certificates of {place}: {cause}")]
-    Authorities {
-        /// The file, or this machine.
-        place: String,
+    /// A file with certificates of authorities can't be read.
+    #[error("can't read certificates from {file}")]
+    Certificates {
+        /// The file.
+        file: PathBuf,
         /// Why.
-        cause: String,
+        #[source]
+        cause: Arc<rustls::pki_types::pem::Error>,
     },
+    /// A file holds no certificate of an authority.
+    #[error("there is no certificate in {file}")]
+    NoCertificate {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Nobody is known here who could certify a server.
+    #[error(
+        "this machine knows no authorities that certify servers: install ca-certificates, or name a file by sslrootcert"
+    )]
+    NoAuthorities,
 }
 
 /// What is wrong with a job.

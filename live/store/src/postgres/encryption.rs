@@ -1,7 +1,6 @@
 //! How connections to a server are encrypted: what the URL says of it, and the certificates that a server is held against.
 
 use crate::error::Error;
-use core::fmt::Display;
 use percent_encoding::percent_decode_str;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
@@ -53,26 +52,23 @@ pub(super) fn take(url: &str) -> Result<(String, Encryption), Error> {
 
 /// What shakes hands with a server that proves its name by one of the authorities in the file, or of this machine.
 pub(super) fn connector(authorities: Option<&Path>) -> Result<MakeRustlsConnect, Error> {
-    let place = authorities.map_or_else(|| "this machine".to_owned(), |file| file.display().to_string());
-    let failed = |cause: &dyn Display| Error::Authorities { place: place.clone(), cause: cause.to_string() };
-    let certificates: Vec<CertificateDer<'static>> = if let Some(file) = authorities {
-        let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-        all.map_err(|cause| failed(&cause))?
-    } else {
-        let found = rustls_native_certs::load_native_certs();
-        match found.errors.first() {
-            Some(cause) if found.certs.is_empty() => return Err(failed(cause)),
-            _ => found.certs,
-        }
-    };
-    let mut roots = RootCertStore::empty();
-    if roots.add_parsable_certificates(certificates).0 == 0 {
-        return Err(failed(&"there is no certificate; sslrootcert in the URL names a file"));
-    }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|cause| failed(&cause))?
-        .with_root_certificates(roots)
+        .expect("ring has what both versions need")
+        .with_root_certificates(roots(authorities)?)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+fn roots(authorities: Option<&Path>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = authorities else {
+        // Some of a machine's may be unreadable, or in forms that nobody uses any more.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return if roots.is_empty() { Err(Error::NoAuthorities) } else { Ok(roots) };
+    };
+    let failed = |cause| Error::Certificates { file: file.into(), cause: Arc::new(cause) };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(failed)?;
+    roots.add_parsable_certificates(certificates);
+    if roots.is_empty() { Err(Error::NoCertificate { file: file.into() }) } else { Ok(roots) }
 }

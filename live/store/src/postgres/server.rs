@@ -184,7 +184,7 @@ mod tests {
         let empty = tempfile::NamedTempFile::new().expect("a file");
         assert!(
             refused(&format!("postgres://me@h/l?sslrootcert={}", empty.path().display()))
-                .contains("there is no certificate")
+                .contains("there is no certificate in")
         );
     }
 
