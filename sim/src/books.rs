@@ -5,7 +5,7 @@ use crate::config::Broken;
 use ol_ledger::{Account, Ledger};
 use ol_protocol::commitment::Finish;
 use ol_protocol::genesis::Genesis;
-use ol_protocol::parameters::{Parameters, Split};
+use ol_protocol::parameters::{AuditRule, Parameters, Split};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::verdict::{Level, Verdict};
@@ -18,7 +18,7 @@ struct Item {
     receipt: Receipt,
     root: Digest,
     leaf: u16,
-    always: bool,
+    chance: Chance,
     // Whether an audit ended, and against the node.
     found: Option<bool>,
     cleared: bool,
@@ -44,6 +44,22 @@ struct Lot {
     amount: i128,
     free_at: Timestamp,
     free_after: u64,
+}
+
+impl Known {
+    // How often a result of a node of this kind is audited.
+    fn chance(&self, rule: &AuditRule) -> Chance {
+        if self.suspect || self.receipts < u64::from(rule.newcomer_tasks) {
+            return Chance::ALWAYS;
+        }
+        let after_faults = if self.failed == 0 { 0 } else { self.trial() * 1_000_000 / u64::from(self.clean) };
+        Chance::per_million(after_faults.max(u64::from(rule.rate_ppm)).min(1_000_000) as u32)
+    }
+
+    // Clean audits in a row after the last of its faults while all its results are audited.
+    fn trial(&self) -> u64 {
+        32 << (self.failed - 1).min(16)
+    }
 }
 
 /// The other books.
@@ -119,13 +135,13 @@ impl Books {
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
-        let always = known.suspect || known.receipts < u64::from(self.rules.audit.newcomer_tasks);
+        let chance = known.chance(&self.rules.audit);
         known.receipts += 1;
         let id = id(&receipt);
         if !self.items.contains_key(&id) {
             let split = self.rules.split;
             let (found, cleared, praised_by, blamed_by) = (None, false, None, None);
-            self.items.insert(id, Item { receipt, root, leaf, always, found, cleared, praised_by, blamed_by, split });
+            self.items.insert(id, Item { receipt, root, leaf, chance, found, cleared, praised_by, blamed_by, split });
             self.fresh.push(id);
         }
     }
@@ -168,11 +184,9 @@ impl Books {
     }
 
     fn close(&mut self, close: &Close) {
-        let usual = Chance::per_million(self.rules.audit.rate_ppm);
         for id in std::mem::take(&mut self.fresh) {
             let Some(item) = self.items.remove(&id) else { continue };
-            let chance = if item.always { Chance::ALWAYS } else { usual };
-            let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, chance);
+            let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, item.chance);
             let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
             let tenant = Account::Tenant(charge.tenant);
             let amount = i128::from(charge.amount.0);
@@ -256,7 +270,7 @@ impl Books {
             return;
         }
         known.clean += 1;
-        if known.failed > 0 && known.clean >= 32 << (known.failed - 1).min(16) {
+        if known.failed > 0 && u64::from(known.clean) >= known.trial() {
             known.suspect = false;
         }
     }

@@ -16,6 +16,7 @@ mod hostile;
 mod log;
 mod random;
 mod trace;
+pub mod trust;
 mod world;
 
 pub use books::Books;

@@ -15,6 +15,7 @@ pub(crate) enum Use {
     Audits = 6,
     Hostile = 7,
     Store = 8,
+    Policies = 9,
 }
 
 /// One stream.

@@ -9,6 +9,7 @@ use ol_protocol::id::hex;
 use ol_roles::Gateway;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::gateway::event::Input;
+use ol_sim::trust::{Row, Setting};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,6 +25,18 @@ pub(crate) struct SimArgs {
 enum Sim {
     /// One network for some simulated time; every invariant is checked after every step.
     Run(RunArgs),
+    /// Policies of verification side by side: cost, wrong results that went out, and when cheats are found.
+    Trust(TrustArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct TrustArgs {
+    /// Seed of everything random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +66,13 @@ struct RunArgs {
 
 /// Runs `openledger sim`.
 pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
-    let Sim::Run(args) = &args.what;
+    match &args.what {
+        Sim::Run(args) => network(args),
+        Sim::Trust(args) => trust(args),
+    }
+}
+
+fn network(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !(args.rate.is_finite() && args.rate > 0.0 && args.rate <= 1e6) {
         bail!("--rate must be above 0 and at most 1000000 requests a second");
     }
@@ -82,6 +101,52 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
     }
     say(format!("{:<20} {wall_s:.2} s", "took"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn trust(args: &TrustArgs) -> anyhow::Result<ExitCode> {
+    let setting = Setting::new(args.seed);
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
+        "{wide_bar} {pos}/{len} policies and cheats {elapsed} (left: {eta})",
+    )?);
+    let rows = ol_sim::trust::compare(&setting, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    if args.json {
+        say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!(
+        "{:<23} {:<6} {:>5} {:>10} {:>10} {:>11} {:>11} {:>11}",
+        "policy", "start", "cheat", "overhead %", "wrong ppm", "until found", "wrong ones", "not found %"
+    ));
+    for row in &rows {
+        say(line(row)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(row: &Row) -> anyhow::Result<String> {
+    let value = serde_json::to_value(row)?;
+    let text = |name: &str| match &value[name] {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "never".to_owned(),
+        other => other.to_string(),
+    };
+    let sleeper =
+        if row.honest_first > 0 { format!(" after {} honest tasks", row.honest_first) } else { String::new() };
+    Ok(format!(
+        "{:<23} {:<6} {:>5} {:>10} {:>10} {:>11} {:>11} {:>11}{sleeper}",
+        text("policy"),
+        text("start"),
+        text("cheat_rate"),
+        text("overhead_pct"),
+        text("wrong_ppm"),
+        text("delay_tasks_p50"),
+        text("delay_wrong_p50"),
+        text("undetected_pct"),
+    ))
 }
 
 /// Feed a recorded event log through the core and compare the outputs.

@@ -48,11 +48,11 @@ pub struct AuditRule {
 }
 
 impl AuditRule {
-    /// Three tasks, then one in five; 0.05 nats; five operators. Scoring costs 0.21 of generating, and 85 % of a charge pay
+    /// Thirty tasks, then one in a hundred (docs/adr/0018); 0.05 nats; five operators. Scoring costs 0.21 of generating, and 85 % of a charge pay
     /// for generating: an auditor gets a fifth of the charge, a little more than the same work earns elsewhere.
     pub const DEFAULT: Self = Self {
-        newcomer_tasks: 3,
-        rate_ppm: 200_000,
+        newcomer_tasks: 30,
+        rate_ppm: 10_000,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 2_000,

@@ -11,7 +11,7 @@ use ol_protocol::genesis::Genesis;
 use ol_protocol::id::hex;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
-use ol_protocol::parameters::{ParameterChange, Parameters, PayoutRule};
+use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
@@ -32,6 +32,20 @@ const TENANT: TenantId = TenantId([0x54; 16]);
 const TASK: TaskId = TaskId([0x4b; 16]);
 const MASTER: [u8; 32] = [0x6d; 32];
 const BORN: Timestamp = Timestamp(1_767_225_600_000_000);
+
+// Their own, so that other defaults leave the vectors alone.
+const PARAMETERS: Parameters = Parameters {
+    split: Split { node_bp: 8_500, verification_bp: 200, reserve_bp: 500, gateway_bp: 800 },
+    audit: AuditRule {
+        newcomer_tasks: 3,
+        rate_ppm: 200_000,
+        margin_micro_max: 50_000,
+        cross_audit_operators_min: 5,
+        pay_bp: 2_000,
+    },
+    escrow: EscrowRule { hold: Micros(3_600_000_000), tasks: 70 },
+    payout: PayoutRule { threshold: MicroCredits(1_000_000) },
+};
 
 fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes(&[n; 32])
@@ -68,7 +82,7 @@ fn genesis() -> Genesis {
         referee_operator: OperatorId(key(6).public()),
         born_at: BORN,
         epoch: Micros::from_secs(600),
-        parameters: Parameters::DEFAULT,
+        parameters: PARAMETERS,
         gateway: GatewayId(gateway().public()),
         owner: OwnerId([0; 32]),
         signature: Signature([0; 64]),
@@ -219,7 +233,7 @@ fn verdict() -> Verdict {
 
 fn change() -> ParameterChange {
     let payout = PayoutRule { threshold: MicroCredits(1_100_000) };
-    ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { payout, ..Parameters::DEFAULT })
+    ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { payout, ..PARAMETERS })
 }
 
 fn records() -> [(&'static str, Record); 8] {

@@ -21,6 +21,11 @@ impl Chance {
         if ppm >= 1_000_000 { Self::ALWAYS } else { Self(((ppm as u64) << 32) / 1_000_000) }
     }
 
+    /// Whether a number that is uniform over all of its values draws.
+    pub const fn takes(self, number: u32) -> bool {
+        (number as u64) < self.0
+    }
+
     /// Out of a million, rounded up: gives back what [`Chance::per_million`] was given.
     pub const fn to_ppm(self) -> u32 {
         ((self.0 * 1_000_000).div_ceil(1 << 32)) as u32
@@ -40,7 +45,7 @@ pub fn secret(master: &[u8; 32], epoch: Epoch) -> [u8; 32] {
 /// Whether the result at `leaf` of a node's batch is audited. One hash.
 pub fn drawn(secret: &[u8; 32], batch_root: &Digest, leaf: u16, chance: Chance) -> bool {
     let Digest([a, b, c, d, ..]) = digest(Domain::Draw, &[b"draw", secret, &batch_root.0, &leaf.to_le_bytes()]);
-    u64::from(u32::from_le_bytes([a, b, c, d])) < chance.0
+    chance.takes(u32::from_le_bytes([a, b, c, d]))
 }
 
 /// An auditor's place in the order for one result: the lowest with an offer audits. One hash.

@@ -8,9 +8,10 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::parameters::AuditRule;
 use ol_protocol::{Digest, Epoch, NodeId, VariantId};
 
-/// Clean audits in a row after its first fault until a node is drawn like others again; each further fault doubles them.
-/// Drawn one time in five, a cheat gets four bad results through before the next fault: this asks eight good ones of it
-/// for each.
+/// Clean audits in a row after its first fault until not every result of a node is audited; each further fault doubles them.
+/// With n clean audits since, of which the first K were of every result, a result is then audited with chance K / n: a
+/// cheat gets n / K bad results through before its next fault, after some n^2 / 2K + K / 2 good ones, eight and more for each
+/// bad one.
 const REDEEMING_AUDITS: u32 = 32;
 
 /// Most doublings, so that the count stays inside its type.
@@ -68,36 +69,21 @@ impl Policy {
         Self { standings: BTreeMap::new() }
     }
 
-    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`]. Newcomers and
-    /// suspects always are, the others at the rule's rate.
+    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`].
     pub fn chance(&self, rule: &AuditRule, node: NodeId, variant: VariantId) -> Chance {
-        let standing = self.standing(node, variant);
-        if standing.suspect || standing.tasks < u64::from(rule.newcomer_tasks) {
-            Chance::ALWAYS
-        } else {
-            Chance::per_million(rule.rate_ppm)
-        }
+        self.standing(node, variant).chance(rule)
     }
 
     /// Counts a receipt.
     pub fn record(&mut self, node: NodeId, variant: VariantId) {
-        let standing = self.standings.entry((node, variant)).or_default();
-        standing.tasks = standing.tasks.saturating_add(1);
+        self.standings.entry((node, variant)).or_default().record();
     }
 
-    /// Counts the end of an audit. A fault makes the node a suspect in that variant, 32 clean audits in a row, or 64, 128
-    /// and so on after further faults, clear it. What can't be audited changes nothing.
+    /// Counts the end of an audit.
     pub fn find(&mut self, node: NodeId, variant: VariantId, finding: Finding, now: Epoch) {
-        let standing = match finding {
-            Finding::Unauditable => return,
-            Finding::Passed | Finding::Failed => self.standings.entry((node, variant)).or_default(),
-        };
-        if finding == Finding::Passed {
-            standing.clean = standing.clean.saturating_add(1);
-            standing.suspect = standing.suspect && standing.clean < redeeming_audits(standing.failed);
-        } else {
-            let failed = standing.failed.saturating_add(1);
-            *standing = Standing { clean: 0, failed, suspect: true, failed_in: Some(now), ..*standing };
+        match finding {
+            Finding::Unauditable => {}
+            Finding::Passed | Finding::Failed => self.standings.entry((node, variant)).or_default().find(finding, now),
         }
     }
 
@@ -142,6 +128,38 @@ impl Policy {
 }
 
 impl Standing {
+    /// The chance that the next receipt is drawn. Newcomers and suspects always are, the others at the rule's rate, but who
+    /// failed before is drawn more often until many clean audits speak for it.
+    pub fn chance(&self, rule: &AuditRule) -> Chance {
+        if self.suspect || self.tasks < u64::from(rule.newcomer_tasks) {
+            return Chance::ALWAYS;
+        }
+        let redeeming = if self.failed > 0 { redeeming_audits(self.failed) } else { 0 };
+        let ppm = u64::from(redeeming) * 1_000_000 / u64::from(self.clean.max(1));
+        Chance::per_million(rule.rate_ppm.max(u32::try_from(ppm).unwrap_or(u32::MAX)))
+    }
+
+    /// Counts a receipt.
+    pub fn record(&mut self) {
+        self.tasks = self.tasks.saturating_add(1);
+    }
+
+    /// Counts the end of an audit. A fault makes the node a suspect; 32 clean audits in a row, or 64, 128 and so on after
+    /// further faults, end that. What can't be audited changes nothing.
+    pub fn find(&mut self, finding: Finding, now: Epoch) {
+        match finding {
+            Finding::Unauditable => {}
+            Finding::Passed => {
+                self.clean = self.clean.saturating_add(1);
+                self.suspect = self.suspect && self.clean < redeeming_audits(self.failed);
+            }
+            Finding::Failed => {
+                let failed = self.failed.saturating_add(1);
+                *self = Self { clean: 0, failed, suspect: true, failed_in: Some(now), ..*self };
+            }
+        }
+    }
+
     fn write(&self, w: &mut Writer) {
         w.u32(self.clean).u32(self.failed).u64(self.tasks).u8(u8::from(self.suspect));
         w.u8(u8::from(self.failed_in.is_some())).u64(self.failed_in.map_or(0, |epoch| epoch.0));
@@ -173,7 +191,7 @@ mod tests {
 
     const NODE: NodeId = NodeId([1; 32]);
     const VARIANT: VariantId = VariantId([2; 32]);
-    const USUAL: Chance = Chance::per_million(200_000);
+    const USUAL: Chance = Chance::per_million(10_000);
 
     fn policy(tasks: u32) -> Policy {
         let mut policy = Policy::new();
@@ -189,22 +207,26 @@ mod tests {
     fn the_first_tasks_in_each_variant_are_always_audited() {
         let other = VariantId([3; 32]);
         let chances: Vec<Chance> =
-            (0..5).map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT)).collect();
-        assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
-        assert_eq!(policy(5).chance(&AuditRule::DEFAULT, NODE, other), Chance::ALWAYS);
+            [0, 29, 30, 31].map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT)).into();
+        assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
+        assert_eq!(policy(31).chance(&AuditRule::DEFAULT, NODE, other), Chance::ALWAYS);
     }
 
     #[test]
-    fn a_fault_makes_a_suspect_that_clean_audits_in_a_row_clear() {
-        let mut policy = policy(10);
+    fn a_fault_makes_a_suspect_that_clean_audits_in_a_row_clear_by_and_by() {
+        let mut policy = policy(40);
         pass(&mut policy, 3);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(1));
-        let suspect = Standing { clean: 0, failed: 1, tasks: 10, suspect: true, failed_in: Some(Epoch(1)) };
+        let suspect = Standing { clean: 0, failed: 1, tasks: 40, suspect: true, failed_in: Some(Epoch(1)) };
         assert_eq!(policy.standing(NODE, VARIANT), suspect);
         assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
         pass(&mut policy, 31);
         assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
         pass(&mut policy, 1);
+        assert!(!policy.standing(NODE, VARIANT).suspect);
+        pass(&mut policy, 32);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::per_million(500_000));
+        pass(&mut policy, 3_136);
         assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), USUAL);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(3));
         pass(&mut policy, 63);

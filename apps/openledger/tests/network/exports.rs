@@ -32,7 +32,7 @@ fn the_export_accounts_for_every_micro_credit_that_a_tenant_spent() {
         (rows.len() == 8 && rows.iter().all(|row| row["state"] == "settled")).then_some(rows)
     });
     let spent: u64 = settled.iter().map(|row| row["micro_credits"].parse::<u64>().unwrap()).sum();
-    // A node's first three results are audited.
+    // A node's first results are audited.
     assert!(settled.iter().filter(|row| row["audit"] == "passed").count() >= 3, "{settled:?}");
     let balances = run(&["ledger", "balances", "--data-dir", data]).out;
     let left = balances.lines().find(|line| line.starts_with("tenant")).unwrap().split_whitespace().last().unwrap();

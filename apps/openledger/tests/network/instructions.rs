@@ -59,14 +59,14 @@ fn parameters_change_by_a_tenth_and_from_a_later_epoch_on() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
     let set = |more: &[&str]| told(&gateway, &gateway.folder, &[&["issue", "parameters"], more].concat());
-    let large = set(&["--set", "audit.rate_ppm=100000"]);
+    let large = set(&["--set", "audit.rate_ppm=5000"]);
     assert!(large.complaint().contains("audit"), "{}", large.err);
     let before = gateway.api().get("/v1/network").json()["parameters"].clone();
-    good(set(&["--set", "audit.rate_ppm=190000", "--set", "payout.threshold_micro_credits=1100000"]));
+    good(set(&["--set", "audit.rate_ppm=9500", "--set", "payout.threshold_micro_credits=1100000"]));
     eventually("the new parameters", || {
         (gateway.api().get("/v1/network").json()["parameters"] != before).then_some(())
     });
-    let late = set(&["--set", "audit.rate_ppm=195000", "--from", "1"]);
+    let late = set(&["--set", "audit.rate_ppm=9750", "--from", "1"]);
     assert!(late.complaint().contains("the earliest is"), "{}", late.err);
     let epoch = gateway.api().get("/v1/network").json()["epoch"].as_u64().unwrap();
     eventually("the next epoch", || {

@@ -18,7 +18,7 @@ fn with_five_operators_another_ones_node_audits() {
         .map(|answer| answer["openledger"]["receipt"].as_str().unwrap().to_owned())
         .collect();
     for task in tasks {
-        // A node's first three tasks are all audited.
+        // A node's first tasks are all audited.
         let document = gateway.api().receipt_when(&task, |receipt| receipt["audits"][0].is_object());
         let (receipt, audit) = (&document["receipt"], &document["receipt"]["audits"][0]);
         assert_eq!(audit["level"], "cross-audit");

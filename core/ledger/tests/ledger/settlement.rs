@@ -376,7 +376,7 @@ fn a_change_that_is_late_forged_foreign_or_too_large_is_refused() {
     assert_eq!(refused(&mut ledger, |l| l.change(&elsewhere)), foreign);
     let rate_ppm = AuditRule::DEFAULT.rate_ppm;
     let lax = AuditRule { rate_ppm: rate_ppm / 10 * 9 - 1, ..AuditRule::DEFAULT };
-    let step = BadParameters::Step { name: "the rate of audits", from: 200_000, to: 179_999 };
+    let step = BadParameters::Step { name: "the rate of audits", from: 10_000, to: 8_999 };
     let lax = order(2, Parameters { audit: lax, ..now });
     assert_eq!(refused(&mut ledger, |l| l.change(&lax)), Error::Parameters(step));
     let threshold = MicroCredits(0);

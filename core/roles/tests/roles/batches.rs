@@ -194,14 +194,14 @@ fn a_batch_waits_for_its_responses_but_not_for_long() {
 fn a_settled_task_is_forgotten_unless_it_is_audited() {
     let mut bench = one_node();
     let mut forgotten = 0;
-    for n in 0..12 {
+    for n in 0..40 {
         let (_, out) = bench.whole(n, u64::from(n), 4);
         let drawn = usize::from(bench.gateway.counters().audits_drawn as u8);
         forgotten += usize::from(out.contains(&Output::Forget { task: task(n) }));
         assert_eq!(forgotten + drawn, usize::from(n) + 1);
         bench.grant(10);
     }
-    assert!(forgotten > 0, "after three newcomer's audits some are not drawn");
+    assert!(forgotten > 0, "after a newcomer's thirty audits some are not drawn");
 }
 
 #[test]

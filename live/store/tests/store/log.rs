@@ -6,7 +6,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
-use ol_protocol::parameters::{ParameterChange, Parameters};
+use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::top_up::{Slice, TopUp};
@@ -16,6 +16,20 @@ use ol_protocol::{
     TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_store::{Appended, Identity, Note, Payload};
+
+// Their own, so that other defaults leave the vectors alone.
+const PARAMETERS: Parameters = Parameters {
+    split: Split { node_bp: 8_500, verification_bp: 200, reserve_bp: 500, gateway_bp: 800 },
+    audit: AuditRule {
+        newcomer_tasks: 3,
+        rate_ppm: 200_000,
+        margin_micro_max: 50_000,
+        cross_audit_operators_min: 5,
+        pay_bp: 2_000,
+    },
+    escrow: EscrowRule { hold: Micros(3_600_000_000), tasks: 70 },
+    payout: PayoutRule { threshold: MicroCredits(1_000_000) },
+};
 
 pub(crate) fn key(byte: u8) -> SecretKey {
     SecretKey::from_bytes(&[byte; 32])
@@ -42,7 +56,7 @@ pub(crate) fn genesis() -> Genesis {
         referee_operator: OperatorId(key(4).public()),
         born_at: Timestamp(1),
         epoch: Micros::from_secs(10),
-        parameters: Parameters::DEFAULT,
+        parameters: PARAMETERS,
         gateway: gateway(),
         owner: OwnerId([0; 32]),
         signature: Signature([0; 64]),
@@ -148,7 +162,7 @@ pub(crate) fn verdict(subject: AttemptId) -> Record {
 }
 
 pub(crate) fn change(from: u64) -> Record {
-    Record::Parameters(ParameterChange::issue(&key(2), network(), Epoch(from), Parameters::DEFAULT))
+    Record::Parameters(ParameterChange::issue(&key(2), network(), Epoch(from), PARAMETERS))
 }
 
 pub(crate) fn close(epoch: u64) -> Record {
