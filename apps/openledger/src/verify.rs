@@ -1,5 +1,6 @@
 //! `openledger verify`: a receipt, offline; or a whole log.
 
+mod draws;
 pub(crate) mod log;
 pub(crate) mod mirror;
 pub(crate) mod source;
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// With --log: only up to the close of this epoch, and say what it came to.
     #[arg(long, value_name = "NUMBER", requires = "log")]
     epoch: Option<u64>,
+    /// With --log: draw the results of this epoch again, with the secret that its close revealed, and say what became of them.
+    #[arg(long, value_name = "EPOCH", requires = "log", conflicts_with = "epoch")]
+    draws: Option<u64>,
     /// With --log: a checkpoint of the same log that was kept; the log must go on from it.
     #[arg(long, value_name = "FILE", requires = "log")]
     since: Option<PathBuf>,
@@ -55,10 +59,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             epoch: args.epoch.map(Epoch),
             since: args.since.as_deref(),
         };
-        return runtime
-            .block_on(log::check(&source, &asked))
-            .map(|()| ExitCode::SUCCESS)
-            .context("the log does NOT hold");
+        return match args.draws {
+            Some(epoch) => runtime.block_on(draws::check(&source, &asked, Epoch(epoch))),
+            None => runtime.block_on(log::check(&source, &asked)).context("the log does NOT hold"),
+        }
+        .map(|()| ExitCode::SUCCESS);
     }
     let path = args.receipt.as_deref().context("name a receipt, or a log with --log")?;
     let text = read(path)?;

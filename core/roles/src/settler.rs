@@ -69,9 +69,7 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     receipt: Receipt,
-    root: Digest,
-    leaf: u16,
-    chance: Chance,
+    candidate: Candidate,
     finding: Option<Finding>,
     // Whose verdict ended the audit, if it was not the referee's; and who said before that the result is bad.
     auditor: Option<Auditor>,
@@ -109,6 +107,24 @@ pub enum Meaning {
     Escalate,
     /// It blames nobody and settles nothing: another auditor has to look.
     Void,
+}
+
+/// A result that an epoch's secret may draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The root that its node signed.
+    pub root: Digest,
+    /// Its place under it.
+    pub leaf: u16,
+    /// How likely it is drawn.
+    pub chance: Chance,
+}
+
+impl Candidate {
+    /// Whether the secret draws it.
+    pub fn is_drawn(&self, secret: &[u8; 32]) -> bool {
+        draw::drawn(secret, &self.root, self.leaf, self.chance)
+    }
 }
 
 /// The accounts and trust of one gateway's log, up to some record.
@@ -252,7 +268,7 @@ impl Settler {
             if self.open.contains_key(&id) {
                 continue;
             }
-            self.open.insert(id, Open::new(receipt.clone(), root, leaf, chance, false));
+            self.open.insert(id, Open::new(receipt.clone(), Candidate { root, leaf, chance }, false));
             self.earned.push(id);
         }
     }
@@ -262,8 +278,13 @@ impl Settler {
         receipts
             .iter()
             .map(|r| AttemptId { task: r.commitment.task, attempt: r.commitment.attempt })
-            .filter(|id| self.open.get(id).is_some_and(|open| open.is_drawn(secret)))
+            .filter(|id| self.open.get(id).is_some_and(|open| open.candidate.is_drawn(secret)))
             .collect()
+    }
+
+    /// How an unsettled result may be drawn.
+    pub fn candidate(&self, id: &AttemptId) -> Option<Candidate> {
+        self.open.get(id).map(|open| open.candidate)
     }
 
     /// What `outcome` would mean for `subject`.
@@ -325,7 +346,7 @@ impl Settler {
     // A receipt that the ledger refuses (an overdrawn tenant, a second receipt for an attempt) stays in the log unpaid.
     fn earn(&mut self, id: AttemptId, secret: &[u8; 32]) {
         let Some(open) = self.open.get_mut(&id) else { return };
-        open.held = open.is_drawn(secret);
+        open.held = open.candidate.is_drawn(secret);
         let refused = self.ledger.earn(&open.receipt, open.held).is_err();
         if refused || !open.held {
             self.open.remove(&id);
@@ -384,7 +405,7 @@ impl Settler {
     /// Whether an unsettled attempt is drawn by the open epoch's secret, or was by an earlier one.
     pub fn needs_audit(&self, id: &AttemptId, secret: &[u8; 32]) -> bool {
         let Some(open) = self.open.get(id) else { return false };
-        open.finding.is_none() && (open.held || open.is_drawn(secret))
+        open.finding.is_none() && (open.held || open.candidate.is_drawn(secret))
     }
 
     /// Whether an auditor found an unsettled attempt bad, and the referee has not spoken yet.
@@ -455,7 +476,7 @@ impl Settler {
             let accuser = Auditor { node: NodeId(held.array().ok()?), operator: OperatorId(held.array().ok()?) };
             let is_accused = held.u8().ok()? == 1;
             let accuser = is_accused.then_some(accuser);
-            open.insert(id, Open { accuser, ..Open::new(receipt, root, leaf, chance, true) });
+            open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
         r.finish().ok()?;
@@ -467,7 +488,7 @@ impl Settler {
         let mut w = Writer::new();
         w.u64(self.open.len() as u64);
         for open in self.open.values() {
-            w.raw(&open.receipt.to_bytes()).raw(&open.root.0).u16(open.leaf);
+            w.raw(&open.receipt.to_bytes()).raw(&open.candidate.root.0).u16(open.candidate.leaf);
             let nobody = Auditor { node: NodeId([0; 32]), operator: OperatorId([0; 32]) };
             let accuser = open.accuser.unwrap_or(nobody);
             w.raw(&accuser.node.0).raw(&accuser.operator.0).u8(u8::from(open.accuser.is_some()));
@@ -477,12 +498,8 @@ impl Settler {
 }
 
 impl Open {
-    const fn new(receipt: Receipt, root: Digest, leaf: u16, chance: Chance, held: bool) -> Self {
-        Self { receipt, root, leaf, chance, finding: None, auditor: None, accuser: None, held }
-    }
-
-    fn is_drawn(&self, secret: &[u8; 32]) -> bool {
-        draw::drawn(secret, &self.root, self.leaf, self.chance)
+    const fn new(receipt: Receipt, candidate: Candidate, held: bool) -> Self {
+        Self { receipt, candidate, finding: None, auditor: None, accuser: None, held }
     }
 }
 

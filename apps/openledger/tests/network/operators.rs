@@ -1,7 +1,7 @@
 //! Five operators audit each other.
 
 use crate::http::chat;
-use crate::process::{Gateway, Node};
+use crate::process::{Gateway, Node, eventually, run};
 use std::collections::BTreeMap;
 
 #[test]
@@ -17,6 +17,7 @@ fn with_five_operators_another_ones_node_audits() {
         .map(|number| gateway.api().chat(&chat(&format!("question {number}"), 16, number)).good())
         .map(|answer| answer["openledger"]["receipt"].as_str().unwrap().to_owned())
         .collect();
+    let mut drawn = Vec::new();
     for task in tasks {
         // A node's first tasks are all audited.
         let document = gateway.api().receipt_when(&task, |receipt| receipt["audits"][0].is_object());
@@ -26,7 +27,19 @@ fn with_five_operators_another_ones_node_audits() {
         let (auditor, operator) = (audit["auditor"].as_str().unwrap(), audit["operator"].as_str().unwrap());
         assert_eq!(operators[auditor], operator);
         assert_ne!(operator, prover);
+        let epoch = receipt["attempts"][0]["commitment"]["epoch"].as_u64().unwrap();
+        drawn.push((task, epoch));
     }
     assert_eq!(gateway.metric("audits_failed_total"), 0);
     assert_eq!(gateway.metric("audits_escalated_total"), 0);
+
+    // Anyone draws again, once the secret is revealed.
+    let log = format!("http://{}/log", gateway.address);
+    for (task, epoch) in drawn {
+        eventually("its epoch's close and the end of its audits", || {
+            let out = run(&["verify", "--log", &log, "--draws", &epoch.to_string()]).out;
+            (out.contains(&format!("drawn   {task} attempt 0 ")) && out.contains("all of their audits ended"))
+                .then_some(())
+        });
+    }
 }

@@ -12,11 +12,11 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle::{Frontier, leaf_hash, root};
 use ol_protocol::parameters::{AuditRule, Parameters};
 use ol_protocol::receipt::{Charge, Receipt};
-use ol_protocol::record::{Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::{
-    Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
-    Timestamp, TokenCount, VariantId, seed,
+    AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId,
+    TenantId, Timestamp, TokenCount, VariantId, seed,
 };
 use ol_roles::Settler;
 use ol_roles::settler::Reveal;
@@ -165,6 +165,14 @@ impl History {
         self.batches += 1;
     }
 
+    // Of a result that nothing has drawn.
+    fn pretend_an_audit(&mut self, epoch: Epoch) {
+        let subject = AttemptId { task: self.task(epoch, 2), attempt: 0 };
+        let outcome = AuditOutcome::Unauditable { audit: AuditId([1; 16]) };
+        self.settler.audit(subject, &outcome);
+        self.push(vec![Record::Audit { subject, outcome }], Job::default());
+    }
+
     fn close(&mut self) {
         let epoch = self.settler.epoch();
         let secrets = |epoch| (draw::secret(&self.master, epoch), seed::nonce_secret(&self.master, epoch));
@@ -195,6 +203,9 @@ impl History {
         for epoch in (0..EPOCHS).map(Epoch) {
             if epoch.0 < BUSY || epoch.0 == MIDDLE {
                 self.batch(epoch);
+            }
+            if epoch.0 == MIDDLE {
+                self.pretend_an_audit(epoch);
             }
             self.close();
         }
@@ -307,6 +318,13 @@ fn prune_and_go_on(history: &History, folder: &Path, place: &[&str]) -> Gateway 
     eventually("two closes", || (gateway.metric("epoch") > epoch + 2).then_some(()));
     good(&["ledger", "mirror", &address, copy], &[]);
     assert!(good(&["verify", "--log", copy], &[]).ends_with("the log holds\n"));
+    let draws = good(&["verify", "--log", copy, "--draws", "3"], &[]);
+    assert!(draws.contains("4 receipts of epoch 3, 0 of them drawn"), "{draws}");
+    let ended = run(&["verify", "--log", copy, "--draws", &MIDDLE.to_string()]);
+    let pretended = format!("audited without being drawn: {}, attempt 0", history.task(Epoch(MIDDLE), 2));
+    assert!(ended.complaint().contains(&pretended), "{}", ended.err);
+    let ended = run(&["verify", "--log", copy, "--draws", "1000000"]);
+    assert!(ended.complaint().contains("is not closed in this log yet"), "{}", ended.err);
     assert!(gateway.process.terminate().success());
     assert!(good(&["ledger", "fsck"], place).contains("pruned  records before"));
     gateway.again();
