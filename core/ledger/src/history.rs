@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, Epoch};
+use ol_protocol::{Digest, Epoch, TaskId};
 
 /// Attempts by the epoch in which they were settled: some 200 bytes of memory each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +47,12 @@ impl History {
 
     pub(crate) fn holds(&self, id: &AttemptId) -> bool {
         self.index.contains_key(id)
+    }
+
+    /// Those of one task.
+    pub(crate) fn of(&self, task: TaskId) -> impl Iterator<Item = (Epoch, Attempt)> + '_ {
+        let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };
+        self.index.range(all).filter_map(|(id, _)| self.get(id))
     }
 
     /// Takes the attempts that an epoch settled.

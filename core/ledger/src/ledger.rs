@@ -37,7 +37,8 @@ use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{
-    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TenantId, Timestamp,
+    Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, TaskId, TenantId,
+    Timestamp,
 };
 
 /// Shortest time for which settled attempts are kept, whatever the escrow rule: a node that was away for less still gets
@@ -386,6 +387,13 @@ impl Ledger {
     /// hold, whichever is longer, rounded up.
     pub fn kept_epochs(&self) -> u64 {
         self.parameters.escrow.hold.max(KEPT_MIN).0.div_ceil(self.genesis.epoch.0)
+    }
+
+    /// Whether a settled attempt of a task was charged and the tenant hasn't the money back.
+    pub fn has_charged(&self, task: TaskId) -> bool {
+        self.history
+            .of(task)
+            .any(|(_, known)| known.stage != Stage::Refunded && known.shares.total() > MicroCredits::ZERO)
     }
 
     /// How far a tenant's top-ups are booked here: the next part must be beyond.

@@ -166,7 +166,8 @@ impl Gateway {
     }
 
     // Less what a task's other receipts charge, of a task that this gateway forgot when it was killed: those in the log, and
-    // those `before` it in its batch. Each token is charged once. A node can't know whether its answer's end arrived before its link broke, or another node was given the rest.
+    // those `before` it in its batch. Each token is charged once. A node can't know whether its answer's end arrived before its
+    // link broke, or another node was given the rest. Of receipts that are settled nobody remembers which tokens they are for.
     fn not_twice(
         &self,
         task: Option<&Task>,
@@ -176,6 +177,9 @@ impl Gateway {
     ) -> (TokenCount, TokenCount) {
         if task.is_some() {
             return (prompt, output);
+        }
+        if self.settler.ledger().has_charged(commitment.task) {
+            return (TokenCount(0), TokenCount(0));
         }
         let in_batch = || before.iter().filter(|it| it.commitment.task == commitment.task);
         let all = || self.settler.receipts_of(commitment.task).chain(in_batch());

@@ -301,6 +301,27 @@ fn after_a_restart_no_token_of_a_task_is_charged_twice() {
 }
 
 #[test]
+fn an_answer_that_comes_after_another_ones_settlement_is_nobodys() {
+    for late in [0, 1] {
+        let (mut bench, first, second, answer) = taken_over();
+        bench.restart();
+        bench.join(10);
+        bench.join(11);
+        let unheard = commitment(&first, 8, Finish::EndOfText);
+        let both = [(&unheard, &first), (&answer, &second)];
+        bench.batch(0, &[both[1 - late]]);
+        bench.write();
+        let audit = crate::world::asked(&bench.join(3))[0].1;
+        bench.feed(Input::PayloadLost { audit });
+        bench.write();
+        assert_eq!(bench.close().settled, 1);
+        bench.batch(0, &[both[late]]);
+        bench.write();
+        assert_eq!(bench.charged()[1], (0, 0), "attempt {late}");
+    }
+}
+
+#[test]
 fn two_attempts_of_one_node_in_one_batch_are_charged_once_too() {
     let mut bench = one_node();
     let first = bench.assign(1);
