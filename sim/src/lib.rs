@@ -15,6 +15,7 @@ mod host;
 mod hostile;
 mod log;
 mod random;
+pub mod reliability;
 mod trace;
 pub mod trust;
 mod world;

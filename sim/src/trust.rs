@@ -1,12 +1,16 @@
-//! Policies of verification side by side: what each costs, what it lets through, and when it finds whom.
+//! Policies of verification side by side: what each costs, what it lets through, and when it finds whom; and how well our
+//! stated trust values and the truth agree.
 //!
 //! Every node does one task after the other; nothing else is modelled. Ours is the policy that gateways run, with its
 //! governed rule. A node that was caught, or leaves, makes room for a newcomer.
 
 use crate::random::{Random, Use};
+use crate::reliability::{Reliability, Tally};
 use ol_protocol::Epoch;
 use ol_protocol::parameters::AuditRule;
+use ol_protocol::variant::Assurance;
 use ol_trust::policy::{Finding, Standing};
+use ol_trust::{Evidence, value};
 use serde::Serialize;
 
 /// Tasks that each node does before anything is counted, in a network that has run for long: ten times those that are
@@ -144,6 +148,22 @@ pub struct Row {
     pub undetected_pct: f64,
 }
 
+/// What hostile nodes do.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cheats {
+    /// All the same: cheat at that rate after so many honest tasks.
+    Same {
+        /// Chance in each task.
+        rate: f64,
+        /// Honest tasks before.
+        honest_first: u64,
+    },
+    /// Half of them always, the others in a half, a quarter and so on to 1 / 128 of their tasks, as the trust value assumes; one in ten
+    /// sleeps first.
+    Mixed,
+}
+
 /// How far a comparison is: done and in all.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
@@ -157,17 +177,34 @@ pub fn compare(setting: &Setting, progress: &mut Progress<'_>) -> Vec<Row> {
         runs.push((Policy::Openledger, start, 1.0, SLEEPER_TASKS));
     }
     let mut rows = Vec::new();
-    for (policy, start, cheat_rate, honest_first) in &runs {
+    for (policy, start, rate, honest_first) in &runs {
         progress(rows.len() as u64, runs.len() as u64);
-        rows.push(Network::new(setting, *policy, *cheat_rate, *honest_first).run(*start));
+        let cheats = Cheats::Same { rate: *rate, honest_first: *honest_first };
+        rows.push(Network::new(setting, *policy, cheats).run(*start).row(*start, *rate, *honest_first));
     }
     rows
+}
+
+/// Our trust values held against the truth, in steady networks with several kinds of hostile nodes.
+pub fn reliability(setting: &Setting, progress: &mut Progress<'_>) -> Vec<Reliability> {
+    let same = |rate, honest_first| Cheats::Same { rate, honest_first };
+    let populations = [Cheats::Mixed, same(1.0, 0), same(0.1, 0), same(0.02, 0), same(1.0, SLEEPER_TASKS)];
+    let mut found = Vec::new();
+    for cheats in populations {
+        progress(found.len() as u64, populations.len() as u64);
+        let mut network = Network::new(setting, Policy::Openledger, cheats);
+        network.states_values = true;
+        found.push(network.run(Start::Steady).tally.reliability(cheats));
+    }
+    found
 }
 
 // A node, from its arrival on.
 #[derive(Debug, Clone, Copy, Default)]
 struct Host {
     hostile: bool,
+    cheat_rate: f64,
+    honest_first: u64,
     // Until it leaves by itself.
     tasks_left: u64,
     tasks: u64,
@@ -182,6 +219,8 @@ struct Host {
     standing: Standing,
     clean: u32,
     valid_in_a_row: u32,
+    // Wrong results of the counted time, by what was stated of them.
+    wrong_as_stated: [u32; Tally::BINS],
 }
 
 // What became of one task.
@@ -190,6 +229,7 @@ struct Outcome {
     cost: f64,
     went_out_wrong: bool,
     caught: bool,
+    drawn: bool,
 }
 
 #[derive(Debug, Default)]
@@ -206,20 +246,22 @@ struct Network<'a> {
     setting: &'a Setting,
     rule: AuditRule,
     policy: Policy,
-    cheat_rate: f64,
-    honest_first: u64,
+    cheats: Cheats,
     random: Random,
     hosts: Vec<Host>,
     counts: Counts,
+    // Whether trust values are stated of every result, which costs more than all the rest.
+    states_values: bool,
+    tally: Tally,
 }
 
 impl<'a> Network<'a> {
-    fn new(setting: &'a Setting, policy: Policy, cheat_rate: f64, honest_first: u64) -> Self {
+    fn new(setting: &'a Setting, policy: Policy, cheats: Cheats) -> Self {
         let Setting { newcomer_tasks, rate_ppm, .. } = *setting;
         let rule = AuditRule { newcomer_tasks, rate_ppm, ..AuditRule::DEFAULT };
         let random = Random::new(setting.seed, Use::Policies);
-        let counts = Counts::default();
-        let mut network = Self { setting, rule, policy, cheat_rate, honest_first, random, hosts: Vec::new(), counts };
+        let (hosts, counts, tally) = (Vec::new(), Counts::default(), Tally::default());
+        let mut network = Self { setting, rule, policy, cheats, random, hosts, counts, states_values: false, tally };
         network.hosts = (0..setting.nodes).map(|_| network.arrival()).collect();
         network
     }
@@ -227,34 +269,49 @@ impl<'a> Network<'a> {
     fn arrival(&mut self) -> Host {
         let mean = f64::from(self.setting.tasks) / self.setting.churn;
         let hostile = self.random.happens(self.setting.hostile);
-        Host { hostile, tasks_left: self.random.exponential(mean) + 1, ..Host::default() }
+        let (cheat_rate, honest_first) = match self.cheats {
+            Cheats::Same { rate, honest_first } => (rate, honest_first),
+            Cheats::Mixed => {
+                let halvings = if self.random.happens(0.5) { 0 } else { 1 + self.random.below(7) };
+                let sleeps = self.random.happens(0.1);
+                (libm::ldexp(1.0, -(halvings as i32)), if sleeps { SLEEPER_TASKS } else { 0 })
+            }
+        };
+        let tasks_left = self.random.exponential(mean) + 1;
+        Host { hostile, cheat_rate, honest_first, tasks_left, ..Host::default() }
     }
 
-    fn run(mut self, start: Start) -> Row {
+    fn run(mut self, start: Start) -> Self {
         if start == Start::Steady {
+            let states_values = core::mem::replace(&mut self.states_values, false);
             (0..self.setting.warm_up_tasks).for_each(|_| self.round());
+            self.states_values = states_values;
             self.counts = Counts::default();
             self.hosts.iter_mut().for_each(|host| host.wrong_counted = 0);
         }
         (0..self.setting.tasks).for_each(|_| self.round());
         (0..self.hosts.len()).for_each(|at| self.leave(at));
-        self.row(start)
+        self
     }
 
     // One task of every node.
     fn round(&mut self) {
         for at in 0..self.hosts.len() {
             // Hostile nodes cheat in the same tasks, so that their answers agree where one is replicated.
-            let tempting = self.random.happens(self.cheat_rate);
-            let wrong = tempting && self.is_cheating(at);
-            let outcome = self.task(at, tempting);
+            let temptation = self.random.unit();
+            let wrong = self.is_cheating(at, temptation);
+            let before = self.hosts[at].standing;
+            let outcome = self.task(at, temptation);
+            if self.states_values {
+                self.state_value(at, &before, outcome, wrong);
+            }
             self.counts.tasks += 1;
             self.counts.cost += outcome.cost;
             let excluded = outcome.caught && self.excludes();
             let host = &mut self.hosts[at];
             host.tasks += 1;
             host.tasks_left -= 1;
-            host.exposed += u64::from(host.hostile && host.tasks > self.honest_first);
+            host.exposed += u64::from(host.hostile && host.tasks > host.honest_first);
             host.wrong += u64::from(wrong);
             host.wrong_counted += u64::from(outcome.went_out_wrong);
             if outcome.caught && !host.found {
@@ -265,6 +322,16 @@ impl<'a> Network<'a> {
                 self.leave(at);
             }
         }
+    }
+
+    fn state_value(&mut self, at: usize, before: &Standing, outcome: Outcome, wrong: bool) {
+        let evidence = match (outcome.drawn, outcome.caught) {
+            (false, _) => Evidence::Undrawn,
+            (true, false) => Evidence::Clean,
+            (true, true) => Evidence::Failed,
+        };
+        let bin = self.tally.add(value(before, evidence, Assurance::Seeded), !wrong);
+        self.hosts[at].wrong_as_stated[bin] += u32::from(wrong);
     }
 
     const fn excludes(&self) -> bool {
@@ -280,14 +347,16 @@ impl<'a> Network<'a> {
         self.counts.wrong += host.wrong_counted;
         self.counts.wrong_squared += host.wrong_counted * host.wrong_counted;
         self.counts.undetected += u64::from(host.wrong > 0 && !host.found);
+        self.tally.leave(&host.wrong_as_stated);
     }
 
-    fn is_cheating(&self, at: usize) -> bool {
-        self.hosts[at].hostile && self.hosts[at].tasks >= self.honest_first
+    fn is_cheating(&self, at: usize, temptation: f64) -> bool {
+        let host = &self.hosts[at];
+        host.hostile && host.tasks >= host.honest_first && temptation < host.cheat_rate
     }
 
-    fn task(&mut self, at: usize, tempting: bool) -> Outcome {
-        let wrong = tempting && self.is_cheating(at);
+    fn task(&mut self, at: usize, temptation: f64) -> Outcome {
+        let wrong = self.is_cheating(at, temptation);
         match self.policy {
             Policy::Openledger => {
                 let chance = self.hosts[at].standing.chance(&self.rule);
@@ -307,24 +376,29 @@ impl<'a> Network<'a> {
                 self.hosts[at].clean += u32::from(drawn);
                 outcome
             }
-            Policy::Replication => self.replicated(at, tempting),
+            Policy::Replication => self.replicated(at, temptation),
             Policy::BoincAdaptive => {
                 let valid = self.hosts[at].valid_in_a_row;
                 let alone = valid >= BOINC_VALID_IN_A_ROW && !self.random.happens(1.0 / f64::from(valid));
                 if alone {
-                    Outcome { cost: 0.0, went_out_wrong: wrong, caught: false }
+                    Outcome { cost: 0.0, went_out_wrong: wrong, caught: false, drawn: false }
                 } else {
-                    self.replicated(at, tempting)
+                    self.replicated(at, temptation)
                 }
             }
             Policy::ProofOfSampling => {
                 let again = self.random.happens(PROOF_OF_SAMPLING);
                 self.hosts[at].checks += u64::from(again);
-                Outcome { cost: f64::from(u8::from(again)), went_out_wrong: wrong, caught: again && wrong }
+                Outcome {
+                    cost: f64::from(u8::from(again)),
+                    went_out_wrong: wrong,
+                    caught: again && wrong,
+                    drawn: again,
+                }
             }
             Policy::FullRerun => {
                 self.hosts[at].checks += 1;
-                Outcome { cost: 1.0, went_out_wrong: false, caught: wrong }
+                Outcome { cost: 1.0, went_out_wrong: false, caught: wrong, drawn: true }
             }
         }
     }
@@ -334,16 +408,16 @@ impl<'a> Network<'a> {
         let caught = drawn && wrong && self.random.happens(self.setting.detection);
         self.hosts[at].checks += u64::from(drawn);
         let audits = u8::from(drawn) + u8::from(caught);
-        Outcome { cost: self.setting.audit_cost * f64::from(audits), went_out_wrong: wrong, caught }
+        Outcome { cost: self.setting.audit_cost * f64::from(audits), went_out_wrong: wrong, caught, drawn }
     }
 
     // On another node too, and on a third if the two differ. What the most agree on goes out.
-    fn replicated(&mut self, at: usize, tempting: bool) -> Outcome {
-        let wrong = tempting && self.is_cheating(at);
+    fn replicated(&mut self, at: usize, temptation: f64) -> Outcome {
+        let wrong = self.is_cheating(at, temptation);
         let mut copies = vec![(at, wrong)];
-        copies.push(self.other(&copies, tempting));
+        copies.push(self.other(&copies, temptation));
         if copies[1].1 != wrong {
-            copies.push(self.other(&copies, tempting));
+            copies.push(self.other(&copies, temptation));
         }
         let wrong_ones = copies.iter().filter(|(_, wrong)| *wrong).count();
         let went_out_wrong = 2 * wrong_ones > copies.len();
@@ -352,21 +426,21 @@ impl<'a> Network<'a> {
             host.checks += 1;
             host.valid_in_a_row = if *wrong == went_out_wrong { host.valid_in_a_row + 1 } else { 0 };
         }
-        Outcome { cost: (copies.len() - 1) as f64, went_out_wrong, caught: wrong && !went_out_wrong }
+        Outcome { cost: (copies.len() - 1) as f64, went_out_wrong, caught: wrong && !went_out_wrong, drawn: true }
     }
 
     // A node that has no copy yet, and whether it cheats.
-    fn other(&mut self, copies: &[(usize, bool)], tempting: bool) -> (usize, bool) {
+    fn other(&mut self, copies: &[(usize, bool)], temptation: f64) -> (usize, bool) {
         loop {
             let at = self.random.below(self.hosts.len());
             if copies.iter().all(|(taken, _)| *taken != at) {
-                return (at, tempting && self.is_cheating(at));
+                return (at, self.is_cheating(at, temptation));
             }
         }
     }
 
-    fn row(self, start: Start) -> Row {
-        let Self { policy, cheat_rate, honest_first, counts, .. } = self;
+    fn row(self, start: Start, cheat_rate: f64, honest_first: u64) -> Row {
+        let Self { policy, counts, .. } = self;
         let Counts { tasks, cost, wrong, wrong_squared, delays, undetected } = counts;
         let ppm = |wrong: f64| round(wrong * 1e6 / tasks as f64);
         // A compound Poisson count has the sum of the squares for its variance.
@@ -406,8 +480,12 @@ mod tests {
         Setting { nodes: 400, warm_up_tasks: 3_000, hostile, ..Setting::new(7) }
     }
 
-    fn run(setting: &Setting, policy: Policy, cheat_rate: f64, start: Start) -> Row {
-        Network::new(setting, policy, cheat_rate, 0).run(start)
+    fn row(setting: &Setting, policy: Policy, rate: f64, honest_first: u64, start: Start) -> Row {
+        Network::new(setting, policy, Cheats::Same { rate, honest_first }).run(start).row(start, rate, honest_first)
+    }
+
+    fn run(setting: &Setting, policy: Policy, rate: f64, start: Start) -> Row {
+        row(setting, policy, rate, 0, start)
     }
 
     #[test]
@@ -461,9 +539,23 @@ mod tests {
 
     #[test]
     fn a_sleeper_has_its_honest_time_and_is_found_by_the_floor() {
-        let row = Network::new(&setting(0.1), Policy::Openledger, 1.0, SLEEPER_TASKS).run(Start::Steady);
+        let row = row(&setting(0.1), Policy::Openledger, 1.0, SLEEPER_TASKS, Start::Steady);
         // The median of a geometric time at 1 % and 95 % is 73.
         let wrong = row.delay_wrong_p50.unwrap();
         assert!((20..=180).contains(&wrong), "{row:?}");
+    }
+
+    #[test]
+    fn stated_values_are_about_as_often_right_as_they_say() {
+        let setting = setting(0.1);
+        let mut network = Network::new(&setting, Policy::Openledger, Cheats::Mixed);
+        network.states_values = true;
+        let found = network.run(Start::Cold).tally.reliability(Cheats::Mixed);
+        // Where many results are, of newcomers and of nodes with some audits.
+        let large = found.bins.iter().filter(|bin| bin.results > 2_000);
+        for bin in large {
+            assert!((bin.right - bin.stated).abs() < 0.02, "{bin:?}");
+        }
+        assert!(found.brier < 0.01 && found.bins.len() >= 4, "{found:?}");
     }
 }

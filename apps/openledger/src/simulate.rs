@@ -105,16 +105,20 @@ fn network(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 fn trust(args: &TrustArgs) -> anyhow::Result<ExitCode> {
     let setting = Setting::new(args.seed);
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
-        "{wide_bar} {pos}/{len} policies and cheats {elapsed} (left: {eta})",
-    )?);
-    let rows = ol_sim::trust::compare(&setting, &mut |done, all| {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
+    let bar = ProgressBar::new(0).with_style(style);
+    let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
-    });
+    };
+    bar.set_message("policies and cheats");
+    let rows = ol_sim::trust::compare(&setting, &mut progress);
+    bar.set_message("trust values");
+    bar.reset_eta();
+    let reliability = ol_sim::trust::reliability(&setting, &mut progress);
     bar.finish_and_clear();
     if args.json {
-        say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
+        say(serde_json::json!({ "setting": setting, "rows": rows, "reliability": reliability }).to_string());
         return Ok(ExitCode::SUCCESS);
     }
     say(format!(
@@ -123,6 +127,17 @@ fn trust(args: &TrustArgs) -> anyhow::Result<ExitCode> {
     ));
     for row in &rows {
         say(line(row)?);
+    }
+    for found in &reliability {
+        say(format!(
+            "\ntrust values where hostile nodes are {}: Brier score {:.6}, of the mean {:.6}",
+            serde_json::to_string(&found.cheats)?,
+            found.brier,
+            found.brier_of_the_mean
+        ));
+        for bin in &found.bins {
+            say(format!("stated {:.5}: {:.5} right, of {}", bin.stated, bin.right, bin.results));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,6 @@
 //! What the HTTP side needs of the network behind it. HTTP parses, authenticates and limits; everything else is asked
 //! here.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{ParameterChange, Parameters};
@@ -211,8 +209,13 @@ pub enum ReceiptState {
     Pruned,
     /// The task's batch is not signed and stored yet.
     Pending,
-    /// The receipt with its proof.
-    Ready(Arc<serde_json::Value>),
+    /// It is in the log.
+    Ready {
+        /// The receipt with its proof.
+        receipt: serde_json::Value,
+        /// How far the result can be trusted now, and why; null while that can't be said.
+        trust: serde_json::Value,
+    },
 }
 
 /// How the network behind is.

@@ -18,7 +18,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::id::hex;
 use ol_protocol::tile::Tile;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::answer::{self, Head, ModelObject};
@@ -259,9 +259,8 @@ async fn receipt<B: Backend>(
             return Err(Refusal::new(Kind::Gone, "receipts as old as this id are not kept any more: they were pruned"));
         }
         ReceiptState::Pending => json!({"id": task.to_string(), "object": "receipt", "status": "pending"}),
-        ReceiptState::Ready(receipt) => {
-            let receipt: &Value = &receipt;
-            json!({"id": task.to_string(), "object": "receipt", "status": "ready", "receipt": receipt})
+        ReceiptState::Ready { receipt, trust } => {
+            json!({"id": task.to_string(), "object": "receipt", "status": "ready", "trust": trust, "receipt": receipt})
         }
     };
     Ok(json_response(StatusCode::OK, answer::json(&state)))

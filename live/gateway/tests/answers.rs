@@ -222,7 +222,7 @@ async fn a_receipt_is_its_tenants_alone_and_has_the_digest_of_the_body() {
         let expected = digest(Domain::Response, &[&answer.body]);
         assert_eq!((response.digest, response.body_bytes, response.complete), (expected, answer.body.len(), true));
         let path = format!("/v1/receipts/{task}");
-        let body = json!({"id": task.to_string(), "object": "receipt", "status": "ready",
+        let body = json!({"id": task.to_string(), "object": "receipt", "status": "ready", "trust": null,
             "receipt": {"response": expected.to_string()}});
         assert_eq!(served.send(get(&path)).await.json(), body);
         let mut foreign = get(&path);

@@ -27,6 +27,10 @@ fn with_five_operators_another_ones_node_audits() {
         let (auditor, operator) = (audit["auditor"].as_str().unwrap(), audit["operator"].as_str().unwrap());
         assert_eq!(operators[auditor], operator);
         assert_ne!(operator, prover);
+        let trust = &document["trust"];
+        assert_eq!((&trust["evidence"], &trust["assurance"]), (&"passed".into(), &"seeded".into()), "{trust}");
+        assert_eq!(trust["history"][1]["level"], "cross-audit");
+        assert!(trust["value"].as_f64() > trust["history"][0]["value"].as_f64(), "{trust}");
         let epoch = receipt["attempts"][0]["commitment"]["epoch"].as_u64().unwrap();
         drawn.push((task, epoch));
     }

@@ -87,7 +87,13 @@ fn a_restart_keeps_identities_balances_and_receipts() {
 
     let mut second = Up::start(folder.path());
     assert_eq!(second.identity(), identity);
-    assert_eq!(second.api.receipt(&task), before);
+    let mut after = second.api.receipt(&task);
+    // What is known of its node goes on.
+    let value = |receipt: &serde_json::Value| receipt["trust"]["value"].as_f64().unwrap();
+    assert!(value(&after) > 0.99 && value(&before) > 0.99, "{after}");
+    assert_eq!(after["trust"]["history"], before["trust"]["history"]);
+    after["trust"] = before["trust"].clone();
+    assert_eq!(after, before);
     assert!(second.process.terminate().success());
     let receipts = run(&["ledger", "receipts", "--data-dir", folder.path().to_str().unwrap()]).out;
     let amounts = receipts.lines().skip(1).map(|line| line.split_whitespace().last().unwrap().replace('.', ""));

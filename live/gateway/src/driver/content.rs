@@ -38,6 +38,8 @@ pub(super) struct Content {
     pub(super) facts: Option<Vec<u8>>,
     /// Whether it ended with a whole answer.
     pub(super) is_answered: bool,
+    /// The trust value that the answer came with.
+    pub(super) trust: Option<f64>,
     // By attempt that broke off: what its node made, and its log-probability bytes.
     made: BTreeMap<u8, (Vec<u32>, Vec<u8>)>,
 }
@@ -62,6 +64,7 @@ impl Content {
             ended: false,
             facts: None,
             is_answered: false,
+            trust: None,
             made: BTreeMap::new(),
         }
     }

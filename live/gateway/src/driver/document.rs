@@ -1,5 +1,6 @@
 //! Receipts as JSON: built from the log, and checked again by anyone, offline.
 
+use super::trust::{self, Subject};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::checkpoint::Checkpoint;
@@ -7,6 +8,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest, salted};
 use ol_protocol::id::{hex, unhex};
 use ol_protocol::key::Signature;
+use ol_protocol::parameters::AuditRule;
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::variant::Variant;
@@ -27,14 +29,13 @@ const VARIANT_BYTES_MAX: usize = 1_024;
 /// The level of an audit that could not be held.
 const UNAUDITABLE: &str = "unauditable";
 
-/// The receipt of a task, or `None` while it is not in the log or is another tenant's.
-pub fn build(
+/// The receipt of a task and what its trust is stated of, or `None` while it is not in the log or is another tenant's.
+pub(super) fn build(
     read: &dyn Read,
-    tenant: TenantId,
-    task: TaskId,
-    network: NetworkId,
-    gateway: GatewayId,
-) -> Result<Option<Value>, Error> {
+    (tenant, task): (TenantId, TaskId),
+    (network, gateway): (NetworkId, GatewayId),
+    rule: &AuditRule,
+) -> Result<Option<(Value, Subject)>, Error> {
     let found = read.task(task)?;
     if found.attempts.is_empty() || found.attempts.iter().any(|a| a.receipt.charge.tenant != tenant) {
         return Ok(None);
@@ -46,7 +47,9 @@ pub fn build(
         .iter()
         .map(|(index, subject, outcome)| audit(read, *index, *subject, outcome))
         .collect::<Result<Vec<Value>, Error>>()?;
-    Ok(Some(json!({
+    let covered = read.latest_checkpoint()?.map_or(0, |note| note.size);
+    let Some(subject) = trust::subject(&found, rule, covered, &facts) else { return Ok(None) };
+    let document = json!({
         "version": VERSION,
         "task": task.to_string(),
         "network": network.to_string(),
@@ -57,7 +60,8 @@ pub fn build(
         "salt": facts["salt"],
         "attempts": attempts,
         "audits": audits,
-    })))
+    });
+    Ok(Some((document, subject)))
 }
 
 // Where a record is in the log, once a checkpoint covers it.

@@ -4,6 +4,7 @@ use super::document;
 use super::message::{Message, New};
 use super::questions::Questions;
 use super::start::RateLimits;
+use super::trust;
 use crate::Backend;
 use crate::backend::{
     Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, ReceiptState, ResponseDigest, Role,
@@ -269,15 +270,15 @@ impl Backend for Handle {
     }
 
     async fn receipt(&self, tenant: TenantId, task: TaskId) -> ReceiptState {
-        if let Some(document) = self.document(tenant, task).await {
-            return ReceiptState::Ready(Arc::new(document));
+        if let Some(ready) = self.document(tenant, task).await {
+            return ready;
         }
         if self.is_known(tenant, task).await {
             return ReceiptState::Pending;
         }
         // It may have come to the log between the two questions.
         match self.document(tenant, task).await {
-            Some(document) => ReceiptState::Ready(Arc::new(document)),
+            Some(ready) => ready,
             None if self.is_pruned(task).await => ReceiptState::Pruned,
             None => ReceiptState::Unknown,
         }
@@ -331,17 +332,24 @@ impl Backend for Handle {
 }
 
 impl Handle {
-    async fn document(&self, tenant: TenantId, task: TaskId) -> Option<serde_json::Value> {
+    async fn document(&self, tenant: TenantId, task: TaskId) -> Option<ReceiptState> {
         let (network, gateway) = (self.shared.network, self.shared.gateway);
         let salt = seed::salt(&self.shared.master, &task).to_string();
-        let build = move |reader: &dyn Read| document::build(reader, tenant, task, network, gateway);
+        let rule = lock(&self.shared.parameters).audit;
+        let build = move |reader: &dyn Read| document::build(reader, (tenant, task), (network, gateway), &rule);
         match self.shared.questions.ask(build).await? {
-            // The facts of a task are not in a log that was restored from its public copy; its salt is never lost.
-            Ok(Some(mut document)) if document["salt"].is_null() => {
-                document["salt"] = salt.into();
-                Some(document)
+            Ok(None) => None,
+            Ok(Some((mut receipt, subject))) => {
+                // The facts of a task are not in a log that was restored from its public copy; its salt is never lost.
+                if receipt["salt"].is_null() {
+                    receipt["salt"] = salt.into();
+                }
+                let (answer, standing) = tokio::sync::oneshot::channel();
+                let asked = Message::Standing { node: subject.node, variant: subject.variant, answer };
+                let standing = if self.tell(asked).await { standing.await.ok() } else { None };
+                let trust = standing.map_or(serde_json::Value::Null, |standing| trust::document(&subject, &standing));
+                Some(ReceiptState::Ready { receipt, trust })
             }
-            Ok(document) => document,
             Err(error) => {
                 tracing::error!(%error, "cannot read a receipt");
                 None

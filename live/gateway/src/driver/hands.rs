@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
@@ -63,6 +63,8 @@ pub(super) struct GatewayHands {
     next_ping: u64,
     metrics_due: Timestamp,
     draining_since: Option<Timestamp>,
+    // Questions that the machine answers once it has taken all inputs.
+    asked: Vec<(NodeId, VariantId, oneshot::Sender<ol_trust::Standing>)>,
     // Who asked for what the machine is being told.
     told: Option<Told>,
     // Questions for money that are not answered.
@@ -92,6 +94,7 @@ impl GatewayHands {
             next_ping: 0,
             metrics_due: Timestamp(0),
             draining_since: None,
+            asked: Vec::new(),
             told: None,
             claims: 0,
             done: false,
@@ -362,6 +365,8 @@ impl GatewayHands {
             failed: finished.failed_audits,
             ..ol_trust::Standing::default()
         };
+        let trust = ol_trust::value(&standing, ol_trust::Evidence::Pending, content.assurance);
+        content.trust = Some(trust);
         let reply = Finished {
             reason: match finished.finish {
                 Finish::Length => Reason::Length,
@@ -374,7 +379,7 @@ impl GatewayHands {
             node: finished.node.to_string(),
             region,
             attempts: u32::from(finished.attempts),
-            trust: ol_trust::value(&standing, ol_trust::Evidence::Pending, content.assurance),
+            trust,
             assurance: content.assurance.name(),
             vectors: content.vectors.clone(),
         };
@@ -451,6 +456,7 @@ impl GatewayHands {
         if let Some(content) = content {
             facts["tenant"] = content.tenant.to_string().into();
             facts["created_unix_us"] = content.created.0.into();
+            facts["trust_when_answered"] = content.trust.into();
         }
         facts["salt"] = ol_protocol::seed::salt(&self.shared.master, &task).to_string().into();
         facts["logged_unix_us"] = now.0.into();
@@ -609,6 +615,7 @@ impl Hands for GatewayHands {
                 // Whoever asked may have gone.
                 let _ = answer.send(known);
             }
+            Message::Standing { node, variant, answer } => self.asked.push((node, variant, answer)),
             Message::Drain => self.drain(now),
         }
     }
@@ -659,6 +666,10 @@ impl Hands for GatewayHands {
     fn rest(&mut self, now: Timestamp, machine: &Gateway) {
         self.frame = None;
         self.journal.pump();
+        for (node, variant, answer) in self.asked.drain(..) {
+            // Whoever asked may have gone.
+            let _ = answer.send(machine.settler().standing(node, variant));
+        }
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);
             *lock(&self.shared.parameters) = *machine.settler().ledger().parameters_from(Epoch(u64::MAX));

@@ -9,9 +9,10 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, VariantId};
 use ol_roles::gateway::event::Submission;
 use ol_store::{Appended, NodeBatch, Payload};
+use ol_trust::Standing;
 use tokio::sync::{mpsc, oneshot};
 
 /// A request on its way to the machine.
@@ -121,6 +122,15 @@ pub enum Message {
         task: TaskId,
         /// The answer.
         answer: oneshot::Sender<bool>,
+    },
+    /// What audits found of a node in a variant.
+    Standing {
+        /// The node.
+        node: NodeId,
+        /// The variant.
+        variant: VariantId,
+        /// The answer.
+        answer: oneshot::Sender<Standing>,
     },
     /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
     Drain,

@@ -11,6 +11,7 @@ mod links;
 mod message;
 mod questions;
 pub mod start;
+mod trust;
 
 pub use handle::Handle;
 pub use message::News;
