@@ -15,7 +15,7 @@ use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TaskId, TenantId, Timestamp, VariantId, merkle};
 use ol_trust::draw::{self, Chance};
-use ol_trust::judge::{Judgement, judge};
+use ol_trust::judge::{Ruling, judge, ruling};
 use ol_trust::policy::{Policy, Standing};
 
 /// Why a record can't follow the log so far.
@@ -301,13 +301,12 @@ impl Settler {
         if by_referee != (verdict.auditor == self.genesis.referee) {
             return Meaning::Void;
         }
-        match judge(&self.parameters().audit, &open.receipt.commitment, verdict) {
-            // Who is accused is cleared by the referee alone, or a second friend would silence every accuser.
-            Judgement::Clean if open.accuser.is_some() && !by_referee => Meaning::Void,
-            Judgement::Clean => Meaning::Final(Finding::Passed),
-            Judgement::Failed(_) if by_referee => Meaning::Final(Finding::Failed),
-            Judgement::Failed(_) => Meaning::Escalate,
-            Judgement::Mismatched => Meaning::Void,
+        let judgement = judge(&self.parameters().audit, &open.receipt.commitment, verdict);
+        match ruling(judgement, verdict.level, open.accuser.is_some()) {
+            Ruling::Passed => Meaning::Final(Finding::Passed),
+            Ruling::Failed => Meaning::Final(Finding::Failed),
+            Ruling::Accused => Meaning::Escalate,
+            Ruling::Void => Meaning::Void,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::parameters::AuditRule;
-use ol_protocol::verdict::Verdict;
+use ol_protocol::verdict::{Level, Verdict};
 
 /// Largest deviation of an embedding's cosine from 1, in millionths. Rounding in f32 over a few hundred dimensions and
 /// other batch shapes moves it by some 1 in 10^6; another text, model or coarser weights by 1 in 100 and more. The limit
@@ -51,6 +51,31 @@ impl Fault {
             Self::WrongEnd => "wrong end of the text",
             Self::Margin { .. } => "tokens or vectors that the variant does not give",
         }
+    }
+}
+
+/// What an audit's end means for a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// It is what its node committed to.
+    Passed,
+    /// It is not.
+    Failed,
+    /// An auditor says that it is not: the referee has to look.
+    Accused,
+    /// Nothing follows.
+    Void,
+}
+
+/// What a judgement means, coming from that level, of a result that was accused before or not. Only the referee's word is against a
+/// node; and who is accused is cleared by the referee alone, or a second friend would silence every accuser.
+pub const fn ruling(judgement: Judgement, level: Level, is_accused: bool) -> Ruling {
+    match (judgement, level) {
+        (Judgement::Clean, Level::CrossAudit | Level::Panel) if is_accused => Ruling::Void,
+        (Judgement::Clean, _) => Ruling::Passed,
+        (Judgement::Failed(_), Level::Referee) => Ruling::Failed,
+        (Judgement::Failed(_), Level::CrossAudit | Level::Panel) => Ruling::Accused,
+        (Judgement::Mismatched, _) => Ruling::Void,
     }
 }
 
@@ -105,7 +130,6 @@ const fn limit(rule: &AuditRule, finish: Finish) -> u32 {
 mod tests {
     use super::*;
     use ol_protocol::key::Signature;
-    use ol_protocol::verdict::Level;
     use ol_protocol::{
         AuditId, Digest, Epoch, GatewayId, Micros, NetworkId, NodeId, OperatorId, TaskId, TokenCount, VariantId,
     };
@@ -168,6 +192,21 @@ mod tests {
         assert_eq!(judged(Finish::EndOfText, |_| {}), Judgement::Clean);
         let worse = judged(Finish::EndOfText, |v| v.worst_margin_micro += 1);
         assert_eq!(worse, Judgement::Failed(Fault::Margin { worst_micro: 50_001 }));
+    }
+
+    #[test]
+    fn only_the_referee_is_against_a_node_and_clears_who_is_accused() {
+        let failed = Judgement::Failed(Fault::OtherSeed);
+        for level in [Level::CrossAudit, Level::Panel] {
+            assert_eq!(ruling(Judgement::Clean, level, false), Ruling::Passed);
+            assert_eq!(ruling(Judgement::Clean, level, true), Ruling::Void);
+            assert_eq!(ruling(failed, level, false), Ruling::Accused);
+        }
+        for is_accused in [false, true] {
+            assert_eq!(ruling(Judgement::Clean, Level::Referee, is_accused), Ruling::Passed);
+            assert_eq!(ruling(failed, Level::Referee, is_accused), Ruling::Failed);
+            assert_eq!(ruling(Judgement::Mismatched, Level::Referee, is_accused), Ruling::Void);
+        }
     }
 
     #[test]

@@ -15,6 +15,6 @@ pub mod value;
 
 pub use agree::agree;
 pub use draw::Chance;
-pub use judge::{Fault, Judgement, judge};
+pub use judge::{Fault, Judgement, Ruling, judge, ruling};
 pub use policy::{Finding, Policy, RestoreError, Standing};
 pub use value::{Evidence, value};

@@ -139,6 +139,15 @@ impl Standing {
         Chance::per_million(rule.rate_ppm.max(u32::try_from(ppm).unwrap_or(u32::MAX)))
     }
 
+    /// Without one audit that was counted: a result's own is weighed apart.
+    pub fn without(self, finding: Finding) -> Self {
+        match finding {
+            Finding::Passed => Self { clean: self.clean.saturating_sub(1), ..self },
+            Finding::Failed => Self { failed: self.failed.saturating_sub(1), ..self },
+            Finding::Unauditable => self,
+        }
+    }
+
     /// Counts a receipt.
     pub fn record(&mut self) {
         self.tasks = self.tasks.saturating_add(1);

@@ -7,7 +7,7 @@ use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Level;
 use ol_protocol::{NodeId, VariantId};
 use ol_store::TaskRecords;
-use ol_trust::{Evidence, Judgement, Standing, judge};
+use ol_trust::{Evidence, Finding, Ruling, Standing, judge, ruling};
 use serde_json::{Value, json};
 
 /// Whose answer it is, and what the log says of it.
@@ -29,13 +29,12 @@ pub(super) struct Subject {
     pub(super) audits: Vec<(u64, Option<Level>, &'static str)>,
 }
 
-/// What an audit's end says of the result.
-const fn finding(judgement: Judgement, level: Level) -> &'static str {
-    match (judgement, level) {
-        (Judgement::Clean, _) => "passed",
-        (Judgement::Failed(_), Level::Referee) => "failed",
-        (Judgement::Failed(_), Level::CrossAudit | Level::Panel) => "accused",
-        (Judgement::Mismatched, _) => "void",
+const fn finding(ruling: Ruling) -> &'static str {
+    match ruling {
+        Ruling::Passed => "passed",
+        Ruling::Failed => "failed",
+        Ruling::Accused => "accused",
+        Ruling::Void => "void",
     }
 }
 
@@ -49,18 +48,14 @@ pub(super) fn subject(found: &TaskRecords, rule: &AuditRule, covered: u64, facts
             audits.push((*index, None, "unauditable"));
             continue;
         };
-        let judgement = judge(rule, commitment, verdict);
-        audits.push((*index, Some(verdict.level), finding(judgement, verdict.level)));
-        match (judgement, verdict.level) {
-            (Judgement::Mismatched, _) => continue,
-            (Judgement::Failed(_), Level::CrossAudit | Level::Panel) => is_accused = true,
-            (Judgement::Failed(_), Level::Referee) => evidence = Evidence::Failed,
-            (Judgement::Clean, Level::Referee) => evidence = Evidence::Clean,
-            // Who is accused is cleared by the referee alone.
-            (Judgement::Clean, Level::CrossAudit | Level::Panel) if is_accused => continue,
-            (Judgement::Clean, Level::CrossAudit | Level::Panel) => evidence = Evidence::Clean,
+        let ruling = ruling(judge(rule, commitment, verdict), verdict.level, is_accused);
+        audits.push((*index, Some(verdict.level), finding(ruling)));
+        match ruling {
+            Ruling::Passed => (evidence, at) = (Evidence::Clean, Some(*index)),
+            Ruling::Failed => (evidence, at) = (Evidence::Failed, Some(*index)),
+            Ruling::Accused => is_accused = true,
+            Ruling::Void => {}
         }
-        at = Some(*index);
     }
     let variant = facts["variant"].as_str().and_then(unhex_all).and_then(|bytes| Variant::from_bytes(&bytes).ok());
     Some(Subject {
@@ -98,10 +93,9 @@ pub(super) fn document(subject: &Subject, standing: &Standing) -> Value {
 
 // A result's own audit is weighed apart.
 fn without(standing: &Standing, subject: &Subject) -> Standing {
-    let Standing { clean, failed, .. } = *standing;
     match subject.evidence {
-        Evidence::Clean if subject.is_counted => Standing { clean: clean.saturating_sub(1), ..*standing },
-        Evidence::Failed if subject.is_counted => Standing { failed: failed.saturating_sub(1), ..*standing },
+        Evidence::Clean if subject.is_counted => standing.without(Finding::Passed),
+        Evidence::Failed if subject.is_counted => standing.without(Finding::Failed),
         Evidence::Clean | Evidence::Failed | Evidence::Pending | Evidence::Undrawn => *standing,
     }
 }
