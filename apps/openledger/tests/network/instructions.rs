@@ -3,6 +3,7 @@
 use crate::http::{Api, chat};
 use crate::process::{Ended, Gateway, Node, eventually, openledger, run};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 // The owner's command against a gateway.
 fn told(gateway: &Gateway, folder: &Path, args: &[&str]) -> Ended {
@@ -98,18 +99,17 @@ fn instructions_that_are_none_are_refused() {
     }
 }
 
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
 /// A database of its own in the server of `OPENLEDGER_POSTGRES`.
 pub(crate) fn database() -> String {
     let server = std::env::var("OPENLEDGER_POSTGRES").expect("OPENLEDGER_POSTGRES names a server");
-    let name = format!("network_{}", std::process::id() * 1_000 + rand());
+    let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("network_{}_{number}", std::process::id());
     let done = std::process::Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status();
     assert!(done.expect("psql runs").success());
     let (start, _) = server.rsplit_once('/').expect("a URL");
     format!("{start}/{name}")
-}
-
-fn rand() -> u32 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_millis()
 }
 
 fn on(database: &str) -> impl Fn(&[&str]) -> Ended {
