@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use crate::cheat::Cheat;
 use crate::compute::Compute;
+use crate::generation::Choice;
 use crate::llama::Span;
 use crate::model::{Body, Model, TextModel, VectorModel};
 use crate::scoring::Scoring;
-use crate::sequence::{Choice, Draw, Sequence};
+use crate::sequence::{Draw, Sequence};
 use crate::task::{Done, Embeddings, Engine, Error, Event, GenerateTask, ScoreTask, Scores, Sink};
 use crate::variant::{Kind, Variant};
 
@@ -66,11 +67,9 @@ pub fn start(model: Arc<Model>, options: Options) -> Arc<dyn Engine> {
 /// What a cheating engine runs instead of the model.
 fn dishonest(model: &Model, cheat: Option<Cheat>) -> Option<Body> {
     match (&model.body, cheat) {
-        (Body::Text(text), Some(cheat)) => Some(Body::Text(Box::new(TextModel {
-            net: cheat.weights(&text.net),
-            tokenizer: text.tokenizer.clone(),
-            template: text.template.clone(),
-        }))),
+        (Body::Text(text), Some(cheat)) => {
+            Some(Body::Text(Box::new(TextModel { net: cheat.weights(&text.net), frontend: text.frontend.clone() })))
+        }
         (Body::Vectors(_), _) | (Body::Text(_), None) => None,
     }
 }

@@ -111,7 +111,12 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the header of a whole file.
     pub(crate) fn parse(file: &[u8]) -> Result<Self, Error> {
-        let mut reader = Reader { file, at: 0 };
+        Self::parse_head(file, file.len() as u64)
+    }
+
+    /// Reads the header of a file of `file_bytes` bytes from its beginning.
+    pub(crate) fn parse_head(head: &[u8], file_bytes: u64) -> Result<Self, Error> {
+        let mut reader = Reader { file: head, at: 0 };
         if reader.take(4, "the magic number")? != b"GGUF" {
             return Err(Error::Format { format: "GGUF" });
         }
@@ -134,17 +139,13 @@ impl Header {
         let data = (reader.at as u64).next_multiple_of(alignment);
         let mut bytes = 0_u64;
         for place in places {
-            let tensor = place.locate(data, file.len() as u64)?;
+            let tensor = place.locate(data, file_bytes)?;
             bytes = bytes.saturating_add(tensor.bytes.len() as u64);
             header.tensors.insert(place.name, tensor);
         }
         // Each is copied, so that many tensors over the same bytes would fill the memory from a small file.
-        if bytes > file.len() as u64 {
-            return Err(Error::Limit {
-                what: "size of all tensors".to_owned(),
-                value: bytes,
-                limit: file.len() as u64,
-            });
+        if bytes > file_bytes {
+            return Err(Error::Limit { what: "size of all tensors".to_owned(), value: bytes, limit: file_bytes });
         }
         Ok(header)
     }
@@ -163,6 +164,11 @@ impl Header {
     /// Whether there is a tensor of this name.
     pub(crate) fn has_tensor(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn tensor_bytes(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.bytes.len() as u64).sum()
     }
 
     /// The format of most weights.

@@ -31,6 +31,8 @@ mod bert;
 mod calls;
 mod cheat;
 mod compute;
+mod frontend;
+mod generation;
 mod gguf;
 mod instant;
 mod kernel;
@@ -52,6 +54,8 @@ mod variant;
 
 pub use batcher::{Options, start};
 pub use cheat::Cheat;
+pub use frontend::{Frontend, Outline};
+pub use generation::{Choice, Generation};
 pub use instant::Instant;
 pub use load::Error as LoadError;
 pub use model::{BertFiles, Model, NUMERICS};
@@ -61,4 +65,4 @@ pub use task::{
     Done, Embeddings, Engine, Error, Event, Finish, FinishReason, Flow, GenerateTask, Message, Prompt, Role, ScoreTask,
     Scores, Sink, Token,
 };
-pub use variant::{Kind, Variant};
+pub use variant::{Kind, Variant, narrowed, sampled_of};

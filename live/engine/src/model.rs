@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 
 use crate::attention::Heads;
 use crate::bert::{self, Bert};
-use crate::gguf::{Header, Value};
+use crate::frontend::Frontend;
+use crate::gguf::Header;
 use crate::kernel::{LANES, Panels};
 use crate::llama::{Layer, Llama, Rotation, Shape};
 use crate::load::{self, Error};
 use crate::quant::dequantise;
 use crate::safetensors::Tensors;
-use crate::template::Template;
-use crate::tokenizer::{FileTokenizer, Tokenizer};
+use crate::tokenizer::FileTokenizer;
 use crate::variant::{Kind, Variant};
 
 /// Numerics of all models here: every product one chain of fused multiply-adds in f32, weights dequantised to f32.
@@ -43,8 +43,7 @@ pub(crate) enum Body {
 #[derive(Debug)]
 pub(crate) struct TextModel {
     pub(crate) net: Llama,
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: Option<Arc<Template>>,
+    pub(crate) frontend: Frontend,
 }
 
 /// A model that turns text into vectors.
@@ -176,7 +175,7 @@ fn vector_model<T: AsRef<[u8]>>(
 }
 
 /// A public model id from a path: the stem in lower case without the number type.
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     let stem = if path.extension().is_some_and(|end| end == "gguf") { path.file_stem() } else { path.file_name() };
     let name = stem.map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
     let types = ["f32", "f16", "q8_0", "q4_0", "q4_1"];
@@ -187,30 +186,15 @@ fn name_of(path: &Path) -> String {
 
 fn text_model(file: &[u8]) -> Result<(TextModel, String), Error> {
     let header = Header::parse(file)?;
-    let architecture = header.text("general.architecture")?.unwrap_or("missing");
-    if architecture != "llama" {
-        return Err(Error::Unsupported { what: "architecture", found: architecture.to_owned() });
-    }
-    let shape = shape(&header)?;
-    let (tokenizer, net) =
-        rayon::join(|| Tokenizer::from_gguf(&header), || Source { file, header: &header }.llama(shape));
-    let tokenizer = tokenizer?;
-    let special = |key: &str| match header.value(key) {
-        Some(Value::Whole(id)) => {
-            let token = usize::try_from(*id).ok().and_then(|id| header.texts("tokenizer.ggml.tokens").ok()?.get(id));
-            token.map_or("", String::as_str)
-        }
-        _ => "",
-    };
-    let (begin, end) = (special("tokenizer.ggml.bos_token_id"), special("tokenizer.ggml.eos_token_id"));
-    let template = header.text("tokenizer.chat_template")?;
-    let template = template.map(|source| Template::new(source, begin, end)).transpose()?.map(Arc::new);
-    let model = TextModel { net: net?, tokenizer: Arc::new(tokenizer), template };
+    let frontend = || Frontend::from_gguf(&header);
+    let net = || Source { file, header: &header }.llama(shape(&header)?);
+    let (frontend, net) = rayon::join(frontend, net);
+    let model = TextModel { frontend: frontend?, net: net? };
     Ok((model, header.main_format().name().to_owned()))
 }
 
 /// Sizes from the metadata, each within what memory and positions allow.
-fn shape(header: &Header) -> Result<Shape, Error> {
+pub(crate) fn shape(header: &Header) -> Result<Shape, Error> {
     let size = |key: &str, limit: u64| header.whole(&format!("llama.{key}"), 1..=limit).map(|size| size as usize);
     let (width, queries) = (size("embedding_length", 65_536)?, size("attention.head_count", 1024)?);
     let keys = header.whole_or("llama.attention.head_count_kv", queries as u64, 1..=queries as u64)? as usize;

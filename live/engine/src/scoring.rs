@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use crate::attention::Cache;
 use crate::llama::Span;
 use crate::model::TextModel;
-use crate::sequence::{fits, known, prompt_ids};
 use crate::task::{Done, Error, FinishReason, ScoreTask, Scores};
 use crate::text::TextState;
 
@@ -32,9 +31,9 @@ impl Scoring {
                 return None;
             }
         };
-        let count = task.output.len();
+        let (frontend, count) = (&model.frontend, task.output.len());
         let length = u32::try_from(count).unwrap_or(u32::MAX);
-        if known(model, &task.output).is_err() || fits(model, prompt_ids.len(), length).is_err() {
+        if frontend.known(&task.output).is_err() || frontend.fits(prompt_ids.len(), length).is_err() {
             let (margins, log_prob_bytes) = (vec![f32::INFINITY; count], vec![u8::MAX; count]);
             done(Ok(Scores { prompt_ids, margins, log_prob_bytes, finish_fits: false }));
             return None;
@@ -50,7 +49,7 @@ impl Scoring {
         if task.output.is_empty() {
             return Err(Error::Empty);
         }
-        prompt_ids(model, &task.prompt)
+        model.frontend.prompt_ids(&task.prompt)
     }
 
     /// Checks up to `rows` more positions. Whether some are left.
@@ -102,9 +101,9 @@ fn ending(model: &TextModel, task: &ScoreTask) -> Option<FinishReason> {
     let mut text = TextState::new(&task.stop);
     for (index, id) in task.output.iter().enumerate() {
         let is_last = index + 1 == task.output.len();
-        let end = if model.tokenizer.is_end(*id) {
+        let end = if model.frontend.tokenizer.is_end(*id) {
             Some(FinishReason::Stop)
-        } else if text.push(model.tokenizer.bytes(*id)).stopped {
+        } else if text.push(model.frontend.bytes(*id)).stopped {
             Some(FinishReason::StopString)
         } else {
             (index + 1 >= task.max_tokens as usize).then_some(FinishReason::Length)

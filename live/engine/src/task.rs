@@ -228,6 +228,12 @@ pub enum Error {
         /// Tasks waiting.
         waiting: u32,
     },
+    /// The engine generates only.
+    #[error("this engine can't check outputs")]
+    CannotScore,
+    /// What computes for this engine is gone, or gives nothing to go on with.
+    #[error("the server that computes for this engine failed")]
+    Server,
     /// The engine has ended.
     #[error("the engine has ended")]
     Ended,

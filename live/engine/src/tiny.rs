@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attention::Heads;
 use crate::bert::{self, Bert, Linear, Norm};
+use crate::frontend::{Frontend, Outline};
 use crate::kernel::Panels;
 use crate::llama::{Layer, Llama, Rotation, Shape};
 use crate::load::Error;
@@ -96,8 +97,7 @@ impl Model {
     /// # Errors
     /// None in practice: the tokenizer and template are constant.
     pub fn tiny(seed: u64) -> Result<Self, Error> {
-        let template = Arc::new(Template::new(TEMPLATE, CONTROL[0], CONTROL[1])?);
-        let body = TextModel { net: llama(seed), tokenizer: Arc::new(tokenizer()?), template: Some(template) };
+        let body = TextModel { net: llama(seed), frontend: frontend()? };
         let variant = variant("tiny-llama", Kind::Generate, seed, SHAPE.context, SHAPE.vocabulary);
         Ok(Self { variant, body: Body::Text(Box::new(body)) })
     }
@@ -109,6 +109,28 @@ impl Model {
         let variant = variant("tiny-bert", Kind::Embed, seed, BERT_CONTEXT, BERT_VOCABULARY);
         Self { variant, body: Body::Vectors(Box::new(body)) }
     }
+}
+
+impl Outline {
+    /// What [`Model::tiny`] has but weights.
+    ///
+    /// # Errors
+    /// None in practice: the tokenizer and template are constant.
+    pub fn tiny(seed: u64) -> Result<Self, Error> {
+        let Variant { name, weights, quantisation, .. } =
+            variant("tiny-llama", Kind::Generate, seed, SHAPE.context, SHAPE.vocabulary);
+        Ok(Self { name, weights, quantisation, tensor_bytes: 0, frontend: frontend()? })
+    }
+}
+
+fn frontend() -> Result<Frontend, Error> {
+    let template = Template::new(TEMPLATE, CONTROL[0], CONTROL[1])?;
+    Ok(Frontend {
+        tokenizer: Arc::new(tokenizer()?),
+        template: Some(Arc::new(template)),
+        vocabulary: SHAPE.vocabulary as u32,
+        context_tokens: SHAPE.context as u32,
+    })
 }
 
 fn tokenizer() -> Result<Tokenizer, Error> {

@@ -651,9 +651,10 @@ const fn code(error: &ol_engine::Error) -> FailCode {
         | ol_engine::Error::WrongKind { .. }
         | ol_engine::Error::Sampling(_)
         | ol_engine::Error::Template { .. }
-        | ol_engine::Error::Tokenise => FailCode::Invalid,
+        | ol_engine::Error::Tokenise
+        | ol_engine::Error::CannotScore => FailCode::Invalid,
         ol_engine::Error::Busy { .. } => FailCode::Overloaded,
-        ol_engine::Error::Ended => FailCode::Internal,
+        ol_engine::Error::Server | ol_engine::Error::Ended => FailCode::Internal,
     }
 }
 
