@@ -191,6 +191,8 @@ settings! {
     model: PathBuf,
     /// An embedding model instead of the default one: a folder.
     embedding_model: PathBuf,
+    /// A llama-server that computes for the chat model.
+    llama_server: String,
     /// Tasks that a node does at the same time.
     slots: NonZeroU32,
     /// Threads that compute; all processors if not given.
@@ -234,6 +236,8 @@ pub(crate) struct Config {
     pub(crate) model: Option<PathBuf>,
     /// An embedding model instead of the default one: a folder.
     pub(crate) embedding_model: Option<PathBuf>,
+    /// A llama-server that computes for the chat model, in place of the embedded engine.
+    pub(crate) llama_server: Option<String>,
     /// Tasks that a node does at the same time.
     pub(crate) slots: NonZeroU32,
     /// Threads that compute; all processors if not given.
@@ -285,6 +289,7 @@ impl Config {
             log_format: given.log_format.unwrap_or(LogFormat::Text),
             model: given.model,
             embedding_model: given.embedding_model,
+            llama_server: given.llama_server,
             slots: given.slots.unwrap_or(SLOTS),
             threads: given.threads,
             prompt_price: given.prompt_price.unwrap_or(PROMPT_PRICE),
@@ -389,6 +394,7 @@ mod tests {
             log_format: LogFormat::Text,
             model: None,
             embedding_model: None,
+            llama_server: None,
             slots: SLOTS,
             threads: None,
             prompt_price: 2_000_000,
@@ -424,7 +430,8 @@ mod tests {
     #[test]
     fn every_setting_can_come_from_the_file() {
         let text = "listen = \"127.0.0.1:1\"\nnode_listen = \"0.0.0.0:2\"\ndata_dir = \"/d\"\nepoch_seconds = 3\n\
-                    log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\nslots = 4\nthreads = 5\n\
+                    log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\n\
+                    llama_server = \"http://l\"\nslots = 4\nthreads = 5\n\
                     prompt_price = 6\noutput_price = 7\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
                     allow_plain_http = false\njoin_token = \"t\"\nevent_log = \"/l\"\n\
                     region = \"r\"\nstore = \"s\"\n";
@@ -439,6 +446,7 @@ mod tests {
             log_format: LogFormat::Json,
             model: Some("/m".into()),
             embedding_model: Some("/e".into()),
+            llama_server: Some("http://l".into()),
             slots: number(4),
             threads: Some(number(5)),
             prompt_price: 6,
@@ -464,6 +472,7 @@ mod tests {
             "json",
             "/m",
             "/e",
+            "http://l",
             "4",
             "5",
             "6",

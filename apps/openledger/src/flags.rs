@@ -83,6 +83,23 @@ pub(crate) struct Working {
     region: Option<String>,
 }
 
+/// What computes for a node.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Computing {
+    /// Let the llama-server at this address compute for the chat model, which it must have loaded from the same file.
+    #[arg(long, value_name = "URL")]
+    llama_server: Option<String>,
+}
+
+impl Computing {
+    /// Puts these flags over the settings.
+    pub(crate) fn over(&self, config: &mut Config) {
+        if let Some(address) = &self.llama_server {
+            config.llama_server = Some(address.clone());
+        }
+    }
+}
+
 /// The token that a gateway asks newcomers for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Token {

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::fetch;
 use crate::home::Home;
 use anyhow::Context as _;
-use ol_engine::{Cheat, Engine, Model, Options};
+use ol_engine::{Cheat, Engine, Model, Options, Outline};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,6 +80,45 @@ impl Models {
         let options = Options { slots, threads, cheat };
         vec![ol_engine::start(self.text.clone(), options), ol_engine::start(self.vectors.clone(), options)]
     }
+}
+
+/// Engines of a node whose chat model a llama-server computes.
+pub(crate) fn with_server(
+    config: &Config,
+    home: &Home,
+    address: &str,
+    run: Run,
+) -> anyhow::Result<Vec<Arc<dyn Engine>>> {
+    let Run { slots, threads, cheat } = run;
+    let (outline, vectors) = match (&config.model, &config.embedding_model) {
+        (Some(text), Some(vectors)) => (outline(text)?, bert(vectors, None)?),
+        (text, vectors) => {
+            let defaults = fetch::ensure(home.sub("models")?.path(), fetch::Progress::detect())?;
+            let text = match text {
+                Some(path) => outline(path)?,
+                None => outline(&defaults.llama)?.named(LLAMA),
+            };
+            let vectors = match vectors {
+                Some(path) => bert(path, None)?,
+                None => bert(&defaults.minilm, Some(MINILM))?,
+            };
+            (text, vectors)
+        }
+    };
+    let server = ol_llama::Options { address: address.to_owned(), slots, limits: ol_llama::Limits::default() };
+    let text = ol_llama::connect(outline, &server).context("cannot use the llama-server")?;
+    if text.slots() < slots {
+        let all = text.slots();
+        tracing::warn!(all, "the llama-server has fewer slots than asked for; start it with a larger --parallel");
+    }
+    Ok(vec![text, ol_engine::start(Arc::new(vectors), Options { slots, threads, cheat })])
+}
+
+fn outline(path: &Path) -> anyhow::Result<Outline> {
+    if path == Path::new(TINY) {
+        return Ok(Outline::tiny(1)?.named(TINY));
+    }
+    Outline::open_gguf(path).with_context(|| format!("cannot read the model {}", path.display()))
 }
 
 fn named(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {

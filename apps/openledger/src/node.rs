@@ -3,7 +3,7 @@
 use crate::config::Role;
 use crate::home::Home;
 use crate::logging::say;
-use crate::models::{Models, Run};
+use crate::models::{self, Models, Run};
 use crate::{claims, flags, gateway, logging};
 use anyhow::Context as _;
 use ol_engine::Instant;
@@ -38,6 +38,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     working: flags::Working,
     #[command(flatten)]
+    computing: flags::Computing,
+    #[command(flatten)]
     token: flags::Token,
 }
 
@@ -66,7 +68,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return claims::run(claims);
     }
     let join = args.join.context("name the gateway's ticket with --join")?;
-    let config = flags::load(Role::Node, &args.common, None, None, Some(&args.working), Some(&args.token))?;
+    let mut config = flags::load(Role::Node, &args.common, None, None, Some(&args.working), Some(&args.token))?;
+    args.computing.over(&mut config);
+    let server = config.llama_server.as_deref();
+    anyhow::ensure!(
+        !args.referee || server.is_none(),
+        "a referee checks outputs, which a llama-server cannot; leave --llama-server out"
+    );
     logging::start(&config.log, config.log_format)?;
     let data = Home::open(&config.data_dir)?;
     let network = join.network;
@@ -82,12 +90,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             (home, identity, LinkRole::Referee)
         }
     };
-    let engines = match args.instant {
-        Some(tokens) => vec![Arc::new(Instant::new(config.slots.get(), tokens)) as Arc<dyn ol_engine::Engine>],
-        None => {
-            let threads = config.threads.map_or(0, std::num::NonZero::get);
-            Models::load(&config, &data)?.engines(Run { slots: config.slots.get(), threads, cheat: None })
-        }
+    let threads = config.threads.map_or(0, std::num::NonZero::get);
+    let run = Run { slots: config.slots.get(), threads, cheat: None };
+    let engines = match (args.instant, server) {
+        (Some(tokens), _) => vec![Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn ol_engine::Engine>],
+        (None, Some(server)) => models::with_server(&config, &data, server, run)?,
+        (None, None) => Models::load(&config, &data)?.engines(run),
     };
     say(format!("node     {}", hex(&identity.key.public())));
     say(format!("operator {}", identity.certificate.operator));
