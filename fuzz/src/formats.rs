@@ -3,6 +3,7 @@
 use crate::{Heap, Target};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::bytes::{Error, Reader};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::genesis::Genesis;
@@ -17,6 +18,7 @@ use ol_protocol::variant::Variant;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, Price, TaskId, TenantId, TokenCount, VariantId};
 use ol_roles::order::Order;
+use ol_trust::Odds;
 use std::sync::LazyLock;
 
 /// The committed vectors: one example of each format, under keys that nobody has.
@@ -26,7 +28,7 @@ const VECTORS: &str = include_str!("../../core/protocol/tests/vectors/formats.he
 const MASTER: [u8; 32] = [9; 32];
 
 /// The targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     small(
         "certificate",
         || vec![vector("certificate")],
@@ -93,6 +95,15 @@ pub const TARGETS: [Target; 15] = [
         },
     ),
     small(
+        "calibration",
+        || vec![vector("calibration")],
+        |bytes| {
+            let calibration =
+                canonical(bytes, Calibration::from_bytes, Calibration::to_bytes, |it| it.verify().is_ok());
+            calibration.map(|calibration| Odds::new(&calibration));
+        },
+    ),
+    small(
         "variant",
         || vec![vector("variant")],
         |bytes| {
@@ -109,7 +120,7 @@ pub const TARGETS: [Target; 15] = [
     ),
     small("record", records, |bytes| {
         let record = canonical(bytes, Record::from_bytes, Record::to_bytes, |it| is_signed(it) && it.verify().is_ok());
-        if let Some(Record::Audit { outcome: AuditOutcome::Verdict(verdict), .. }) = record {
+        if let Some(Record::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. }) = record {
             assert!(verdict.verify().is_err() || verdict.to_bytes() == vector("verdict"), "a verdict of nobody");
         }
     }),
@@ -187,7 +198,7 @@ fn canonical<T>(
 // issuer without knowing which part of a top-up a gateway will take.
 const fn is_signed(record: &Record) -> bool {
     match record {
-        Record::Genesis(_) | Record::Batch(_) | Record::Parameters(_) => true,
+        Record::Genesis(_) | Record::Batch(_) | Record::Parameters(_) | Record::Calibration(_) => true,
         Record::TopUp(_) | Record::Audit { .. } | Record::Receipt(_) | Record::Close(_) => false,
     }
 }

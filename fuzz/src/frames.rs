@@ -122,6 +122,7 @@ fn downs() -> Vec<Down> {
         Payload::Embed { texts: vec!["a".into()] },
     ];
     let check = |payload| Audit {
+        prover_numerics: "embedded-f32/1".into(),
         audit,
         variant,
         salt: Salt([5; 32]),

@@ -2,11 +2,12 @@
 
 use crate::formats::{genesis, vector, whole};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::key::SecretKey;
 use ol_protocol::merkle::{leaf_hash, root};
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
-use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::tile::push_entry;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::Verdict;
@@ -68,7 +69,8 @@ pub(crate) fn records() -> (Vec<Record>, Settler) {
         Record::Receipt(first[0].clone()),
         Record::Receipt(first[1].clone()),
         batch(&first, 0),
-        Record::Audit { subject: id(0), outcome: AuditOutcome::Verdict(verdict) },
+        Record::Calibration(Calibration::from_bytes(&vector("calibration")).expect("it is a vector")),
+        Record::Audit { subject: id(0), outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Passed } },
     ];
     epoch.iter().for_each(|record| drop(settler.apply(record).expect("it follows")));
     epoch.push(close(&mut settler, Timestamp(born + length)));

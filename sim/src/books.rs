@@ -1,8 +1,10 @@
 //! Balances from the log, computed a second time by other code than the ledger's, in the simplest way: everything is
 //! kept, nothing is cached.
 
+use crate::bets;
 use crate::config::Broken;
 use ol_ledger::{Account, Ledger};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Finish;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{AuditRule, Parameters, Split};
@@ -22,6 +24,8 @@ struct Item {
     // Whether an audit ended, and against the node.
     found: Option<bool>,
     cleared: bool,
+    // Whether it passed, and an honest node is not likelier to have such margins.
+    doubtful: bool,
     // The nodes whose word that it is good, or bad, was not the referee's.
     praised_by: Option<(NodeId, OperatorId)>,
     blamed_by: Option<(NodeId, OperatorId)>,
@@ -29,12 +33,15 @@ struct Item {
     split: Split,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     receipts: u64,
     clean: u32,
     failed: u32,
     suspect: bool,
+    // How much likelier a cheat had its answers' margins, since its last fault in this month.
+    odds: Vec<u128>,
+    month: u64,
 }
 
 #[derive(Debug)]
@@ -49,7 +56,8 @@ struct Lot {
 impl Known {
     // How often a result of a node of this kind is audited.
     fn chance(&self, rule: &AuditRule) -> Chance {
-        if self.suspect || self.receipts < u64::from(rule.newcomer_tasks) {
+        let watched = bets::worth(&self.odds) >= 20 << 32;
+        if self.suspect || watched || self.receipts < u64::from(rule.newcomer_tasks) {
             return Chance::ALWAYS;
         }
         let after_faults = if self.failed == 0 { 0 } else { self.trial() * 1_000_000 / u64::from(self.clean) };
@@ -79,6 +87,8 @@ pub struct Books {
     // Commitments of earlier epochs earn nothing.
     oldest: u64,
     lots: Vec<Lot>,
+    calibrations: BTreeMap<(VariantId, VariantId), Calibration>,
+    epoch: u64,
 }
 
 fn id(receipt: &Receipt) -> AttemptId {
@@ -101,6 +111,8 @@ impl Books {
             ever: BTreeSet::new(),
             oldest: 0,
             lots: Vec::new(),
+            calibrations: BTreeMap::new(),
+            epoch: 0,
         }
     }
 
@@ -120,6 +132,9 @@ impl Books {
             Record::Audit { subject, outcome } => self.found(*subject, outcome),
             Record::Close(close) => self.close(close),
             Record::Parameters(change) => self.later.push((change.from, change.parameters)),
+            Record::Calibration(calibration) => {
+                self.calibrations.insert((calibration.prover, calibration.verifier), calibration.clone());
+            }
         }
     }
 
@@ -140,15 +155,16 @@ impl Books {
         let id = id(&receipt);
         if !self.items.contains_key(&id) {
             let split = self.rules.split;
-            let (found, cleared, praised_by, blamed_by) = (None, false, None, None);
-            self.items.insert(id, Item { receipt, root, leaf, chance, found, cleared, praised_by, blamed_by, split });
+            let (found, cleared, doubtful, praised_by, blamed_by) = (None, false, false, None, None);
+            let item = Item { receipt, root, leaf, chance, found, cleared, doubtful, praised_by, blamed_by, split };
+            self.items.insert(id, item);
             self.fresh.push(id);
         }
     }
 
     fn found(&mut self, subject: AttemptId, outcome: &AuditOutcome) {
         let against = match outcome {
-            AuditOutcome::Verdict(verdict) => Some(verdict),
+            AuditOutcome::Verdict { verdict, .. } => Some(verdict),
             AuditOutcome::Unauditable { .. } => None,
         };
         let rule = self.rules.audit;
@@ -157,7 +173,8 @@ impl Books {
         // A verdict over something else, or in the referee's name by another, is none.
         let is_over = |verdict: &Verdict| {
             let of = &item.receipt.commitment;
-            (verdict.network, verdict.variant, verdict.output) == (of.network, of.variant, of.output)
+            (verdict.network, verdict.output) == (of.network, of.output)
+                && self.calibrations.contains_key(&(of.variant, verdict.variant))
                 && (verdict.level == Level::Referee) == (verdict.auditor == referee)
         };
         if against.is_some_and(|verdict| !is_over(verdict)) {
@@ -166,7 +183,23 @@ impl Books {
         match against {
             None => item.cleared = true,
             Some(verdict) => {
-                let bad = is_bad(&item.receipt, verdict, rule.margin_micro_max);
+                let of = &item.receipt.commitment;
+                let months = self.epoch * self.genesis.epoch.0 / (30 * 24 * 3_600_000_000);
+                let known = self.nodes.entry((of.node, of.variant)).or_default();
+                if known.month != months {
+                    (known.month, known.odds) = (months, Vec::new());
+                }
+                let claims = is_bad(&item.receipt, verdict, rule.margin_micro_max);
+                let odds = bets::odds(&self.calibrations[&(of.variant, verdict.variant)], &item.receipt, verdict);
+                known.odds.push(odds);
+                let bad = claims || bets::worth(&known.odds) >= 1_000 << 32;
+                // Only what ends an audit is counted, and after a fault everything begins anew.
+                let ends = verdict.level == Level::Referee || (!bad && item.blamed_by.is_none());
+                match (ends, bad) {
+                    (true, true) => known.odds.clear(),
+                    (true, false) => item.doubtful = odds >= 1_000_000,
+                    (false, _) => drop(known.odds.pop()),
+                }
                 let by = (verdict.auditor, verdict.operator);
                 // Only the referee's word is against anyone.
                 match (bad, verdict.level == Level::Referee) {
@@ -209,6 +242,7 @@ impl Books {
         self.release(close.at);
         self.pay_out();
         let next = close.epoch.next();
+        self.epoch = next.0;
         if let Some((_, rules)) = self.later.iter().find(|(from, _)| *from == next) {
             self.rules = *rules;
         }
@@ -223,7 +257,9 @@ impl Books {
             let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
             let amount = i128::from(charge.amount.0);
             if let Some(failed) = item.found {
-                self.judge((commitment.node, commitment.variant), failed);
+                if failed || !item.doubtful {
+                    self.judge((commitment.node, commitment.variant), failed);
+                }
                 let owed = if failed { item.blamed_by } else { item.praised_by };
                 if let Some(auditor) = owed {
                     *audits.entry(auditor).or_default() += amount * i128::from(self.rules.audit.pay_bp) / 10_000;
@@ -320,5 +356,6 @@ fn is_bad(receipt: &Receipt, verdict: &Verdict, margin_max: u32) -> bool {
     let ended = commitment.finish == Finish::Cancelled || verdict.finish_fits;
     // Of vectors the deviation of a cosine from 1 is measured.
     let largest = if of_vectors { 1_000 } else { margin_max };
-    !same || !ended || verdict.worst_margin_micro > largest
+    let too_far = verdict.variant == commitment.variant && verdict.worst_margin_micro > largest;
+    !same || !ended || too_far
 }

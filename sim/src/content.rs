@@ -1,8 +1,31 @@
 //! Modelled content: which node family made which part of an answer. Honest nodes of one variant give the same tokens,
 //! so their parts are one.
 
+use crate::world::VARIANT;
+use ol_protocol::calibration::{self, Calibration, Counts};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, TaskId};
+use ol_protocol::key::Signature;
+use ol_protocol::{Digest, NetworkId, NodeId, TaskId, Timestamp};
+
+/// An honest answer's mean margin lies anywhere below this.
+pub(crate) const HONEST_MARGINS_MICRO: usize = 256;
+
+/// What the referee would have measured: three thousand such answers in each group of settings.
+pub(crate) fn calibration(network: NetworkId, referee: NodeId) -> Calibration {
+    let honest = [[12, 187, 563, 2_238, 0, 0, 0, 0, 0, 0]; calibration::SETTINGS];
+    let counts = Counts { honest, cheats: [1, 1, 1, 1, 1, 1, 1, 300, 1, 1] };
+    Calibration {
+        network,
+        referee,
+        prover: VARIANT,
+        verifier: VARIANT,
+        measured_at: Timestamp(1),
+        tolerance_micro: 50_000,
+        log_prob_steps: 2,
+        lengths: [counts; calibration::LENGTHS],
+        signature: Signature([0; 64]),
+    }
+}
 
 /// Who made tokens: 0 is every honest node.
 pub(crate) type Maker = u64;

@@ -2,7 +2,7 @@
 
 use crate::check::Facts;
 use crate::config::Broken;
-use crate::content::{Content, Maker};
+use crate::content::{Content, Maker, calibration};
 use crate::host::{Down, Evidence, Job, Kept, Kind};
 use crate::world::{Event, PRICE, VARIANT, World, tenant};
 use ol_protocol::batch::VerifiedBatch;
@@ -174,6 +174,10 @@ impl World {
         (host.sent, host.granted) = (0, 0);
         let (node, operator, referee) = (host.id, host.operator, host.kind == Kind::Referee);
         self.feed(Input::NodeJoined { node, operator, referee, variants: vec![VARIANT] })?;
+        if referee {
+            // It says again what it measured, on each link.
+            self.feed(Input::Calibrated(calibration(self.genesis.network(), node)))?;
+        }
         self.feed(Input::RoundTrip { node, took })
     }
 
@@ -214,7 +218,7 @@ impl World {
                 self.agenda.plan(self.disk_free, Event::Durable { life: self.life });
             }
             Output::Ack { node, sequence } => self.send_to(&node, Down::Ack { sequence }),
-            Output::Audit { auditor, audit, subject, level } => match self.evidence(subject, level) {
+            Output::Audit { auditor, audit, subject, level, .. } => match self.evidence(subject, level) {
                 Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
                 None => inputs.push_back(Input::PayloadLost { audit }),
             },

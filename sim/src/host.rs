@@ -470,7 +470,10 @@ impl World {
             true => (0..foreign).any(|_| self.chances.audits.happens(visible)),
             false => self.chances.audits.happens(0.5),
         };
-        let honest_margin = self.chances.audits.below(2_000) as u32;
+        // One bad answer in four has no margin above the limit: only several of them show it.
+        let is_plain = bad && !self.chances.audits.happens(0.25);
+        let mean_micro = if bad { 20_000 } else { self.chances.audits.below(content::HONEST_MARGINS_MICRO) as u32 };
+        let scored = evidence.content.count() - evidence.resumed_from;
         let host = &self.hosts[place];
         let verdict = Verdict {
             network: self.genesis.network(),
@@ -484,9 +487,9 @@ impl World {
             output: evidence.content.root(&evidence.task),
             log_probs: Digest([0x6c; 32]),
             prompt_tokens: TokenCount(evidence.prompt),
-            scored_tokens: TokenCount(evidence.content.count() - evidence.resumed_from),
-            worst_margin_micro: if bad { 1_000_000 } else { honest_margin },
-            margin_sum_micro: u64::from(honest_margin),
+            scored_tokens: TokenCount(scored),
+            worst_margin_micro: if is_plain { 1_000_000 } else { mean_micro },
+            margin_sum_micro: u64::from(mean_micro) * u64::from(scored),
             finish_fits: true,
             signature: Signature([0; 64]),
         };

@@ -4,8 +4,10 @@
 //! Nothing is signed where it would only cost time: who sent what is known here. Everything else that a machine sees is
 //! what it sees live, in the same order of cause and effect.
 
+pub mod adversaries;
 mod agenda;
 mod bank;
+mod bets;
 mod books;
 mod check;
 mod config;

@@ -16,6 +16,7 @@ pub(crate) enum Use {
     Hostile = 7,
     Store = 8,
     Policies = 9,
+    Adversaries = 10,
 }
 
 /// One stream.

@@ -79,7 +79,7 @@ impl Trace {
                 self
             }
             Output::Ack { node, sequence } => self.begin(now, gateway, 7).bytes(&node.0).number(*sequence),
-            Output::Audit { auditor, audit, subject, level } => {
+            Output::Audit { auditor, audit, subject, level, .. } => {
                 self.begin(now, gateway, 8).bytes(&auditor.0).bytes(&audit.0).attempt(subject).bytes(&[level.to_byte()])
             }
             Output::Audited { subject, node, outcome, passed } => {

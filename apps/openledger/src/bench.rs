@@ -11,6 +11,8 @@ mod machine;
 mod margins;
 mod measure;
 mod progress;
+mod trust;
+mod verdicts;
 
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum What {
     Ledger(ledger::Args),
     /// How far from 0 an honest node's margins are when its answers are checked.
     Margins(margins::Args),
+    /// How many audits it takes to convict each kind of cheat, and how often honest answers fail.
+    Trust(trust::Args),
 }
 
 /// Runs `openledger bench`.
@@ -41,5 +45,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Engine(args) => engine::run(args),
         What::Ledger(args) => ledger::run(args),
         What::Margins(args) => margins::run(args),
+        What::Trust(args) => trust::run(args),
     }
 }

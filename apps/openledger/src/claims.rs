@@ -93,7 +93,8 @@ impl Logged {
             | Record::Batch(_)
             | Record::Audit { .. }
             | Record::Close(_)
-            | Record::Parameters(_) => {}
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
     }
 }

@@ -4,14 +4,13 @@ use crate::inspect::credits;
 use crate::logging::say;
 use crate::prune;
 use anyhow::Context as _;
-use ol_ledger::{Account, Finding, Payout, Summary};
+use ol_ledger::{Account, Payout, Summary};
 use ol_protocol::commitment::Finish;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::receipt::Receipt;
-use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::{NetworkId, id};
 use ol_roles::Settler;
-use ol_roles::settler::Meaning;
 use ol_store::{Read, records};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -217,7 +216,12 @@ impl Rows {
                     row.audit = if row.audit == "none" { audited(settler, *subject, outcome) } else { row.audit };
                 }
             }
-            Record::Genesis(_) | Record::TopUp(_) | Record::Batch(_) | Record::Close(_) | Record::Parameters(_) => {}
+            Record::Genesis(_)
+            | Record::TopUp(_)
+            | Record::Batch(_)
+            | Record::Close(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
         if is_close {
             self.close(settler);
@@ -258,12 +262,12 @@ impl Rows {
     }
 }
 
+// An accusation is not the end of an audit.
 fn audited(settler: &Settler, subject: AttemptId, outcome: &AuditOutcome) -> &'static str {
-    match settler.meaning(subject, outcome) {
-        Meaning::Final(Finding::Passed) => "passed",
-        Meaning::Final(Finding::Failed) => "failed",
-        Meaning::Final(Finding::Unauditable) => "unauditable",
-        Meaning::Escalate | Meaning::Void => "none",
+    let AuditOutcome::Verdict { verdict, ruling } = outcome else { return "unauditable" };
+    match settler.ruling_of(subject, verdict, *ruling) {
+        Some(ruling @ (Ruling::Passed | Ruling::Failed)) => ruling.name(),
+        Some(Ruling::Accused | Ruling::Unstated) | None => "none",
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod backup;
 mod bench;
+mod calibrate;
+mod calibrations;
 mod claims;
 mod client;
 mod config;
@@ -41,6 +43,8 @@ enum Command {
     Gateway(gateway::Args),
     /// Start a node and join a gateway.
     Node(node::Args),
+    /// Measure what honest answers of a model look like to an auditor.
+    Calibrate(calibrate::Args),
     /// Check a receipt offline, and request and response bytes against it.
     Verify(verify::Args),
     /// Sell credits and change parameters, with the issuer's key.
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Gateway(args) => gateway::run(args),
         Command::Node(args) => node::run(args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Issue(args) => issue::issue(&args),
         Command::Tenant(args) => issue::tenant(&args),

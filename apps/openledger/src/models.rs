@@ -1,5 +1,6 @@
 //! Which models a node serves, loaded once and shared by the nodes of a process.
 
+use crate::calibrations::Subject;
 use crate::config::Config;
 use crate::fetch;
 use crate::home::Home;
@@ -74,6 +75,21 @@ impl Models {
         self.text.variant().name.clone()
     }
 
+    /// Engines to be measured, over the shared weights.
+    pub(crate) fn subjects(&self, run: Run) -> Vec<Subject> {
+        let Run { slots, threads, .. } = run;
+        let engine = ol_engine::start(self.vectors.clone(), Options { slots, threads, cheat: None });
+        vec![self.text_subject(run), Subject { engine, cheats: Box::new(std::iter::empty()) }]
+    }
+
+    /// The one that continues text, with cheats that claim to be it.
+    pub(crate) fn text_subject(&self, run: Run) -> Subject {
+        let (text, Run { slots, threads, .. }) = (self.text.clone(), run);
+        let start = move |cheat| ol_engine::start(text.clone(), Options { slots, threads, cheat });
+        let engine = start(None);
+        Subject { engine, cheats: Box::new(Cheat::ALL.into_iter().map(move |cheat| start(Some(cheat)))) }
+    }
+
     /// Engines of their own over the shared weights.
     pub(crate) fn engines(&self, run: Run) -> Vec<Arc<dyn Engine>> {
         let Run { slots, threads, cheat } = run;
@@ -121,7 +137,8 @@ fn outline(path: &Path) -> anyhow::Result<Outline> {
     Outline::open_gguf(path).with_context(|| format!("cannot read the model {}", path.display()))
 }
 
-fn named(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {
+/// The model that continues text of a file, or the tiny one.
+pub(crate) fn named(path: &Path, name: Option<&str>) -> anyhow::Result<Model> {
     if path == Path::new(TINY) {
         return Ok(Model::tiny(1)?.named(TINY));
     }

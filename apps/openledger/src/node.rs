@@ -1,10 +1,11 @@
 //! `openledger node`.
 
+use crate::calibrations::Subject;
 use crate::config::Role;
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{self, Models, Run};
-use crate::{claims, flags, gateway, logging};
+use crate::{calibrations, claims, flags, gateway, logging};
 use anyhow::Context as _;
 use ol_engine::Instant;
 use ol_net::frame::Role as LinkRole;
@@ -92,11 +93,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let threads = config.threads.map_or(0, std::num::NonZero::get);
     let run = Run { slots: config.slots.get(), threads, cheat: None };
-    let engines = match (args.instant, server) {
-        (Some(tokens), _) => vec![Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn ol_engine::Engine>],
-        (None, Some(server)) => models::with_server(&config, &data, server, run)?,
-        (None, None) => Models::load(&config, &data)?.engines(run),
+    let instant = move |tokens| Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn ol_engine::Engine>;
+    let (engines, models) = match (args.instant, server) {
+        (Some(tokens), _) => (vec![instant(tokens)], None),
+        (None, Some(server)) => (models::with_server(&config, &data, server, run)?, None),
+        (None, None) => {
+            let models = Models::load(&config, &data)?;
+            (models.engines(run), Some(models))
+        }
     };
+    let calibrations = if args.referee { calibrations::load(&data)? } else { Vec::new() };
     say(format!("node     {}", hex(&identity.key.public())));
     say(format!("operator {}", identity.certificate.operator));
     runtime()?.block_on(async {
@@ -108,8 +114,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
             region: config.region.clone(),
             engines,
+            calibrations: calibrations.clone(),
             data_dir: home.path().to_path_buf(),
         })?;
+        if args.referee {
+            let tokens = args.instant.unwrap_or_default();
+            let alone = move || vec![Subject { engine: instant(tokens), cheats: Box::new(std::iter::empty()) }];
+            let subjects = move || models.map_or_else(alone, |models| models.subjects(Run { threads: 1, ..run }));
+            calibrations::fill(data.clone(), &calibrations, running.teller(), subjects);
+        }
         tokio::select! {
             ended = running.ended() => {
                 ended?;

@@ -27,6 +27,18 @@ enum Sim {
     Run(RunArgs),
     /// Policies of verification side by side: cost, wrong results that went out, and when cheats are found.
     Trust(TrustArgs),
+    /// Adversaries side by side: what each gains, when it is found, and whether it profits.
+    Adversaries(AdversariesArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct AdversariesArgs {
+    /// Seed of everything random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +81,7 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
         Sim::Run(args) => network(args),
         Sim::Trust(args) => trust(args),
+        Sim::Adversaries(args) => adversaries(args),
     }
 }
 
@@ -162,6 +175,45 @@ fn line(row: &Row) -> anyhow::Result<String> {
         text("delay_wrong_p50"),
         text("undetected_pct"),
     ))
+}
+
+fn adversaries(args: &AdversariesArgs) -> anyhow::Result<ExitCode> {
+    let setting = ol_sim::adversaries::Setting::new(args.seed);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
+    let bar = ProgressBar::new(0).with_style(style).with_message("adversaries");
+    let rows = ol_sim::adversaries::compare(&setting, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    if args.json {
+        say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!(
+        "{:<48} {:<14} {:>6} {:>11} {:>12} {:>8} (of an honest one's) profits",
+        "adversary", "verifier", "gain", "found after", "never found", "income"
+    ));
+    for row in &rows {
+        let value = serde_json::to_value(row)?;
+        let text = |name: &str| match &value[name] {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let [low, high] = row.income_vs_honest_interval_95;
+        say(format!(
+            "{:<48} {:<14} {:>6} {:>11} {:>10} % {:>8} ({low:.3} to {high:.3}) {}",
+            text("adversary"),
+            text("verifier"),
+            text("gain_per_task"),
+            text("found_after_tasks_p50"),
+            text("never_found_pct"),
+            text("income_vs_honest"),
+            if row.profits { "PROFITS" } else { "no" },
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Feed a recorded event log through the core and compare the outputs.

@@ -9,9 +9,10 @@ use crate::gateway::{self, Running};
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{Models, Run};
-use crate::{flags, logging, node};
+use crate::{calibrations, flags, logging, node};
 use anyhow::Context as _;
 use ask::Asked;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ol_engine::Cheat;
 use ol_gateway::driver::News;
 use ol_net::frame::Role as LinkRole;
@@ -40,9 +41,8 @@ pub(crate) struct Args {
     /// With --once: print one JSON object instead of text.
     #[arg(long, requires = "once")]
     json: bool,
-    /// Make one of the nodes cheat: small-model, wrong-seed, requantised or truncate. With --once, requests go on until a
-    /// verdict.
-    #[arg(long, value_name = "HOW", value_parser = cheat_of)]
+    /// Make one of the nodes cheat. With --once, requests go on until a verdict.
+    #[arg(long, value_name = "HOW", value_parser = cheats())]
     cheat: Option<Cheat>,
     #[command(flatten)]
     common: flags::Common,
@@ -54,9 +54,8 @@ pub(crate) struct Args {
     working: flags::Working,
 }
 
-fn cheat_of(text: &str) -> Result<Cheat, String> {
-    serde::Deserialize::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-        .map_err(|_| "expected small-model, wrong-seed, requantised or truncate".to_owned())
+fn cheats() -> impl TypedValueParser<Value = Cheat> {
+    PossibleValuesParser::new(Cheat::ALL.map(Cheat::name)).try_map(|name| name.parse::<Cheat>())
 }
 
 /// Runs `openledger up`.
@@ -207,6 +206,7 @@ impl Network {
             join_token: None,
             region: self.config.region.clone(),
             engines: self.models.engines(self.run_of(cheat)),
+            calibrations: Vec::new(),
             data_dir: home.path().to_path_buf(),
         };
         dial::start(config).with_context(|| format!("cannot start node {number}"))
@@ -214,6 +214,7 @@ impl Network {
 
     fn start_referee(&self, running: &Running, network: NetworkId) -> anyhow::Result<dial::Running> {
         let (home, identity) = self.data.referee(network)?;
+        let calibrations = calibrations::load(&self.data)?;
         let config = ol_node::Config {
             ticket: running.gateway.ticket.clone(),
             key: identity.key,
@@ -222,9 +223,13 @@ impl Network {
             join_token: None,
             region: self.config.region.clone(),
             engines: self.models.engines(self.run_of(None)),
+            calibrations: calibrations.clone(),
             data_dir: home.path().to_path_buf(),
         };
-        dial::start(config).context("cannot start the referee")
+        let referee = dial::start(config).context("cannot start the referee")?;
+        let (models, run) = (self.models.clone(), self.run_of(None));
+        calibrations::fill(self.data.clone(), &calibrations, referee.teller(), move || models.subjects(run));
+        Ok(referee)
     }
 
     fn node_id(&self, number: usize) -> anyhow::Result<NodeId> {

@@ -163,6 +163,11 @@ impl<'a> Reader<'a> {
         core::str::from_utf8(self.bytes(what, max)?).map_err(|_| Error::Text)
     }
 
+    /// All bytes that are left.
+    pub const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Refuses bytes that are left over.
     pub fn finish(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Long { extra: self.0.len() }) }

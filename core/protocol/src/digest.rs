@@ -45,6 +45,8 @@ pub enum Domain {
     Countersignature,
     /// An auditor's verdict.
     Verdict,
+    /// Measured distributions of honest answers.
+    Calibration,
     /// The state after an epoch's settlement.
     State,
     /// An owner's entry of a tenant.
@@ -82,6 +84,7 @@ impl Domain {
             Self::Batch => b"openledger/1/batch\0",
             Self::Countersignature => b"openledger/1/countersignature\0",
             Self::Verdict => b"openledger/1/verdict\0",
+            Self::Calibration => b"openledger/1/calibration\0",
             Self::State => b"openledger/1/state\0",
             Self::Tenant => b"openledger/1/tenant\0",
             Self::ApiKey => b"openledger/1/api-key\0",

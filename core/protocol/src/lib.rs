@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod batch;
 pub mod bytes;
+pub mod calibration;
 pub mod certificate;
 pub mod checkpoint;
 pub mod commitment;

@@ -3,6 +3,7 @@
 
 use crate::batch::CountersignedBatch;
 use crate::bytes::{Error, Reader, Writer};
+use crate::calibration::Calibration;
 use crate::genesis::Genesis;
 use crate::id::{AuditId, Digest, TaskId};
 use crate::key::BadSignature;
@@ -23,11 +24,60 @@ pub struct AttemptId {
     pub attempt: u8,
 }
 
+/// What follows from a verdict for the result that it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ruling {
+    /// It is what its node committed to.
+    Passed,
+    /// It is not.
+    Failed,
+    /// An auditor says that it is not: the referee has to look.
+    Accused,
+    /// The record is of the time before rulings were stated: one margin above the limit failed, and no calibration was needed.
+    Unstated,
+}
+
+impl Ruling {
+    // An unstated one has none: its record has a tag of its own.
+    const fn to_byte(self) -> Option<u8> {
+        match self {
+            Self::Passed => Some(0),
+            Self::Failed => Some(1),
+            Self::Accused => Some(2),
+            Self::Unstated => None,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Result<Self, Error> {
+        Ok(match byte {
+            0 => Self::Passed,
+            1 => Self::Failed,
+            2 => Self::Accused,
+            other => return Err(Error::Unknown { what: "ruling", value: other as u64 }),
+        })
+    }
+
+    /// The word that people see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Accused => "accused",
+            Self::Unstated => "unstated",
+        }
+    }
+}
+
 /// How an audit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditOutcome {
     /// An auditor measured.
-    Verdict(Verdict),
+    Verdict {
+        /// What.
+        verdict: Verdict,
+        /// What follows from it, as settlement has to find too.
+        ruling: Ruling,
+    },
     /// The gateway lost the payload: paid, counted, never blamed on the node.
     Unauditable {
         /// The audit.
@@ -76,6 +126,8 @@ pub enum Record {
     Close(Close),
     /// Other parameters for the epochs to come.
     Parameters(ParameterChange),
+    /// What audits are judged by from here on.
+    Calibration(Calibration),
 }
 
 impl Record {
@@ -85,14 +137,15 @@ impl Record {
     }
 
     /// Checks the signatures that it carries; whether they are of the right keys is the settler's to check. One or two
-    /// signature checks for a genesis, top-up, batch, verdict or change, none for the others.
+    /// signature checks for a genesis, top-up, batch, verdict, change or calibration, none for the others.
     pub fn verify(&self) -> Result<(), BadSignature> {
         match self {
             Self::TopUp(slice) => slice.top_up.verify(),
             Self::Genesis(genesis) => genesis.verify(),
             Self::Batch(batch) => batch.verify(),
-            Self::Audit { outcome: AuditOutcome::Verdict(verdict), .. } => verdict.verify(),
+            Self::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. } => verdict.verify(),
             Self::Parameters(change) => change.verify(),
+            Self::Calibration(calibration) => calibration.verify(),
             Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) => Ok(()),
         }
     }
@@ -108,7 +161,10 @@ impl Record {
             Self::Audit { subject, outcome } => {
                 w.u8(4).raw(&subject.task.0).u8(subject.attempt);
                 match outcome {
-                    AuditOutcome::Verdict(verdict) => w.u8(0).raw(&verdict.to_bytes()),
+                    AuditOutcome::Verdict { verdict, ruling } => match ruling.to_byte() {
+                        Some(byte) => w.u8(2).raw(&verdict.to_bytes()).u8(byte),
+                        None => w.u8(0).raw(&verdict.to_bytes()),
+                    },
                     AuditOutcome::Unauditable { audit } => w.u8(1).raw(&audit.0),
                 }
             }
@@ -117,6 +173,7 @@ impl Record {
                 w.raw(&close.next_draw_seal.0).raw(&close.next_nonce_seal.0).raw(&close.state.0)
             }
             Self::Parameters(change) => w.u8(6).raw(&change.to_bytes()),
+            Self::Calibration(calibration) => w.u8(7).raw(&calibration.to_bytes()),
         };
         w.finish()
     }
@@ -140,6 +197,7 @@ impl Record {
                 state: Digest(r.array()?),
             }),
             6 => Self::Parameters(ParameterChange::read(&mut r)?),
+            7 => Self::Calibration(Calibration::read(&mut r)?),
             other => return Err(Error::Unknown { what: "record", value: u64::from(other) }),
         };
         r.finish()?;
@@ -149,7 +207,8 @@ impl Record {
     fn read_audit(r: &mut Reader<'_>) -> Result<Self, Error> {
         let subject = AttemptId { task: TaskId(r.array()?), attempt: r.u8()? };
         let outcome = match r.u8()? {
-            0 => AuditOutcome::Verdict(Verdict::read(r)?),
+            0 => AuditOutcome::Verdict { verdict: Verdict::read(r)?, ruling: Ruling::Unstated },
+            2 => AuditOutcome::Verdict { verdict: Verdict::read(r)?, ruling: Ruling::from_byte(r.u8()?)? },
             1 => AuditOutcome::Unauditable { audit: AuditId(r.array()?) },
             other => return Err(Error::Unknown { what: "audit outcome", value: u64::from(other) }),
         };

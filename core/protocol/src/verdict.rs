@@ -80,7 +80,7 @@ pub struct Verdict {
     /// Largest margin of a scored token in millionths of a nat, capped; for embeddings the largest deviation of a
     /// cosine from 1 in millionths.
     pub worst_margin_micro: u32,
-    /// Sum of the margins in millionths of a nat, saturating.
+    /// Sum of the margins in millionths of a nat, each clipped at one nat; 0 for embeddings.
     pub margin_sum_micro: u64,
     /// Whether the claimed end of the text is one.
     pub finish_fits: bool,

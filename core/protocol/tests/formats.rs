@@ -3,6 +3,7 @@
 
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::bytes::Reader;
+use ol_protocol::calibration::{Calibration, Counts, LENGTHS, SETTINGS};
 use ol_protocol::certificate::Certificate;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
@@ -13,7 +14,7 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
 use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::receipt::{Charge, Receipt};
-use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
 use ol_protocol::seed::{derive, nonce, nonce_secret, salt, seed_digest};
 use ol_protocol::tenant::TenantEntry;
@@ -236,7 +237,24 @@ fn change() -> ParameterChange {
     ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { payout, ..PARAMETERS })
 }
 
-fn records() -> [(&'static str, Record); 8] {
+fn calibration() -> Calibration {
+    let honest = [[3_000, 1, 0, 0, 0, 0, 0, 0, 0, 0]; SETTINGS];
+    let counts = Counts { honest, cheats: [1, 0, 0, 0, 0, 0, 0, 100, 100, 100] };
+    let unsigned = Calibration {
+        network: genesis().network(),
+        referee: NodeId(referee().public()),
+        prover: commitment(0).variant,
+        verifier: commitment(0).variant,
+        measured_at: Timestamp(BORN.0 + 1_000_000),
+        tolerance_micro: 50_000,
+        log_prob_steps: 2,
+        lengths: [counts; LENGTHS],
+        signature: Signature([0; 64]),
+    };
+    unsigned.sign(&referee())
+}
+
+fn records() -> [(&'static str, Record); 10] {
     let subject = AttemptId { task: TASK, attempt: 0 };
     let unauditable = AuditOutcome::Unauditable { audit: AuditId([0x41; 16]) };
     let close = Close {
@@ -253,10 +271,18 @@ fn records() -> [(&'static str, Record); 8] {
         ("record top-up", Record::TopUp(slice())),
         ("record receipt", Record::Receipt(receipt(0))),
         ("record batch", Record::Batch(countersigned())),
-        ("record audit", Record::Audit { subject, outcome: AuditOutcome::Verdict(verdict()) }),
+        (
+            "record audit",
+            Record::Audit { subject, outcome: AuditOutcome::Verdict { verdict: verdict(), ruling: Ruling::Unstated } },
+        ),
         ("record unauditable", Record::Audit { subject, outcome: unauditable }),
         ("record close", Record::Close(close)),
         ("record parameters", Record::Parameters(change())),
+        (
+            "record ruled audit",
+            Record::Audit { subject, outcome: AuditOutcome::Verdict { verdict: verdict(), ruling: Ruling::Passed } },
+        ),
+        ("record calibration", Record::Calibration(calibration())),
     ]
 }
 
@@ -341,6 +367,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("receipt", receipt(0).to_bytes(), |b| whole(b, Receipt::read).map(|r| unsigned(r.to_bytes()))),
         ("verdict", verdict().to_bytes(), |b| {
             Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
+        }),
+        ("calibration", calibration().to_bytes(), |b| {
+            Calibration::from_bytes(b).ok().map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),
         ("variant", variant().to_bytes(), |b| Variant::from_bytes(b).ok().map(|v| unsigned(v.to_bytes()))),
         ("change of parameters", change().to_bytes(), |b| {

@@ -71,6 +71,8 @@ pub struct Counts {
     pub top_ups: u64,
     /// Changes of parameters.
     pub changes: u64,
+    /// Calibrations.
+    pub calibrations: u64,
     /// Closes.
     pub closes: u64,
 }
@@ -123,6 +125,7 @@ impl Follower {
             Record::Audit { .. } => &mut self.counts.audits,
             Record::TopUp(_) => &mut self.counts.top_ups,
             Record::Parameters(_) => &mut self.counts.changes,
+            Record::Calibration(_) => &mut self.counts.calibrations,
             Record::Genesis(_) => return Err(Fault::Genesis.into()),
         };
         *count += 1;
@@ -135,9 +138,9 @@ impl Follower {
             Record::Batch(CountersignedBatch { header, .. }) => {
                 (header.network, header.gateway) == (self.network, self.gateway)
             }
-            Record::Audit { outcome: AuditOutcome::Verdict(verdict), .. } => verdict.network == self.network,
+            Record::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. } => verdict.network == self.network,
             // The settler checks whose these are.
-            Record::TopUp(_) | Record::Receipt(_) | Record::Parameters(_) => true,
+            Record::TopUp(_) | Record::Receipt(_) | Record::Parameters(_) | Record::Calibration(_) => true,
             Record::Genesis(_) | Record::Audit { .. } | Record::Close(_) => true,
         }
     }

@@ -5,18 +5,23 @@ use alloc::vec::Vec;
 use ol_ledger::{Account, Auditor, Finding, Ledger, Summary};
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::bytes::{Reader, Writer};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
-use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, OperatorId, TaskId, TenantId, Timestamp, VariantId, merkle};
+use ol_protocol::{
+    Digest, Epoch, MicroCredits, NetworkId, NodeId, OperatorId, TaskId, TenantId, Timestamp, VariantId, merkle,
+};
+use ol_trust::Odds;
 use ol_trust::draw::{self, Chance};
-use ol_trust::judge::{Ruling, judge, ruling};
+use ol_trust::judge::{Judgement, Known, judge, ruling};
 use ol_trust::policy::{Policy, Standing};
+use ol_trust::suspicion::ODDS_ONE;
 
 /// Why a record can't follow the log so far.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +60,17 @@ pub enum Fault {
         /// How many.
         receipts: usize,
     },
+    /// A calibration is not the referee's, or not later than the one that holds.
+    #[error("a calibration of variant {} is {problem}", .prover.short())]
+    Calibration {
+        /// Whose answers.
+        prover: VariantId,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The log states another ruling than follows from it.
+    #[error("the ruling on attempt {} of task {} is not the one that the log states", .0.attempt, .0.task)]
+    Ruling(AttemptId),
     /// A close is not of the open epoch.
     #[error("a close of epoch {epoch}, open is {open}")]
     Close {
@@ -71,6 +87,8 @@ struct Open {
     receipt: Receipt,
     candidate: Candidate,
     finding: Option<Finding>,
+    // Whether it passed, but with margins that an honest node is not likelier to have than a cheat.
+    is_unclear: bool,
     // Whose verdict ended the audit, if it was not the referee's; and who said before that the result is bad.
     auditor: Option<Auditor>,
     accuser: Option<Auditor>,
@@ -98,17 +116,6 @@ impl From<&Close> for Reveal {
     }
 }
 
-/// What an audit's end means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// Final, for or against the node.
-    Final(Finding),
-    /// A failure that the referee has to confirm.
-    Escalate,
-    /// It blames nobody and settles nothing: another auditor has to look.
-    Void,
-}
-
 /// A result that an epoch's secret may draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
@@ -127,12 +134,21 @@ impl Candidate {
     }
 }
 
+#[derive(Debug, Clone)]
+struct Calibrated {
+    calibration: Calibration,
+    odds: Odds,
+}
+
 /// The accounts and trust of one gateway's log, up to some record.
 #[derive(Debug, Clone)]
 pub struct Settler {
     genesis: Genesis,
+    network: NetworkId,
     ledger: Ledger,
     policy: Policy,
+    // By prover, then verifier.
+    calibrations: BTreeMap<(VariantId, VariantId), Calibrated>,
     open: BTreeMap<AttemptId, Open>,
     // Receipts of the open epoch in log order: settlement's order.
     earned: Vec<AttemptId>,
@@ -165,7 +181,8 @@ impl Settler {
             | Record::Batch(_)
             | Record::Audit { .. }
             | Record::Close(_)
-            | Record::Parameters(_) => Err(Fault::Genesis),
+            | Record::Parameters(_)
+            | Record::Calibration(_) => Err(Fault::Genesis),
         }
     }
 
@@ -180,11 +197,10 @@ impl Settler {
             Record::TopUp(slice) => self.top_up(slice)?,
             Record::Receipt(receipt) => self.arriving.push(receipt.clone()),
             Record::Batch(batch) => self.apply_batch(batch)?,
-            Record::Audit { subject, outcome } => {
-                self.audit(*subject, outcome);
-            }
+            Record::Audit { subject, outcome } => self.audit(*subject, outcome)?,
             Record::Close(close) => return self.repeat(close).map(Some),
             Record::Parameters(change) => self.change(change)?,
+            Record::Calibration(calibration) => self.calibrate(calibration)?,
         }
         Ok(None)
     }
@@ -213,6 +229,8 @@ impl Settler {
         Ok(Self {
             ledger: Ledger::new(&genesis)?,
             policy: Policy::new(),
+            calibrations: BTreeMap::new(),
+            network: genesis.network(),
             genesis,
             open: BTreeMap::new(),
             earned: Vec::new(),
@@ -230,6 +248,11 @@ impl Settler {
     /// The parameters of the open epoch.
     pub const fn parameters(&self) -> &Parameters {
         self.ledger.parameters()
+    }
+
+    /// The network's id.
+    pub const fn network(&self) -> NetworkId {
+        self.network
     }
 
     /// The accounts.
@@ -287,41 +310,120 @@ impl Settler {
         self.open.get(id).map(|open| open.candidate)
     }
 
-    /// What `outcome` would mean for `subject`.
-    pub fn meaning(&self, subject: AttemptId, outcome: &AuditOutcome) -> Meaning {
-        let Some(open) = self.open.get(&subject) else { return Meaning::Void };
-        match outcome {
-            AuditOutcome::Unauditable { .. } => Meaning::Final(Finding::Unauditable),
-            AuditOutcome::Verdict(verdict) => self.weigh(open, verdict),
+    /// Takes the referee's word for what honest answers look like. It holds for the verdicts that follow.
+    pub fn calibrate(&mut self, calibration: &Calibration) -> Result<(), Fault> {
+        let Calibration { prover, verifier, .. } = *calibration;
+        let refused = |problem| Err(Fault::Calibration { prover, problem });
+        if (calibration.network, calibration.referee) != (self.network(), self.genesis.referee) {
+            return refused("not of this network's referee");
         }
+        let before = self.calibrations.get(&(prover, verifier));
+        if before.is_some_and(|before| before.calibration.measured_at >= calibration.measured_at) {
+            return refused("not later than the one that holds");
+        }
+        let calibrated = Calibrated { calibration: calibration.clone(), odds: Odds::new(calibration) };
+        self.calibrations.insert((prover, verifier), calibrated);
+        Ok(())
     }
 
-    fn weigh(&self, open: &Open, verdict: &Verdict) -> Meaning {
+    /// What is known of a pair of variants.
+    pub fn calibration(&self, prover: VariantId, verifier: VariantId) -> Option<&Calibration> {
+        self.calibrations.get(&(prover, verifier)).map(|calibrated| &calibrated.calibration)
+    }
+
+    /// The variants that can audit one: itself first.
+    pub fn verifiers(&self, prover: VariantId) -> impl Iterator<Item = VariantId> + '_ {
+        let of_all = (prover, VariantId([0; 32]))..=(prover, VariantId([u8::MAX; 32]));
+        let others = self.calibrations.range(of_all).map(|((_, verifier), _)| *verifier);
+        let itself = self.calibrations.get(&(prover, prover)).map(|_| prover);
+        itself.into_iter().chain(others.filter(move |verifier| *verifier != prover))
+    }
+
+    /// Whether anyone measured what honest answers of a variant look like.
+    pub fn is_calibrated(&self, prover: VariantId) -> bool {
+        self.verifiers(prover).next().is_some()
+    }
+
+    /// What follows from a verdict on an unsettled attempt; nothing if it is over something else, or no verdict that counts.
+    pub fn ruling(&self, subject: AttemptId, verdict: &Verdict) -> Option<Ruling> {
+        self.weigh(self.open.get(&subject)?, verdict, None).map(|(_, ruling)| ruling)
+    }
+
+    /// What follows from a record of an audit before it is applied: what it states, or what followed when records stated nothing.
+    pub fn ruling_of(&self, subject: AttemptId, verdict: &Verdict, stated: Ruling) -> Option<Ruling> {
+        self.weigh(self.open.get(&subject)?, verdict, Some(stated)).map(|(_, ruling)| ruling)
+    }
+
+    fn weigh(&self, open: &Open, verdict: &Verdict, stated: Option<Ruling>) -> Option<(Judgement, Ruling)> {
         let by_referee = verdict.level == Level::Referee;
         if by_referee != (verdict.auditor == self.genesis.referee) {
-            return Meaning::Void;
+            return None;
         }
-        let judgement = judge(&self.parameters().audit, &open.receipt.commitment, verdict);
-        match ruling(judgement, verdict.level, open.accuser.is_some()) {
-            Ruling::Passed => Meaning::Final(Finding::Passed),
-            Ruling::Failed => Meaning::Final(Finding::Failed),
-            Ruling::Accused => Meaning::Escalate,
-            Ruling::Void => Meaning::Void,
-        }
+        let commitment = &open.receipt.commitment;
+        let calibrated =
+            self.calibrations.get(&(commitment.variant, verdict.variant)).map(|calibrated| &calibrated.odds);
+        let same_variant = commitment.variant == verdict.variant;
+        let odds = match stated {
+            Some(Ruling::Unstated) => same_variant.then_some(&Odds::NONE),
+            Some(Ruling::Passed | Ruling::Failed | Ruling::Accused) | None => calibrated,
+        };
+        let judgement = judge(&self.parameters().audit, odds, commitment, verdict);
+        let known = Known {
+            suspicion: self.policy.standing(commitment.node, commitment.variant).suspicion,
+            is_accused: open.accuser.is_some(),
+            epoch: self.epoch(),
+            epoch_length: self.genesis.epoch,
+        };
+        ruling(judgement, verdict.level, &known).map(|ruling| (judgement, ruling))
     }
 
-    /// Takes the end of an audit.
-    pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Meaning {
-        let meaning = self.meaning(subject, outcome);
-        let by = auditor(outcome);
-        match (meaning, self.open.get_mut(&subject)) {
-            (Meaning::Final(finding), Some(open)) if open.finding.is_none() => {
-                (open.finding, open.auditor) = (Some(finding), by);
+    /// Takes the end of an audit, or an accusation. One that settles nothing changes nothing.
+    pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Result<(), Fault> {
+        let Some(open) = self.open.get(&subject).filter(|open| open.finding.is_none()) else { return Ok(()) };
+        let (verdict, stated) = match outcome {
+            AuditOutcome::Verdict { verdict, ruling } => (verdict, ruling),
+            AuditOutcome::Unauditable { .. } => {
+                self.found(subject, Finding::Unauditable, None);
+                return Ok(());
             }
-            (Meaning::Escalate, Some(open)) => open.accuser = open.accuser.or(by),
-            (Meaning::Final(_) | Meaning::Escalate | Meaning::Void, _) => {}
+        };
+        let Some((judgement, ruling)) = self.weigh(open, verdict, Some(*stated)) else { return Ok(()) };
+        let is_stated = *stated != Ruling::Unstated;
+        if is_stated && ruling != *stated {
+            return Err(Fault::Ruling(subject));
         }
-        meaning
+        let by = auditor(verdict);
+        match ruling {
+            Ruling::Passed if is_stated => self.passed(subject, judgement, by),
+            Ruling::Passed => self.found(subject, Finding::Passed, by),
+            Ruling::Failed => {
+                let Commitment { node, variant, .. } = open.receipt.commitment;
+                self.policy.convict(node, variant);
+                self.found(subject, Finding::Failed, by);
+            }
+            Ruling::Accused | Ruling::Unstated => {
+                let accused = self.open.get_mut(&subject);
+                accused.into_iter().for_each(|open| open.accuser = open.accuser.or(by));
+            }
+        }
+        Ok(())
+    }
+
+    fn passed(&mut self, subject: AttemptId, judgement: Judgement, by: Option<Auditor>) {
+        let now = self.epoch();
+        let Some(open) = self.open.get_mut(&subject) else { return };
+        if let Judgement::Fits { odds_micro } = judgement {
+            let Commitment { node, variant, .. } = open.receipt.commitment;
+            open.is_unclear = odds_micro >= ODDS_ONE;
+            self.policy.weigh(node, variant, odds_micro, now, self.genesis.epoch);
+        }
+        self.found(subject, Finding::Passed, by);
+    }
+
+    fn found(&mut self, subject: AttemptId, finding: Finding, by: Option<Auditor>) {
+        if let Some(open) = self.open.get_mut(&subject) {
+            (open.finding, open.auditor) = (Some(finding), by);
+        }
     }
 
     /// Settles the open epoch with its revealed secrets.
@@ -371,7 +473,7 @@ impl Settler {
                 self.ledger.pay_audit(id, auditor)?;
             }
             self.ledger.find(id, finding)?;
-            self.policy.find(open.receipt.commitment.node, variant, trusted(finding), epoch);
+            self.policy.find(open.receipt.commitment.node, variant, trusted(finding, open.is_unclear), epoch);
         }
         Ok(())
     }
@@ -437,7 +539,11 @@ impl Settler {
 
     /// Digest of everything that decides the future. Meaningful right after a close.
     pub fn digest(&self) -> Digest {
-        digest(Domain::State, &[&self.ledger.digest().0, &self.policy.digest().0, &self.held_bytes()])
+        let (ledger, policy, held) = (self.ledger.digest(), self.policy.digest(), self.held_bytes());
+        let calibrations = self.calibration_bytes();
+        let parts: [&[u8]; 4] = [&ledger.0, &policy.0, &held, &calibrations];
+        // Logs without calibrations are older than they are, and state digests without them.
+        digest(Domain::State, if calibrations.is_empty() { &parts[..3] } else { &parts })
     }
 
     /// Bytes to restart from. Taken right after a close, when no receipt is unsettled but the held ones.
@@ -447,7 +553,7 @@ impl Settler {
         w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
         let (draw_seal, nonce_seal) = self.seals.unwrap_or((Digest([0; 32]), Digest([0; 32])));
         w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(u8::from(self.seals.is_some()));
-        w.bytes(&self.held_bytes());
+        w.bytes(&self.held_bytes()).raw(&self.calibration_bytes());
         w.finish()
     }
 
@@ -478,9 +584,23 @@ impl Settler {
             open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
-        r.finish().ok()?;
+        let calibrations = Self::read_calibrations(r.rest())?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
-        Some(Self { genesis, ledger, policy, open, earned, seals, arriving, refused })
+        let network = genesis.network();
+        Some(Self { genesis, network, ledger, policy, calibrations, open, earned, seals, arriving, refused })
+    }
+
+    fn read_calibrations(bytes: &[u8]) -> Option<BTreeMap<(VariantId, VariantId), Calibrated>> {
+        let read = |bytes| {
+            let calibration = Calibration::from_bytes(bytes).ok()?;
+            let odds = Odds::new(&calibration);
+            Some(((calibration.prover, calibration.verifier), Calibrated { calibration, odds }))
+        };
+        bytes.chunks(Calibration::BYTES).map(read).collect()
+    }
+
+    fn calibration_bytes(&self) -> Vec<u8> {
+        self.calibrations.values().flat_map(|calibrated| calibrated.calibration.to_bytes()).collect()
     }
 
     fn held_bytes(&self) -> Vec<u8> {
@@ -498,23 +618,21 @@ impl Settler {
 
 impl Open {
     const fn new(receipt: Receipt, candidate: Candidate, held: bool) -> Self {
-        Self { receipt, candidate, finding: None, auditor: None, accuser: None, held }
+        Self { receipt, candidate, finding: None, is_unclear: false, auditor: None, accuser: None, held }
     }
 }
 
 // Who is to be paid for a verdict: the referee is the network's own.
-const fn auditor(outcome: &AuditOutcome) -> Option<Auditor> {
-    match outcome {
-        AuditOutcome::Verdict(verdict) => match verdict.level {
-            Level::CrossAudit | Level::Panel => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
-            Level::Referee => None,
-        },
-        AuditOutcome::Unauditable { .. } => None,
+const fn auditor(verdict: &Verdict) -> Option<Auditor> {
+    match verdict.level {
+        Level::CrossAudit | Level::Panel => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
+        Level::Referee => None,
     }
 }
 
-const fn trusted(finding: Finding) -> ol_trust::Finding {
+const fn trusted(finding: Finding, is_unclear: bool) -> ol_trust::Finding {
     match finding {
+        Finding::Passed if is_unclear => ol_trust::Finding::Unclear,
         Finding::Passed => ol_trust::Finding::Passed,
         Finding::Failed => ol_trust::Finding::Failed,
         Finding::Unauditable => ol_trust::Finding::Unauditable,

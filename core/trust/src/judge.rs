@@ -1,8 +1,12 @@
 //! What an audit says: the auditor's measurements held against what the node committed to.
 
+use crate::suspicion::{Odds, Suspicion};
+use ol_protocol::calibration;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::parameters::AuditRule;
+use ol_protocol::record::Ruling;
 use ol_protocol::verdict::{Level, Verdict};
+use ol_protocol::{Epoch, Micros};
 
 /// Largest deviation of an embedding's cosine from 1, in millionths. Rounding in f32 over a few hundred dimensions and
 /// other batch shapes moves it by some 1 in 10^6; another text, model or coarser weights by 1 in 100 and more. The limit
@@ -12,12 +16,15 @@ pub const EMBEDDING_DEVIATION_MICRO_MAX: u32 = 1_000;
 /// What came of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
-    /// The result is what the node committed to.
-    Clean,
-    /// It is not.
+    /// By itself the result may be what the node committed to.
+    Fits {
+        /// How much likelier such margins are with a cheat, in millionths.
+        odds_micro: u64,
+    },
+    /// It is not what the node committed to.
     Failed(Fault),
-    /// The auditor measured something else: another network, another variant or other output than the commitment's. It
-    /// blames nobody, so that no one can be framed with content they did not commit to; another audit may follow. A
+    /// The auditor measured something else: another network or other output than the commitment's; or nobody measured what honest
+    /// answers look like to its variant. It blames nobody, so that no one can be framed with content they did not commit to; another audit may follow. A
     /// gateway checks the output that ends a task against what it relayed before it countersigns, so there a node can't
     /// get here by committing to something else. What an attempt that broke off committed to, nobody else has seen.
     Mismatched,
@@ -54,42 +61,73 @@ impl Fault {
     }
 }
 
-/// What an audit's end means for a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ruling {
-    /// It is what its node committed to.
-    Passed,
-    /// It is not.
-    Failed,
-    /// An auditor says that it is not: the referee has to look.
-    Accused,
-    /// Nothing follows.
-    Void,
+/// What is known of a node when an audit of its result ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// The bets against it.
+    pub suspicion: Suspicion,
+    /// Whether an auditor found the result bad before.
+    pub is_accused: bool,
+    /// Now.
+    pub epoch: Epoch,
+    /// How long one is.
+    pub epoch_length: Micros,
 }
 
-/// What a judgement means, coming from that level, of a result that was accused before or not. Only the referee's word is against a
-/// node; and who is accused is cleared by the referee alone, or a second friend would silence every accuser.
-pub const fn ruling(judgement: Judgement, level: Level, is_accused: bool) -> Ruling {
-    match (judgement, level) {
-        (Judgement::Clean, Level::CrossAudit | Level::Panel) if is_accused => Ruling::Void,
-        (Judgement::Clean, _) => Ruling::Passed,
-        (Judgement::Failed(_), Level::Referee) => Ruling::Failed,
-        (Judgement::Failed(_), Level::CrossAudit | Level::Panel) => Ruling::Accused,
-        (Judgement::Mismatched, _) => Ruling::Void,
+/// What a judgement means, coming from that level; nothing where it blames nobody and settles nothing. Only the referee's word is
+/// against a node; and who is accused is cleared by the referee alone, or a second friend would silence every accuser. An answer that
+/// fits fails nevertheless if with it the node's answers taken together are those of a cheat.
+pub fn ruling(judgement: Judgement, level: Level, known: &Known) -> Option<Ruling> {
+    let by_referee = match level {
+        Level::Referee => true,
+        Level::CrossAudit | Level::Panel => false,
+    };
+    let is_bad = match judgement {
+        Judgement::Fits { odds_micro } => known.suspicion.after(odds_micro, known.epoch, known.epoch_length).convicts(),
+        Judgement::Failed(_) => true,
+        Judgement::Mismatched => return None,
+    };
+    match (is_bad, by_referee) {
+        (true, true) => Some(Ruling::Failed),
+        (true, false) => Some(Ruling::Accused),
+        (false, false) if known.is_accused => None,
+        (false, _) => Some(Ruling::Passed),
     }
 }
 
-/// Judges an attempt by a verdict whose signature was checked. The auditor scores the tokens that the attempt added,
-/// not inherited ones, which are another node's. An embedding has no output tokens, so only its prompt is counted.
-pub fn judge(rule: &AuditRule, commitment: &Commitment, verdict: &Verdict) -> Judgement {
-    let committed = (commitment.network, commitment.variant, commitment.output);
-    if committed != (verdict.network, verdict.variant, verdict.output) {
+/// Judges an attempt by a verdict whose signature was checked, with the odds of its pair of variants if those were measured. The auditor
+/// scores the tokens that the attempt added, not inherited ones, which are another node's. An embedding has no output
+/// tokens, so only its prompt is counted.
+///
+/// Where prover and auditor are of one variant their arithmetic is the same, and one margin above the rule's limit fails.
+pub fn judge(rule: &AuditRule, odds: Option<&Odds>, commitment: &Commitment, verdict: &Verdict) -> Judgement {
+    let same_variant = commitment.variant == verdict.variant;
+    if (commitment.network, commitment.output) != (verdict.network, verdict.output) {
         return Judgement::Mismatched;
     }
-    fault(rule, commitment, verdict).map_or(Judgement::Clean, Judgement::Failed)
+    let Some(odds) = odds else { return Judgement::Mismatched };
+    if let Some(fault) = fault(commitment, verdict) {
+        return Judgement::Failed(fault);
+    }
+    let worst_micro = verdict.worst_margin_micro;
+    if same_variant && worst_micro > limit(rule, commitment.finish) {
+        return Judgement::Failed(Fault::Margin { worst_micro });
+    }
+    Judgement::Fits { odds_micro: odds_of(odds, commitment, verdict) }
 }
 
-fn fault(rule: &AuditRule, commitment: &Commitment, verdict: &Verdict) -> Option<Fault> {
+fn odds_of(odds: &Odds, commitment: &Commitment, verdict: &Verdict) -> u64 {
+    match commitment.finish {
+        Finish::Embedded => odds.of(0, calibration::bin(verdict.worst_margin_micro.into())),
+        Finish::EndOfText | Finish::StopString | Finish::Length | Finish::Cancelled => {
+            let scored = verdict.scored_tokens;
+            let mean = verdict.margin_sum_micro.div_ceil(u64::from(scored.0.max(1)));
+            odds.of(calibration::length_class(scored), calibration::bin(mean))
+        }
+    }
+}
+
+fn fault(commitment: &Commitment, verdict: &Verdict) -> Option<Fault> {
     if commitment.prompt != verdict.prompt {
         return Some(Fault::OtherPrompt);
     }
@@ -98,10 +136,6 @@ fn fault(rule: &AuditRule, commitment: &Commitment, verdict: &Verdict) -> Option
     }
     if !counts_fit(commitment, verdict) {
         return Some(Fault::WrongCount);
-    }
-    let worst_micro = verdict.worst_margin_micro;
-    if worst_micro > limit(rule, commitment.finish) {
-        return Some(Fault::Margin { worst_micro });
     }
     // A cancelled attempt stops wherever it was: its end says nothing.
     let ends = commitment.finish == Finish::Cancelled || verdict.finish_fits;
@@ -181,15 +215,39 @@ mod tests {
         }
     }
 
+    // Honest answers have no margins, cheats' are large.
+    fn odds() -> Odds {
+        let honest = [[3_000, 0, 0, 0, 0, 0, 0, 0, 0, 0]; calibration::SETTINGS];
+        let counts = calibration::Counts { honest, cheats: [1, 0, 0, 0, 0, 0, 0, 0, 50, 50] };
+        Odds::new(&calibration::Calibration {
+            network: NetworkId([1; 32]),
+            referee: NodeId([13; 32]),
+            prover: VariantId([7; 32]),
+            verifier: VariantId([7; 32]),
+            measured_at: ol_protocol::Timestamp(0),
+            tolerance_micro: 0,
+            log_prob_steps: 2,
+            lengths: [counts; calibration::LENGTHS],
+            signature: Signature([0; 64]),
+        })
+    }
+
     fn judged(finish: Finish, change: impl FnOnce(&mut Verdict)) -> Judgement {
         let mut verdict = verdict();
         change(&mut verdict);
-        judge(&RULE, &commitment(finish), &verdict)
+        judge(&RULE, Some(&odds()), &commitment(finish), &verdict)
     }
+
+    fn fits(judgement: Judgement) -> bool {
+        matches!(judgement, Judgement::Fits { .. })
+    }
+
+    const NEW: Known =
+        Known { suspicion: Suspicion::NONE, is_accused: false, epoch: Epoch(6), epoch_length: Micros::from_secs(60) };
 
     #[test]
     fn what_was_committed_to_is_clean_up_to_the_margin() {
-        assert_eq!(judged(Finish::EndOfText, |_| {}), Judgement::Clean);
+        assert!(fits(judged(Finish::EndOfText, |_| {})));
         let worse = judged(Finish::EndOfText, |v| v.worst_margin_micro += 1);
         assert_eq!(worse, Judgement::Failed(Fault::Margin { worst_micro: 50_001 }));
     }
@@ -197,22 +255,58 @@ mod tests {
     #[test]
     fn only_the_referee_is_against_a_node_and_clears_who_is_accused() {
         let failed = Judgement::Failed(Fault::OtherSeed);
+        let clean = Judgement::Fits { odds_micro: 0 };
+        let accused = Known { is_accused: true, ..NEW };
         for level in [Level::CrossAudit, Level::Panel] {
-            assert_eq!(ruling(Judgement::Clean, level, false), Ruling::Passed);
-            assert_eq!(ruling(Judgement::Clean, level, true), Ruling::Void);
-            assert_eq!(ruling(failed, level, false), Ruling::Accused);
+            assert_eq!(ruling(clean, level, &NEW), Some(Ruling::Passed));
+            assert_eq!(ruling(clean, level, &accused), None);
+            assert_eq!(ruling(failed, level, &NEW), Some(Ruling::Accused));
         }
-        for is_accused in [false, true] {
-            assert_eq!(ruling(Judgement::Clean, Level::Referee, is_accused), Ruling::Passed);
-            assert_eq!(ruling(failed, Level::Referee, is_accused), Ruling::Failed);
-            assert_eq!(ruling(Judgement::Mismatched, Level::Referee, is_accused), Ruling::Void);
+        for known in [&NEW, &accused] {
+            assert_eq!(ruling(clean, Level::Referee, known), Some(Ruling::Passed));
+            assert_eq!(ruling(failed, Level::Referee, known), Some(Ruling::Failed));
+            assert_eq!(ruling(Judgement::Mismatched, Level::Referee, known), None);
         }
     }
 
     #[test]
+    fn answers_that_fit_one_by_one_fail_together() {
+        // Margins below the limit, as no honest node has them.
+        let small = |v: &mut Verdict| {
+            v.worst_margin_micro = 50_000;
+            v.margin_sum_micro = 15 * 500_000;
+        };
+        let judgement = judged(Finish::Length, small);
+        let Judgement::Fits { odds_micro } = judgement else { panic!("{judgement:?}") };
+        assert_eq!(ruling(judgement, Level::Referee, &NEW), Some(Ruling::Passed));
+        let suspicion = NEW.suspicion.after(odds_micro, NEW.epoch, NEW.epoch_length);
+        let known = Known { suspicion, ..NEW };
+        assert_eq!(ruling(judgement, Level::CrossAudit, &known), Some(Ruling::Accused));
+        assert_eq!(ruling(judgement, Level::Referee, &known), Some(Ruling::Failed));
+    }
+
+    #[test]
+    fn without_a_calibration_nothing_follows() {
+        let other = Verdict { prompt: Digest([0; 32]), worst_margin_micro: u32::MAX, ..verdict() };
+        assert_eq!(judge(&RULE, None, &commitment(Finish::Length), &other), Judgement::Mismatched);
+    }
+
+    #[test]
+    fn another_variant_has_no_limit_for_one_margin_but_the_same_claims() {
+        let by = |change: fn(&mut Verdict)| {
+            judged(Finish::Length, |v| {
+                v.variant = VariantId([0; 32]);
+                v.worst_margin_micro = u32::MAX;
+                change(v);
+            })
+        };
+        assert!(fits(by(|_| {})));
+        assert_eq!(by(|v| v.seed = Digest([0; 32])), Judgement::Failed(Fault::OtherSeed));
+    }
+
+    #[test]
     fn other_content_than_was_committed_to_blames_nobody() {
-        let changes: [fn(&mut Verdict); 3] =
-            [|v| v.output = Digest([0; 32]), |v| v.variant = VariantId([0; 32]), |v| v.network = NetworkId([0; 32])];
+        let changes: [fn(&mut Verdict); 2] = [|v| v.output = Digest([0; 32]), |v| v.network = NetworkId([0; 32])];
         for change in changes {
             let judgement = judged(Finish::Length, |v| {
                 change(v);
@@ -237,12 +331,12 @@ mod tests {
     fn more_inherited_than_there_is_is_a_wrong_count() {
         let commitment = Commitment { resumed_from: TokenCount(21), ..commitment(Finish::Length) };
         let verdict = Verdict { scored_tokens: TokenCount(0), ..verdict() };
-        assert_eq!(judge(&RULE, &commitment, &verdict), Judgement::Failed(Fault::WrongCount));
+        assert_eq!(judge(&RULE, Some(&odds()), &commitment, &verdict), Judgement::Failed(Fault::WrongCount));
     }
 
     #[test]
     fn the_end_of_a_cancelled_attempt_is_not_checked() {
-        assert_eq!(judged(Finish::Cancelled, |v| v.finish_fits = false), Judgement::Clean);
+        assert!(fits(judged(Finish::Cancelled, |v| v.finish_fits = false)));
     }
 
     #[test]
@@ -253,7 +347,7 @@ mod tests {
                 v.worst_margin_micro = micro;
             })
         };
-        assert_eq!(deviation(1_000), Judgement::Clean);
+        assert!(fits(deviation(1_000)));
         assert_eq!(deviation(1_001), Judgement::Failed(Fault::Margin { worst_micro: 1_001 }));
     }
 }

@@ -11,10 +11,12 @@ pub mod agree;
 pub mod draw;
 pub mod judge;
 pub mod policy;
+pub mod suspicion;
 pub mod value;
 
 pub use agree::agree;
 pub use draw::Chance;
-pub use judge::{Fault, Judgement, Ruling, judge, ruling};
+pub use judge::{Fault, Judgement, judge, ruling};
 pub use policy::{Finding, Policy, RestoreError, Standing};
+pub use suspicion::{Odds, Suspicion};
 pub use value::{Evidence, value};

@@ -1,12 +1,13 @@
 //! How often a node's results are audited, from what its audits said.
 
 use crate::draw::Chance;
+use crate::suspicion::Suspicion;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::parameters::AuditRule;
-use ol_protocol::{Digest, Epoch, NodeId, VariantId};
+use ol_protocol::{Digest, Epoch, Micros, NodeId, VariantId};
 
 /// Clean audits in a row after its first fault until not every result of a node is audited; each further fault doubles them.
 /// With n clean audits since, of which the first K were of every result, a result is then audited with chance K / n: a
@@ -20,14 +21,20 @@ const DOUBLINGS_MAX: u32 = 16;
 /// Version of the bytes.
 const SNAPSHOT_VERSION: u16 = 1;
 
+/// Bits of a standing's flags. A standing without suspicion is written as before there was any.
+const SUSPECT: u8 = 1;
+const SUSPICION: u8 = 2;
+
 /// How an audit of a result ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Finding {
     /// The result is what the node committed to.
     Passed,
+    /// Nothing is wrong with it by itself, but an honest node is not likelier to have such margins than a cheat.
+    Unclear,
     /// It is not.
     Failed,
-    /// The gateway lost the payload: says nothing about the node.
+    /// The gateway lost the payload, or nobody measured in time what honest answers look like: says nothing about the node.
     Unauditable,
 }
 
@@ -44,6 +51,8 @@ pub struct Standing {
     pub suspect: bool,
     /// The epoch of the last failed audit.
     pub failed_in: Option<Epoch>,
+    /// What its audited answers, taken together, say against it.
+    pub suspicion: Suspicion,
 }
 
 /// Why bytes are no snapshot of a policy.
@@ -83,8 +92,21 @@ impl Policy {
     pub fn find(&mut self, node: NodeId, variant: VariantId, finding: Finding, now: Epoch) {
         match finding {
             Finding::Unauditable => {}
-            Finding::Passed | Finding::Failed => self.standings.entry((node, variant)).or_default().find(finding, now),
+            Finding::Passed | Finding::Unclear | Finding::Failed => {
+                self.standings.entry((node, variant)).or_default().find(finding, now);
+            }
         }
+    }
+
+    /// Weighs the margins of an audited answer that fits by itself: how much likelier they are with a cheat, in millionths.
+    pub fn weigh(&mut self, node: NodeId, variant: VariantId, odds_micro: u64, now: Epoch, epoch_length: Micros) {
+        let standing = self.standings.entry((node, variant)).or_default();
+        standing.suspicion = standing.suspicion.after(odds_micro, now, epoch_length);
+    }
+
+    /// Begins the weighing anew: the node was convicted.
+    pub fn convict(&mut self, node: NodeId, variant: VariantId) {
+        self.standings.entry((node, variant)).or_default().suspicion = Suspicion::NONE;
     }
 
     /// What is known of a node in a variant.
@@ -128,10 +150,10 @@ impl Policy {
 }
 
 impl Standing {
-    /// The chance that the next receipt is drawn. Newcomers and suspects always are, the others at the rule's rate, but who
+    /// The chance that the next receipt is drawn. Newcomers, suspects and who is watched always are, the others at the rule's rate, but who
     /// failed before is drawn more often until many clean audits speak for it.
     pub fn chance(&self, rule: &AuditRule) -> Chance {
-        if self.suspect || self.tasks < u64::from(rule.newcomer_tasks) {
+        if self.suspect || self.suspicion.is_watched() || self.tasks < u64::from(rule.newcomer_tasks) {
             return Chance::ALWAYS;
         }
         let redeeming = if self.failed > 0 { redeeming_audits(self.failed) } else { 0 };
@@ -144,7 +166,7 @@ impl Standing {
         match finding {
             Finding::Passed => Self { clean: self.clean.saturating_sub(1), ..self },
             Finding::Failed => Self { failed: self.failed.saturating_sub(1), ..self },
-            Finding::Unauditable => self,
+            Finding::Unclear | Finding::Unauditable => self,
         }
     }
 
@@ -154,10 +176,10 @@ impl Standing {
     }
 
     /// Counts the end of an audit. A fault makes the node a suspect; 32 clean audits in a row, or 64, 128 and so on after
-    /// further faults, end that. What can't be audited changes nothing.
+    /// further faults, end that. What is unclear or can't be audited changes nothing here.
     pub fn find(&mut self, finding: Finding, now: Epoch) {
         match finding {
-            Finding::Unauditable => {}
+            Finding::Unclear | Finding::Unauditable => {}
             Finding::Passed => {
                 self.clean = self.clean.saturating_add(1);
                 self.suspect = self.suspect && self.clean < redeeming_audits(self.failed);
@@ -170,14 +192,21 @@ impl Standing {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.u32(self.clean).u32(self.failed).u64(self.tasks).u8(u8::from(self.suspect));
+        let has_suspicion = self.suspicion != Suspicion::NONE;
+        let flags = u8::from(self.suspect) * SUSPECT + u8::from(has_suspicion) * SUSPICION;
+        w.u32(self.clean).u32(self.failed).u64(self.tasks).u8(flags);
         w.u8(u8::from(self.failed_in.is_some())).u64(self.failed_in.map_or(0, |epoch| epoch.0));
+        if has_suspicion {
+            self.suspicion.write(w);
+        }
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, bytes::Error> {
-        let (clean, failed, tasks, suspect) = (r.u32()?, r.u32()?, r.u64()?, r.u8()? != 0);
+        let (clean, failed, tasks, flags) = (r.u32()?, r.u32()?, r.u64()?, r.u8()?);
         let (known, epoch) = (r.u8()? != 0, Epoch(r.u64()?));
-        Ok(Self { clean, failed, tasks, suspect, failed_in: known.then_some(epoch) })
+        let suspicion = if flags & SUSPICION == 0 { Suspicion::NONE } else { Suspicion::read(r)? };
+        let suspect = flags & SUSPECT != 0;
+        Ok(Self { clean, failed, tasks, suspect, failed_in: known.then_some(epoch), suspicion })
     }
 }
 
@@ -226,7 +255,14 @@ mod tests {
         let mut policy = policy(40);
         pass(&mut policy, 3);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(1));
-        let suspect = Standing { clean: 0, failed: 1, tasks: 40, suspect: true, failed_in: Some(Epoch(1)) };
+        let suspect = Standing {
+            clean: 0,
+            failed: 1,
+            tasks: 40,
+            suspect: true,
+            failed_in: Some(Epoch(1)),
+            ..Standing::default()
+        };
         assert_eq!(policy.standing(NODE, VARIANT), suspect);
         assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
         pass(&mut policy, 31);
@@ -268,7 +304,7 @@ mod tests {
 
         #[test]
         fn a_restored_policy_goes_on_as_the_first_would(
-            steps in prop::collection::vec((0..3u8, 0..2u8, 0..4u8, 0..9u64), 0..120), cut in 0..120usize,
+            steps in prop::collection::vec((0..3u8, 0..2u8, 0..6u8, 0..9u64), 0..120), cut in 0..120usize,
         ) {
             let mut first = Policy::new();
             let mut second = first.clone();
@@ -279,6 +315,8 @@ mod tests {
                         0 => policy.find(node, variant, Finding::Passed, Epoch(epoch)),
                         1 => policy.find(node, variant, Finding::Failed, Epoch(epoch)),
                         2 => policy.find(node, variant, Finding::Unauditable, Epoch(epoch)),
+                        3 => policy.weigh(node, variant, 40_000_000, Epoch(epoch), Micros(1 << 40)),
+                        4 => policy.convict(node, variant),
                         _ => policy.record(node, variant),
                     }
                 }

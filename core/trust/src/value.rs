@@ -46,8 +46,10 @@ pub enum Evidence {
 pub fn value(standing: &Standing, evidence: Evidence, assurance: Assurance) -> f64 {
     let detection = detection(assurance);
     let (mut right, mut wrong) = (0.0, 0.0);
+    // What a node's margins say together speaks against it, never for it: for it speak its clean audits.
+    let suspicion = standing.suspicion.against().max(1.0);
     for (prior, wrongs) in kinds() {
-        let weight = prior * likelihood(standing, wrongs, detection);
+        let weight = prior * likelihood(standing, wrongs, detection) * if wrongs > TURNED { suspicion } else { 1.0 };
         let (if_right, if_wrong) = match evidence {
             Evidence::Pending | Evidence::Undrawn => (1.0, 1.0),
             Evidence::Clean => (1.0 - FALSE_ALARM, 1.0 - detection),

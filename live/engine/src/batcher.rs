@@ -7,8 +7,9 @@ use std::thread;
 
 use rayon::prelude::*;
 
-use crate::cheat::Cheat;
+use crate::cheat::{Cheat, Rows};
 use crate::compute::Compute;
+use crate::disguise::Disguise;
 use crate::generation::Choice;
 use crate::llama::Span;
 use crate::model::{Body, Model, TextModel, VectorModel};
@@ -54,14 +55,19 @@ impl Default for Options {
 pub fn start(model: Arc<Model>, options: Options) -> Arc<dyn Engine> {
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let (variant, slots) = (model.variant.clone(), options.slots.max(1));
-    let worker = move || match dishonest(&model, options.cheat) {
+    let honest = model.clone();
+    let worker = move || match dishonest(&honest, options.cheat) {
         Some(body) => run(&body, options, &receiver),
-        None => run(&model.body, options, &receiver),
+        None => run(&honest.body, options, &receiver),
     };
     if thread::Builder::new().name("engine".to_owned()).spawn(worker).is_err() {
         tracing::error!("the system gives no thread for an engine");
     }
-    Arc::new(Handle { variant, slots, sender })
+    let engine = Arc::new(Handle { variant, slots, sender });
+    match options.cheat {
+        Some(cheat) => Arc::new(Disguise::new(model, cheat, engine)),
+        None => engine,
+    }
 }
 
 /// What a cheating engine runs instead of the model.
@@ -263,16 +269,22 @@ impl<'a> TextWorker<'a> {
         }
         let (model, positions) = (self.model, wanted.iter().copied().flatten().collect::<Vec<_>>());
         spans.retain(|span| !span.ids.is_empty());
-        let logits = self.compute.run(|threads| model.net.forward(&mut spans, &positions, threads));
-        self.deliver(&wanted, &logits);
+        let exit = self.options.cheat.and_then(|cheat| cheat.exit(&model.net));
+        let [logits, draft] = self.compute.run(|threads| match exit {
+            Some(exit) => model.net.forward_with_exit(exit, &mut spans, &positions, threads),
+            None => [model.net.forward(&mut spans, &positions, threads), Vec::new()],
+        });
+        self.deliver(&wanted, &logits, if exit.is_some() { &draft } else { &logits });
     }
 
-    fn deliver(&mut self, wanted: &[Option<usize>], logits: &[f32]) {
-        let model = self.model;
+    fn deliver(&mut self, wanted: &[Option<usize>], logits: &[f32], draft: &[f32]) {
+        let (model, vocabulary) = (self.model, self.model.net.shape.vocabulary);
         let ready = self.active.iter().zip(wanted).filter(|(_, wanted)| wanted.is_some());
         let draws = ready.map(|(sequence, _)| sequence.draw());
-        let jobs: Vec<(Draw<'_>, &[f32])> = draws.zip(logits.chunks_exact(model.net.shape.vocabulary)).collect();
-        let choose = |(draw, logits): &(Draw<'_>, &[f32])| draw.choose(model, logits);
+        let rows = logits.chunks_exact(vocabulary).zip(draft.chunks_exact(vocabulary));
+        let rows = rows.map(|(model, draft)| Rows { model, draft });
+        let jobs: Vec<(Draw<'_>, Rows<'_>)> = draws.zip(rows).collect();
+        let choose = |(draw, rows): &(Draw<'_>, Rows<'_>)| draw.choose(model, *rows);
         let choices: Vec<Choice> = if jobs.len() > 1 && self.compute.threads() > 1 {
             self.compute.run(|_| jobs.par_iter().map(choose).collect())
         } else {

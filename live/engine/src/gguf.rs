@@ -54,6 +54,16 @@ impl Format {
         }
     }
 
+    pub(crate) const fn id(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q8_0 => 8,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -104,6 +114,9 @@ pub(crate) struct Tensor {
 /// Metadata and tensors of a file.
 #[derive(Debug)]
 pub(crate) struct Header {
+    /// Bytes of all metadata entries, and how many there are.
+    pub(crate) entries: (Range<usize>, u64),
+    pub(crate) alignment: usize,
     values: BTreeMap<String, Value>,
     tensors: BTreeMap<String, Tensor>,
 }
@@ -127,15 +140,18 @@ impl Header {
         let tensors = reader.count("number of tensors", TENSORS_MAX)?;
         let entries = reader.count("number of metadata entries", ENTRIES_MAX)?;
         let mut values = BTreeMap::new();
+        let first = reader.at;
         for _ in 0..entries {
             let key = reader.string()?;
             let kind = reader.u32(&key)?;
             let value = reader.value(kind, &key)?;
             values.insert(key, value);
         }
+        let entries = (first..reader.at, entries);
         let places = (0..tensors).map(|_| reader.place()).collect::<Result<Vec<_>, _>>()?;
-        let mut header = Self { values, tensors: BTreeMap::new() };
+        let mut header = Self { entries, alignment: 1, values, tensors: BTreeMap::new() };
         let alignment = header.whole_or("general.alignment", 32, 1..=ALIGNMENT_MAX)?;
+        header.alignment = alignment as usize;
         let data = (reader.at as u64).next_multiple_of(alignment);
         let mut bytes = 0_u64;
         for place in places {
@@ -159,6 +175,11 @@ impl Header {
             let found = format!("{} x {}, expected {rows} x {columns}", tensor.rows, tensor.columns);
             Err(Error::invalid(format!("shape of tensor {name}"), found))
         }
+    }
+
+    /// All tensors by name.
+    pub(crate) const fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
     }
 
     /// Whether there is a tensor of this name.

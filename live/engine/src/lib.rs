@@ -31,6 +31,7 @@ mod bert;
 mod calls;
 mod cheat;
 mod compute;
+mod disguise;
 mod frontend;
 mod generation;
 mod gguf;
@@ -41,7 +42,9 @@ mod load;
 pub mod margins;
 mod math;
 mod model;
+pub mod pair;
 mod quant;
+mod requantise;
 mod safetensors;
 mod scoring;
 mod sequence;
@@ -53,7 +56,7 @@ mod tokenizer;
 mod variant;
 
 pub use batcher::{Options, start};
-pub use cheat::Cheat;
+pub use cheat::{Cheat, UnknownCheat};
 pub use frontend::{Frontend, Outline};
 pub use generation::{Choice, Generation};
 pub use instant::Instant;
@@ -61,6 +64,8 @@ pub use load::Error as LoadError;
 pub use model::{BertFiles, Model, NUMERICS};
 pub use ol_protocol::prf::Seed;
 pub use ol_protocol::sampler::Sampling;
+pub use quant::Rounding;
+pub use requantise::requantise;
 pub use task::{
     Done, Embeddings, Engine, Error, Event, Finish, FinishReason, Flow, GenerateTask, Message, Prompt, Role, ScoreTask,
     Scores, Sink, Token,

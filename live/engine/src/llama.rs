@@ -3,6 +3,7 @@
 //! Source: H. Touvron et al., arXiv 2302.13971; A. Ainslie et al., arXiv 2305.13245 (grouped queries); J. Su et al.,
 //! arXiv 2104.09864 (rotary positions), pairs side by side as ggml-org/llama.cpp stores them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attention::{Cache, Heads, Queries, attend};
@@ -102,21 +103,39 @@ impl Llama {
     /// Appends ids to all sequences. Gives the logits `[wanted][vocabulary]` of the wanted rows, counted through
     /// all spans in order.
     pub(crate) fn forward(&self, spans: &mut [Span<'_>], wanted: &[usize], threads: usize) -> Vec<f32> {
-        let width = self.shape.width;
         let mut x = self.embed(spans);
-        let mut work = Work::new(&self.shape, x.len() / width);
-        for (index, layer) in self.layers.iter().enumerate() {
-            self.attention(index, layer, spans, &mut x, &mut work, threads);
-            rms_norm(&x, &layer.inner_norm, self.shape.epsilon, &mut work.normed);
+        self.pass(0..self.layers.len(), spans, &mut x, threads);
+        advance(spans);
+        self.logits(&x, wanted, threads)
+    }
+
+    /// As [`Llama::forward`], and the logits of the model that ends after its first `exit` layers.
+    pub(crate) fn forward_with_exit(
+        &self,
+        exit: usize,
+        spans: &mut [Span<'_>],
+        wanted: &[usize],
+        threads: usize,
+    ) -> [Vec<f32>; 2] {
+        let mut x = self.embed(spans);
+        self.pass(0..exit, spans, &mut x, threads);
+        let early = self.logits(&x, wanted, threads);
+        self.pass(exit..self.layers.len(), spans, &mut x, threads);
+        advance(spans);
+        [self.logits(&x, wanted, threads), early]
+    }
+
+    fn pass(&self, layers: Range<usize>, spans: &mut [Span<'_>], x: &mut [f32], threads: usize) {
+        let mut work = Work::new(&self.shape, x.len() / self.shape.width);
+        for index in layers {
+            let layer = &self.layers[index];
+            self.attention(index, layer, spans, x, &mut work, threads);
+            rms_norm(x, &layer.inner_norm, self.shape.epsilon, &mut work.normed);
             layer.gate_up.multiply(&work.normed, &mut work.gate_up, threads);
             swiglu(&work.gate_up, self.shape.inner, &mut work.inner);
             layer.down.multiply(&work.inner, &mut work.projected, threads);
-            add(&mut x, &work.projected);
+            add(x, &work.projected);
         }
-        for span in spans {
-            span.cache.advance(span.ids.len());
-        }
-        self.logits(&x, wanted, threads)
     }
 
     fn embed(&self, spans: &[Span<'_>]) -> Vec<f32> {
@@ -188,6 +207,13 @@ impl Llama {
             self.head.multiply(&normed, out, threads);
         }
         out
+    }
+}
+
+/// Counts the ids of all spans as seen.
+fn advance(spans: &mut [Span<'_>]) {
+    for span in spans {
+        span.cache.advance(span.ids.len());
     }
 }
 

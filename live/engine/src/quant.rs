@@ -1,6 +1,6 @@
 //! Block formats of weights, to and from f32.
 //!
-//! Source: ggml-org/ggml, src/ggml-quants.c (dequantize_row_q4_0, _q4_1, _q8_0; quantize_row_q4_0_ref).
+//! Source: ggml-org/ggml, src/ggml-quants.c (dequantize_row_q4_0, _q4_1, _q8_0; quantize_row_q4_0_ref, _q8_0_ref).
 
 use crate::gguf::Format;
 
@@ -74,19 +74,51 @@ fn to_f16(value: f32) -> [u8; 2] {
     ((sign | half) as u16).to_le_bytes()
 }
 
-/// Rounds a row to what Q4_0 can hold. The rest of a row that is no whole block stays.
-pub(crate) fn round_to_q4_0(row: &mut [f32]) {
-    for block in row.chunks_exact_mut(BLOCK) {
-        let extreme =
-            block.iter().copied().fold(0.0_f32, |most, value| if value.abs() > most.abs() { value } else { most });
-        let step = extreme / -8.0;
-        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-        let stored = f16(to_f16(step));
-        for value in block {
-            let level = (*value * inverse + 8.5).trunc().clamp(0.0, 15.0);
-            *value = stored * (level - 8.0);
+/// A format that weights can be rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Blocks of 32 values of eight bits with one scale.
+    Q8_0,
+    /// Blocks of 32 values of four bits with one scale.
+    Q4_0,
+}
+
+impl Rounding {
+    pub(crate) const fn format(self) -> Format {
+        match self {
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4_0 => Format::Q4_0,
         }
     }
+}
+
+/// Appends the blocks of a row. Values beyond the last whole block are left out.
+pub(crate) fn quantise(rounding: Rounding, row: &[f32], out: &mut Vec<u8>) {
+    for block in row.as_chunks::<BLOCK>().0 {
+        let extreme =
+            block.iter().copied().fold(0.0_f32, |most, value| if value.abs() > most.abs() { value } else { most });
+        let step = match rounding {
+            Rounding::Q8_0 => extreme.abs() / 127.0,
+            Rounding::Q4_0 => extreme / -8.0,
+        };
+        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
+        out.extend(to_f16(step));
+        match rounding {
+            Rounding::Q8_0 => out.extend(block.map(|value| ((value * inverse).round() as i8).cast_unsigned())),
+            Rounding::Q4_0 => {
+                let level = |value: f32| (value * inverse + 8.5).trunc().clamp(0.0, 15.0) as u8;
+                let (low, high) = block.split_at(BLOCK / 2);
+                out.extend(low.iter().zip(high).map(|(low, high)| level(*low) | level(*high) << 4));
+            }
+        }
+    }
+}
+
+/// Rounds a row to what the format can hold. The rest of a row that is no whole block stays.
+pub(crate) fn round(rounding: Rounding, row: &mut [f32]) {
+    let mut blocks = Vec::new();
+    quantise(rounding, row, &mut blocks);
+    dequantise(rounding.format(), &blocks, row);
 }
 
 #[cfg(test)]
@@ -128,11 +160,32 @@ mod tests {
     fn values_that_q4_0_holds_stay_as_they_are() {
         let mut row: Vec<f32> = (0..32).map(|index| (index % 16) as f32 * 0.25 - 2.0).collect();
         let before = row.clone();
-        round_to_q4_0(&mut row);
+        round(Rounding::Q4_0, &mut row);
         assert_eq!(row, before);
         let mut other: Vec<f32> = (0..32).map(|index| index as f32 * 0.013 - 0.1).collect();
         let before = other.clone();
-        round_to_q4_0(&mut other);
+        round(Rounding::Q4_0, &mut other);
         assert!(other.iter().zip(&before).all(|(a, b)| (a - b).abs() <= 0.05) && other != before);
+    }
+
+    #[test]
+    fn rounding_moves_no_value_by_more_than_half_a_step() {
+        let row: Vec<f32> = (0..320_u32).map(|index| (index * 7919 % 641) as f32 * 0.003 - 0.9).collect();
+        for (rounding, levels) in [(Rounding::Q8_0, 127.0), (Rounding::Q4_0, 8.0)] {
+            let mut rounded = row.clone();
+            round(rounding, &mut rounded);
+            for (block, rounded) in row.chunks(BLOCK).zip(rounded.chunks(BLOCK)) {
+                let extreme =
+                    block.iter().fold(0.0_f32, |most, value| if value.abs() > most.abs() { *value } else { most });
+                let step = extreme.abs() / levels;
+                // Four bits have no level for what is as far out as the extreme on the other side.
+                let held = |value: f32| rounding == Rounding::Q8_0 || value * extreme.signum() > -7.5 * step;
+                for (value, rounded) in block.iter().zip(rounded).filter(|(value, _)| held(**value)) {
+                    // The scale itself is rounded to a half, by up to one part in 2,048.
+                    let limit = step / 2.0 + value.abs() / 1024.0;
+                    assert!((value - rounded).abs() <= limit, "{rounding:?} {value} {rounded}");
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use ol_protocol::sampler::{self, log_sum_exp};
 
 use crate::attention::Cache;
-use crate::cheat::Cheat;
+use crate::cheat::{Cheat, Rows};
 use crate::generation::{Choice, Generation};
 use crate::model::TextModel;
 use crate::task::{Error, GenerateTask, Sink};
@@ -17,11 +17,13 @@ pub(crate) struct Draw<'a> {
 
 impl Draw<'_> {
     /// The token that these logits give.
-    pub(crate) fn choose(&self, model: &TextModel, logits: &[f32]) -> Choice {
+    pub(crate) fn choose(&self, model: &TextModel, rows: Rows<'_>) -> Choice {
+        let honest = (rows.model, rows.model);
+        let (sampled, logits) = self.cheat.map_or(honest, |cheat| cheat.logits(self.task, self.index, rows));
         let early = self.cheat.is_some_and(|cheat| cheat.ends_at(self.index, self.task.max_tokens));
         let id = match model.frontend.tokenizer.end().filter(|_| early) {
             Some(end) => end,
-            None => sampler::pick(logits, &self.task.sampling, &self.task.seed, self.index),
+            None => sampler::pick(sampled, &self.task.sampling, &self.task.seed, self.index),
         };
         Choice::of(logits, log_sum_exp(logits), id, self.task.top_logprobs)
     }
@@ -36,10 +38,7 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     /// Starts a generation. `None` if it is over already: refused, cancelled, or nothing left to do.
-    pub(crate) fn start(model: &TextModel, cheat: Option<Cheat>, mut task: GenerateTask, sink: Sink) -> Option<Self> {
-        if let Some(cheat) = cheat {
-            task.seed = cheat.seed(task.seed);
-        }
+    pub(crate) fn start(model: &TextModel, cheat: Option<Cheat>, task: GenerateTask, sink: Sink) -> Option<Self> {
         let generation = Generation::start(&model.frontend, task, sink)?;
         Some(Self { generation, cache: model.net.cache(), cheat })
     }

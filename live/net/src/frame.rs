@@ -70,6 +70,12 @@ pub enum Up {
         /// The ping's.
         nonce: u64,
     },
+    /// The referee's word for what honest answers of a variant look like: canonical bytes of an
+    /// `ol_protocol::calibration::Calibration`.
+    Calibration {
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The node takes no more tasks and will go when those it has are done.
     Leaving,
 }
@@ -328,8 +334,10 @@ pub struct Audit {
     pub vectors: Vec<Vec<f32>>,
     /// Byte of the claimed `ol_protocol::commitment::Finish`.
     pub finish: u8,
-    /// Margin that is still honest, in millionths of a nat.
+    /// Within so many millionths of a nat of a truncation's boundary, a token counts as the prover needs it.
     pub tolerance_micro: u32,
+    /// The numerics of the variant that made it: they may say that only so many of the likeliest tokens were sampled from.
+    pub prover_numerics: String,
     /// How long the verdict is of use, in milliseconds from now.
     pub deadline_ms: u64,
 }

@@ -2,6 +2,7 @@
 
 use crate::frame::{Assign, Audit, Done, Down, Generate, Hello, Made, Payload, Scored, Tokens, Up, Welcome};
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::verdict::Verdict;
@@ -200,6 +201,7 @@ pub(crate) fn up(frame: &Up) -> Checked {
         Up::Verdict { outcome: Ok(it), .. } => scored(it),
         Up::Verdict { outcome: Err(message), .. } => most("verdict.failed", message.len(), MESSAGE_BYTES_MAX),
         Up::Started { prompt_tokens, .. } => most("started.prompt_tokens", *prompt_tokens as usize, CONTEXT_TOKENS_MAX),
+        Up::Calibration { bytes } => exactly("calibration", bytes.len(), Calibration::BYTES),
         Up::Grant { .. } | Up::Pong { .. } | Up::Leaving => Ok(()),
     }
 }
@@ -297,6 +299,7 @@ fn audit(it: &Audit) -> Checked {
     within("audit.resumed_from", it.resumed_from as usize <= it.output.len())?;
     within("audit.deadline_ms", it.deadline_ms <= DEADLINE_MS_MAX)?;
     vectors("audit.vectors", &it.vectors)?;
+    most("audit.prover_numerics", it.prover_numerics.len(), ol_protocol::variant::NAME_BYTES_MAX)?;
     payload(&it.payload)
 }
 

@@ -78,6 +78,7 @@ impl Frame for Up {
                 grant_total,
             }),
             Self::Pong { nonce } => up::Frame::Pong(pb::Pong { nonce }),
+            Self::Calibration { bytes } => up::Frame::Calibration(bytes),
             Self::Leaving => up::Frame::Leaving(pb::Leaving {}),
         };
         pb::Up { frame: Some(frame) }
@@ -116,6 +117,7 @@ impl Frame for Up {
                 grant_total: it.grant_total,
             },
             up::Frame::Pong(it) => Self::Pong { nonce: it.nonce },
+            up::Frame::Calibration(bytes) => Self::Calibration { bytes },
             up::Frame::Leaving(pb::Leaving {}) => Self::Leaving,
         };
         frame.check()?;
@@ -360,6 +362,7 @@ fn audit_out(it: Audit) -> pb::Audit {
         tolerance_micro: it.tolerance_micro,
         deadline_ms: it.deadline_ms,
         resumed_from: it.resumed_from,
+        prover_numerics: it.prover_numerics,
     }
 }
 
@@ -376,6 +379,7 @@ fn audit_in(it: pb::Audit) -> Parsed<Audit> {
         tolerance_micro: it.tolerance_micro,
         deadline_ms: it.deadline_ms,
         resumed_from: it.resumed_from,
+        prover_numerics: it.prover_numerics,
     })
 }
 

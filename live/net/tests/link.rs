@@ -178,6 +178,7 @@ fn every_down() -> Vec<Down> {
             vectors: vec![vec![1.0, 0.0]],
             finish: 3,
             tolerance_micro: 1000,
+            prover_numerics: "embedded-f32/1".into(),
             deadline_ms: 60_000,
             resumed_from: 1,
         })),

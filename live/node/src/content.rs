@@ -178,8 +178,7 @@ fn deviation(a: &[f32], b: &[f32]) -> u32 {
     if a.len() != b.len() || !cosine.is_finite() {
         return u32::MAX;
     }
-    let micro = ((1.0 - cosine).max(length) * 1e6).ceil();
-    if micro < f64::from(u32::MAX) { micro.max(0.0) as u32 } else { u32::MAX }
+    crate::calibrate::micro((1.0 - cosine).max(length) as f32)
 }
 
 #[cfg(test)]

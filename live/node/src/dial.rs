@@ -4,6 +4,7 @@ use crate::hands::{Identity, Message, NodeHands};
 use crate::outbox::Handle;
 use crate::{Config, Error, content};
 use ol_net::frame::{Down, Hello, PROTOCOL, RefuseCode, Role, Up, Welcome};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::verdict::Level;
 use ol_protocol::{NodeId, VariantId};
 use ol_roles::Node;
@@ -30,7 +31,23 @@ pub struct Running {
     drained: watch::Receiver<bool>,
 }
 
+/// Tells a running referee what was measured.
+#[derive(Clone)]
+pub struct Teller(mpsc::Sender<Message>);
+
+impl Teller {
+    /// The referee signs it and says it to its gateway, now and on each later link. From a thread that may wait. False if the referee has ended.
+    pub fn calibrated(&self, calibration: Calibration) -> bool {
+        self.0.blocking_send(Message::Calibrated(Box::new(calibration))).is_ok()
+    }
+}
+
 impl Running {
+    /// For what a referee measures while it runs.
+    pub fn teller(&self) -> Teller {
+        Teller(self.inbox.clone())
+    }
+
     /// Waits until the node ends by itself: because its gateway refuses it for good.
     pub async fn ended(&mut self) -> Result<(), Error> {
         match self.tasks.join_next().await {
@@ -84,7 +101,8 @@ pub fn start(config: Config) -> Result<Running, Error> {
         operator: config.certificate.operator,
         level,
     };
-    let hands = NodeHands::new(identity, engines, inbox.clone(), handle, stored, drained_sender);
+    let mut hands = NodeHands::new(identity, engines, inbox.clone(), handle, stored, drained_sender);
+    config.calibrations.iter().for_each(|calibration| hands.calibrated(calibration.clone()));
     let (connected_sender, connected) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_link(Arc::new(config), next_batch, inbox.clone(), connected_sender));

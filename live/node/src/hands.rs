@@ -1,12 +1,13 @@
 //! The hands of a node: frames in and out, engines, outbox. What to do is the machine's to say.
 
-use crate::content;
 use crate::outbox::{self, Handle, Job, Row};
+use crate::{calibrate, content};
 use ol_drive::Hands;
 use ol_engine::{Engine, Event, Flow, Scores, Token};
 use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
 use ol_protocol::bytes::Reader;
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{output_root, vectors_root};
 use ol_protocol::key::{SecretKey, Signature};
@@ -51,6 +52,8 @@ pub enum Message {
         /// The batch with its orders.
         bytes: Vec<u8>,
     },
+    /// What honest answers of a variant look like was measured.
+    Calibrated(Box<Calibration>),
     /// Finish what runs, take nothing new, then end.
     Drain,
 }
@@ -90,6 +93,8 @@ pub(crate) struct NodeHands {
     told: BTreeSet<Attempt>,
     audits: BTreeMap<AuditId, Box<Audit>>,
     acks: BTreeMap<u64, Vec<u8>>,
+    // What a referee measured, by prover and verifier: said on each link.
+    calibrations: BTreeMap<(VariantId, VariantId), Vec<u8>>,
 }
 
 impl NodeHands {
@@ -113,6 +118,7 @@ impl NodeHands {
             told: BTreeSet::new(),
             audits: BTreeMap::new(),
             acks: BTreeMap::new(),
+            calibrations: BTreeMap::new(),
         }
     }
 
@@ -123,6 +129,16 @@ impl NodeHands {
         {
             tracing::warn!(%error, "a frame to the gateway is lost with its link");
         }
+    }
+
+    /// Signs what was measured, and says it.
+    pub(crate) fn calibrated(&mut self, calibration: Calibration) {
+        let Identity { key, network, .. } = &self.identity;
+        let referee = NodeId(key.public());
+        let signed = Calibration { network: *network, referee, ..calibration }.sign(key);
+        let bytes = signed.to_bytes();
+        self.calibrations.insert((signed.prover, signed.verifier), bytes.clone());
+        self.send(Up::Calibration { bytes });
     }
 
     fn frame(&mut self, frame: Down, inputs: &mut Vec<Input>) {
@@ -294,7 +310,10 @@ impl NodeHands {
         let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Cancelled);
         let tolerance = audit.tolerance_micro as f32 / 1e6;
         match content::score(&audit.payload, audit.seed, audit.output.clone(), finish, tolerance) {
-            Ok(task) => engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result))))),
+            Ok(mut task) => {
+                task.sampling = ol_engine::narrowed(task.sampling, &audit.prover_numerics);
+                engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result)))));
+            }
             Err(error) => self.refuse_audit(id, error.to_string()),
         }
     }
@@ -426,6 +445,9 @@ impl Hands for NodeHands {
         match message {
             Message::Up { down, welcome } => {
                 self.link = Some(down);
+                for bytes in self.calibrations.values() {
+                    self.send(Up::Calibration { bytes: bytes.clone() });
+                }
                 inputs.push(Input::Connected { next_batch: welcome.acked_batches, epoch: welcome.epoch });
             }
             Message::Lost => {
@@ -452,6 +474,7 @@ impl Hands for NodeHands {
                 self.stored.insert(sequence, bytes);
                 inputs.push(Input::Stored { sequence });
             }
+            Message::Calibrated(calibration) => self.calibrated(*calibration),
             Message::Drain => {
                 self.send(Up::Leaving);
                 inputs.push(Input::Drain);
@@ -585,18 +608,14 @@ struct Measured {
 }
 
 fn measured(audit: &Audit, scores: &Scores) -> Measured {
-    let micro = |margin: f32| {
-        let micro = (f64::from(margin) * 1e6).ceil();
-        if micro < f64::from(u32::MAX) { micro.max(0.0) as u32 } else { u32::MAX }
-    };
     let cancelled = Finish::from_byte(audit.finish) == Ok(Finish::Cancelled);
     // What an earlier attempt is answerable for is not this one's.
     let own = scores.margins.get(audit.resumed_from as usize..).unwrap_or_default();
     Measured {
         prompt_ids: scores.prompt_ids.clone(),
         output: output_root(&audit.salt, &audit.output),
-        worst_micro: own.iter().map(|m| micro(*m)).max().unwrap_or(0),
-        sum_micro: own.iter().map(|m| u64::from(micro(*m))).sum(),
+        worst_micro: own.iter().map(|m| calibrate::micro(*m)).max().unwrap_or(0),
+        sum_micro: calibrate::clipped_sum_micro(own),
         finish_fits: cancelled || scores.finish_fits,
         scored: count(own.len()).0,
     }

@@ -1,5 +1,6 @@
 //! The node: the node machine on a link to its gateway, with engines under it.
 
+pub mod calibrate;
 pub mod content;
 pub mod dial;
 pub mod hands;
@@ -7,6 +8,7 @@ mod outbox;
 
 use ol_engine::Engine;
 use ol_net::frame::Role;
+use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::key::SecretKey;
 use ol_protocol::ticket::Ticket;
@@ -29,6 +31,8 @@ pub struct Config {
     pub region: String,
     /// Engines, one a variant.
     pub engines: Vec<Arc<dyn Engine>>,
+    /// For a referee: what honest answers look like, as far as that was measured.
+    pub calibrations: Vec<Calibration>,
     /// Its folder: batches that wait for an acknowledgement are kept there.
     pub data_dir: PathBuf,
 }

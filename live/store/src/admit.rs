@@ -47,8 +47,12 @@ pub(crate) fn admit(job: &Job, size: u64, gateway: GatewayId, known: &impl Known
             Record::Genesis(genesis) => admit_genesis(genesis, index, gateway, known)?,
             _ if index == 0 => return Err(Refusal::Genesis { index }.into()),
             Record::Batch(batch) => admit_batch(batch, &mut next, known)?,
-            Record::TopUp(_) | Record::Receipt(_) | Record::Audit { .. } | Record::Close(_) | Record::Parameters(_) => {
-            }
+            Record::TopUp(_)
+            | Record::Receipt(_)
+            | Record::Audit { .. }
+            | Record::Close(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
     }
     job.checkpoint.iter().try_for_each(|note| admit_checkpoint(note, known))?;
@@ -125,7 +129,12 @@ pub(crate) fn task_entries(records: &[Record], first_index: u64) -> Vec<TaskEntr
                 }
             }
             Record::Audit { subject, .. } => entries.push(TaskEntry { task: subject.task, index, batch: None }),
-            Record::Genesis(_) | Record::TopUp(_) | Record::Receipt(_) | Record::Close(_) | Record::Parameters(_) => {}
+            Record::Genesis(_)
+            | Record::TopUp(_)
+            | Record::Receipt(_)
+            | Record::Close(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
     }
     entries

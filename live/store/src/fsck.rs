@@ -385,6 +385,7 @@ impl<'a, T: Tables> Check<'a, T> {
                 }
             }
             Record::Parameters(change) => self.signature(index, change.verify()),
+            Record::Calibration(calibration) => self.signature(index, calibration.verify()),
             Record::Audit { subject, outcome } => self.audit(index, subject, &outcome)?,
             Record::Close(close) => self.last_close = Some(close),
         }
@@ -407,7 +408,7 @@ impl<'a, T: Tables> Check<'a, T> {
     }
 
     fn audit(&mut self, index: u64, subject: AttemptId, outcome: &AuditOutcome) -> Result<(), Error> {
-        if let AuditOutcome::Verdict(verdict) = outcome {
+        if let AuditOutcome::Verdict { verdict, .. } = outcome {
             self.signature(index, verdict.verify());
         }
         self.task_row(subject.task, index, None)

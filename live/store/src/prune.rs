@@ -190,7 +190,12 @@ impl<L: Forget> Pruner<'_, L> {
                 Record::Batch(batch) if !self.keeps(&batch.header) => {
                     gone.batches.push((batch.header.node, batch.header.sequence));
                 }
-                Record::Batch(_) | Record::Genesis(_) | Record::TopUp(_) | Record::Close(_) | Record::Parameters(_) => {
+                Record::Batch(_)
+                | Record::Genesis(_)
+                | Record::TopUp(_)
+                | Record::Close(_)
+                | Record::Parameters(_)
+                | Record::Calibration(_) => {
                     continue;
                 }
             }

@@ -298,7 +298,8 @@ impl Job {
             | Record::Receipt(_)
             | Record::Audit { .. }
             | Record::Close(_)
-            | Record::Parameters(_) => None,
+            | Record::Parameters(_)
+            | Record::Calibration(_) => None,
         });
         tenants.chain(snapshots).chain(checkpoints).chain(sequences)
     }
@@ -316,7 +317,8 @@ impl Job {
                 | Record::TopUp(_)
                 | Record::Audit { .. }
                 | Record::Close(_)
-                | Record::Parameters(_) => 0,
+                | Record::Parameters(_)
+                | Record::Calibration(_) => 0,
             };
             if expected != found {
                 return Err(Refusal::Receipts { expected, found });

@@ -236,7 +236,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answers = runtime.block_on(async {
             let connections = open(&chat(address, "", 1, false), 2).await.unwrap();
-            run(connections, Duration::from_millis(20)).await
+            run(connections, Duration::from_millis(500)).await
         });
         assert_eq!(answers.failures, Vec::<String>::new());
         assert!(answers.latency_us.len() >= 2);

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use ol_engine::Cheat;
 use ol_gateway::driver::News;
 use ol_protocol::NodeId;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -140,7 +140,7 @@ impl Watch {
 pub(super) fn tell(found: &Found, as_json: bool) -> ExitCode {
     let object = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "cheat": serde_json::to_value(found.cheat).unwrap_or(Value::Null),
+        "cheat": found.cheat.name(),
         "verdict": if found.verdict { "failed" } else { "none" },
         "requests": found.requests,
         "tokens_to_verdict": found.tokens,

@@ -4,13 +4,13 @@ use super::log::{self, Asked};
 use super::source::Source;
 use crate::logging::say;
 use anyhow::{Context as _, ensure};
-use ol_ledger::Finding;
 use ol_protocol::id::hex;
-use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, NodeId, Timestamp};
+use ol_roles::Settler;
 use ol_roles::follower::Follower;
-use ol_roles::settler::{Candidate, Meaning};
+use ol_roles::settler::Candidate;
 use ol_store::AUDIT_WINDOW;
 use std::collections::BTreeMap;
 
@@ -62,9 +62,9 @@ impl Draws {
             }
             Record::Audit { subject, outcome } => {
                 if let Some(drawn) = self.results.get_mut(subject) {
-                    let meaning = settler.meaning(*subject, outcome);
-                    drawn.ended |= matches!(meaning, Meaning::Final(_));
-                    drawn.said.push(format!("{} {}", word(meaning), by(outcome)));
+                    let (ended, said) = said(settler, *subject, outcome);
+                    drawn.ended |= ended;
+                    drawn.said.push(said);
                 }
             }
             Record::Close(close) => {
@@ -73,7 +73,11 @@ impl Draws {
                     self.close = Some(close.clone());
                 }
             }
-            Record::Receipt(_) | Record::Genesis(_) | Record::TopUp(_) | Record::Parameters(_) => {}
+            Record::Receipt(_)
+            | Record::Genesis(_)
+            | Record::TopUp(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
     }
 
@@ -120,26 +124,20 @@ impl Draws {
     }
 }
 
-const fn word(meaning: Meaning) -> &'static str {
-    match meaning {
-        Meaning::Final(Finding::Passed) => "passed",
-        Meaning::Final(Finding::Failed) => "failed",
-        Meaning::Final(Finding::Unauditable) => "could not be audited",
-        Meaning::Escalate => "accused",
-        Meaning::Void => "nothing said",
-    }
-}
-
-fn by(outcome: &AuditOutcome) -> String {
+// Whether the audit ended with this record, and what it says.
+fn said(settler: &Settler, subject: AttemptId, outcome: &AuditOutcome) -> (bool, String) {
     match outcome {
-        AuditOutcome::Verdict(verdict) => {
+        AuditOutcome::Verdict { verdict, ruling } => {
+            let ruling = settler.ruling_of(subject, verdict, *ruling);
             let level = match verdict.level {
                 Level::CrossAudit => "auditor",
                 Level::Panel => "panel's auditor",
                 Level::Referee => "referee",
             };
-            format!("by {level} {}", verdict.auditor.short())
+            let word = ruling.map_or("nothing said", Ruling::name);
+            let ended = matches!(ruling, Some(Ruling::Passed | Ruling::Failed));
+            (ended, format!("{word} by {level} {}", verdict.auditor.short()))
         }
-        AuditOutcome::Unauditable { .. } => "by the gateway: it lost the payload".to_owned(),
+        AuditOutcome::Unauditable { .. } => (true, "could not be audited, as the gateway says".to_owned()),
     }
 }

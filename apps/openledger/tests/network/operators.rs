@@ -11,6 +11,8 @@ fn with_five_operators_another_ones_node_audits() {
     let nodes: Vec<Node> =
         (0..5).map(|number| Node::join(&gateway.ticket, &folder.path().join(number.to_string()))).collect();
     gateway.wait_for_nodes(5);
+    // It says what honest answers look like; without that nobody audits.
+    let _referee = Node::referee(&gateway);
     let operators: BTreeMap<&str, &str> = nodes.iter().map(|n| (n.id.as_str(), n.operator.as_str())).collect();
     assert_eq!(operators.values().collect::<std::collections::BTreeSet<_>>().len(), 5);
     let tasks: Vec<String> = (0..4)

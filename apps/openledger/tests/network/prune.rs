@@ -169,7 +169,7 @@ impl History {
     fn pretend_an_audit(&mut self, epoch: Epoch) {
         let subject = AttemptId { task: self.task(epoch, 2), attempt: 0 };
         let outcome = AuditOutcome::Unauditable { audit: AuditId([1; 16]) };
-        self.settler.audit(subject, &outcome);
+        self.settler.audit(subject, &outcome).unwrap();
         self.push(vec![Record::Audit { subject, outcome }], Job::default());
     }
 

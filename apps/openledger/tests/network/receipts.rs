@@ -23,6 +23,7 @@ fn saved() -> Saved {
     let nodes: Vec<Node> =
         (0..5).map(|number| Node::join(&gateway.ticket, &folder.path().join(number.to_string()))).collect();
     gateway.wait_for_nodes(nodes.len() as u64);
+    let _referee = Node::referee(&gateway);
     let body = chat("what is a receipt?", 16, 3);
     let response = gateway.api().chat(&body);
     let task = response.json()["openledger"]["receipt"].as_str().unwrap().to_owned();

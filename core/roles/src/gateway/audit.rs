@@ -2,13 +2,11 @@
 
 use super::event::{Entry, Output};
 use super::{Appended, Gateway, limits};
-use crate::settler::Meaning;
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
-use ol_ledger::Finding;
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, OperatorId, Timestamp, VariantId};
 use ol_sched::Reason;
@@ -24,7 +22,11 @@ pub(super) struct Audit {
     tried: BTreeSet<NodeId>,
     running: Option<(NodeId, Timestamp)>,
     by_referee: bool,
+    drawn_at: Timestamp,
 }
+
+// Who is to audit, at which level, and with which variant.
+type Auditor = (NodeId, Level, VariantId);
 
 impl Audit {
     /// Takes the audit back from a node that is gone.
@@ -35,7 +37,7 @@ impl Audit {
 
 impl Gateway {
     /// Begins the audit of a drawn attempt.
-    pub(super) fn draw(&mut self, subject: AttemptId) {
+    pub(super) fn draw(&mut self, now: Timestamp, subject: AttemptId) {
         let Some(commitment) = self.settler.commitment(&subject) else { return };
         let (node, operator, variant) = (commitment.node, commitment.operator, commitment.variant);
         let bytes = digest(Domain::Audit, &[&self.setup.master, &subject.task.0, &[subject.attempt]]).0;
@@ -43,7 +45,8 @@ impl Gateway {
         id.copy_from_slice(&bytes[..16]);
         // After a restart it may have been accused already.
         let by_referee = self.settler.is_accused(&subject);
-        let audit = Audit { subject, node, operator, variant, tried: BTreeSet::new(), running: None, by_referee };
+        let (tried, running, drawn_at) = (BTreeSet::new(), None, now);
+        let audit = Audit { subject, node, operator, variant, tried, running, by_referee, drawn_at };
         self.audits.insert(AuditId(id), audit);
         self.counters.audits_drawn += 1;
     }
@@ -56,6 +59,7 @@ impl Gateway {
             .filter(|(_, audit)| audit.running.is_none_or(|(_, due)| due <= now))
             .map(|(id, _)| *id)
             .collect();
+        let waiting = self.calibrated_of(now, waiting, out);
         let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
         let referee = self.settler.genesis().referee;
         let mut with_referee =
@@ -63,7 +67,7 @@ impl Gateway {
         let mut busy: BTreeSet<NodeId> =
             self.audits.values().filter_map(|a| a.running).filter(|(_, due)| *due > now).map(|(n, _)| n).collect();
         for id in waiting {
-            let Some((auditor, level)) = self.auditor(&id, &busy, &operators) else { continue };
+            let Some((auditor, level, variant)) = self.auditor(&id, &busy, &operators) else { continue };
             if level == Level::Referee {
                 if with_referee >= limits::REFEREE_AUDITS {
                     continue;
@@ -76,37 +80,52 @@ impl Gateway {
             if level != Level::Referee {
                 busy.insert(auditor);
             }
-            out.push(Output::Audit { auditor, audit: id, subject: audit.subject, level });
+            let Some(calibration) = self.settler.calibration(audit.variant, variant) else { continue };
+            let (tolerance_micro, log_prob_steps) = (calibration.tolerance_micro, calibration.log_prob_steps);
+            let subject = audit.subject;
+            out.push(Output::Audit { auditor, audit: id, subject, level, variant, tolerance_micro, log_prob_steps });
         }
+    }
+
+    // Those that can be judged. Nobody is blamed for answers of a variant that was not measured: they are paid when the referee has
+    // had its time.
+    fn calibrated_of(&mut self, now: Timestamp, waiting: Vec<AuditId>, out: &mut Vec<Output>) -> Vec<AuditId> {
+        let is_late = |audit: &Audit| now >= audit.drawn_at.after(limits::CALIBRATION);
+        let can_be_judged =
+            |id: &AuditId| self.audits.get(id).is_some_and(|audit| self.settler.is_calibrated(audit.variant));
+        let (ready, unknown): (Vec<AuditId>, Vec<AuditId>) = waiting.into_iter().partition(can_be_judged);
+        for id in unknown {
+            if self.audits.get(&id).is_some_and(is_late) {
+                self.payload_lost(now, id, out);
+            }
+        }
+        ready
     }
 
     // The first by draw among other operators' nodes that have a free slot; the referee where operators are too few to
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
-    fn auditor(
-        &self,
-        id: &AuditId,
-        busy: &BTreeSet<NodeId>,
-        operators: &BTreeSet<OperatorId>,
-    ) -> Option<(NodeId, Level)> {
+    fn auditor(&self, id: &AuditId, busy: &BTreeSet<NodeId>, operators: &BTreeSet<OperatorId>) -> Option<Auditor> {
         let audit = self.audits.get(id)?;
+        let free_for = |node: NodeId| self.settler.verifiers(audit.variant).find(|v| self.offers.free(node, *v) > 0);
         let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
         let peer = self
             .workers
             .iter()
             .filter(|(node, operator)| **operator != audit.operator && !busy.contains(*node))
-            .filter(|(node, _)| !audit.tried.contains(*node) && self.offers.free(**node, audit.variant) > 0)
-            .map(|(node, _)| *node)
-            .min_by_key(|node| (self.rank(audit.subject, node), *node));
+            .filter(|(node, _)| !audit.tried.contains(*node))
+            .filter_map(|(node, _)| free_for(*node).map(|variant| (*node, variant)))
+            .min_by_key(|(node, _)| (self.rank(audit.subject, node), *node));
         match peer {
-            Some(node) if !few && !audit.by_referee => Some((node, Level::CrossAudit)),
+            Some((node, variant)) if !few && !audit.by_referee => Some((node, Level::CrossAudit, variant)),
             _ if few || audit.by_referee || !audit.tried.is_empty() => self.referee_for(audit.variant),
             _ => None,
         }
     }
 
-    fn referee_for(&self, variant: VariantId) -> Option<(NodeId, Level)> {
-        let serves = self.referee.as_ref().is_some_and(|variants| variants.contains(&variant));
-        serves.then_some((self.settler.genesis().referee, Level::Referee))
+    fn referee_for(&self, variant: VariantId) -> Option<Auditor> {
+        let served = self.referee.as_ref()?;
+        let verifier = self.settler.verifiers(variant).find(|verifier| served.contains(verifier))?;
+        Some((self.settler.genesis().referee, Level::Referee, verifier))
     }
 
     fn rank(&self, subject: AttemptId, auditor: &NodeId) -> u64 {
@@ -129,21 +148,20 @@ impl Gateway {
         };
         audit.running = None;
         let subject = audit.subject;
-        let outcome = AuditOutcome::Verdict(verdict);
         let by_referee = node == self.settler.genesis().referee;
         // An auditor whose log-probabilities are not the prover's did not compute, or the prover did not. The referee's
         // word is the last.
-        match self.settler.meaning(subject, &outcome) {
-            Meaning::Final(Finding::Passed) if !agrees && !by_referee => self.escalate(id),
-            Meaning::Final(finding) => self.conclude(now, id, outcome, finding, out),
-            Meaning::Escalate => {
+        match self.settler.ruling(subject, &verdict) {
+            Some(Ruling::Passed) if !agrees && !by_referee => self.escalate(id),
+            Some(ruling @ (Ruling::Passed | Ruling::Failed)) => {
+                self.conclude(now, id, AuditOutcome::Verdict { verdict, ruling }, out);
+            }
+            Some(ruling @ Ruling::Accused) => {
                 // An accusation is logged: the accuser is paid if the referee confirms it.
-                self.settler.audit(subject, &outcome);
-                let entry = Entry::Record(Record::Audit { subject, outcome });
-                self.append(vec![entry], Appended::Nothing, out);
+                self.record_audit(subject, AuditOutcome::Verdict { verdict, ruling }, out);
                 self.escalate(id);
             }
-            Meaning::Void => self.void(now, id, by_referee, out),
+            Some(Ruling::Unstated) | None => self.void(now, id, by_referee, out),
         }
         self.dispatch_audits(now, out);
     }
@@ -173,28 +191,27 @@ impl Gateway {
     }
 
     pub(super) fn payload_lost(&mut self, now: Timestamp, id: AuditId, out: &mut Vec<Output>) {
-        self.conclude(now, id, AuditOutcome::Unauditable { audit: id }, Finding::Unauditable, out);
+        self.conclude(now, id, AuditOutcome::Unauditable { audit: id }, out);
     }
 
-    fn conclude(
-        &mut self,
-        now: Timestamp,
-        id: AuditId,
-        outcome: AuditOutcome,
-        finding: Finding,
-        out: &mut Vec<Output>,
-    ) {
+    fn record_audit(&mut self, subject: AttemptId, outcome: AuditOutcome, out: &mut Vec<Output>) {
+        if let Err(fault) = self.settler.audit(subject, &outcome) {
+            unreachable!("a gateway states what it found itself: {fault}");
+        }
+        let entry = Entry::Record(Record::Audit { subject, outcome });
+        self.append(vec![entry], Appended::Nothing, out);
+    }
+
+    fn conclude(&mut self, now: Timestamp, id: AuditId, outcome: AuditOutcome, out: &mut Vec<Output>) {
         let Some(audit) = self.audits.remove(&id) else { return };
         let (subject, node) = (audit.subject, audit.node);
         // Settlement refused the receipt in the meantime: there is nothing to find about it.
         if self.settler.commitment(&subject).is_none() {
             return out.push(Output::Forget { task: subject.task });
         }
-        self.settler.audit(subject, &outcome);
-        let passed = match finding {
-            Finding::Passed => Some(true),
-            Finding::Failed => Some(false),
-            Finding::Unauditable => None,
+        let passed = match &outcome {
+            AuditOutcome::Verdict { ruling, .. } => Some(*ruling == Ruling::Passed),
+            AuditOutcome::Unauditable { .. } => None,
         };
         match passed {
             Some(true) => self.counters.audits_passed += 1,
@@ -204,8 +221,7 @@ impl Gateway {
             }
             None => self.counters.unauditable += 1,
         }
-        let entry = Entry::Record(Record::Audit { subject, outcome: outcome.clone() });
-        self.append(vec![entry], Appended::Nothing, out);
+        self.record_audit(subject, outcome.clone(), out);
         out.push(Output::Audited { subject, node, outcome, passed });
         out.push(Output::Forget { task: subject.task });
     }

@@ -11,6 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, SignedBatch, VerifiedBatch};
 use ol_protocol::bytes::{Error, Reader, Writer};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
@@ -163,6 +164,7 @@ impl Input {
             Self::PayloadLost { audit } => w.u8(16).raw(&audit.0),
             Self::TopUp(slice) => w.u8(17).bytes(&slice.to_bytes()),
             Self::Change(change) => w.u8(20).raw(&change.to_bytes()),
+            Self::Calibrated(calibration) => w.u8(22).raw(&calibration.to_bytes()),
             Self::NoFunds { tenant, is_unknown } => w.u8(21).raw(&tenant.0).u8(u8::from(*is_unknown)),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
@@ -199,6 +201,7 @@ impl Input {
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
             17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
             20 => Self::Change(ParameterChange::read(r)?),
+            22 => Self::Calibrated(Calibration::read(r)?),
             21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,

@@ -6,6 +6,7 @@ use crate::settler::{Fault, Reveal};
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_ledger::Account;
+use ol_protocol::calibration::Calibration;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::{AttemptId, Close, Record};
 use ol_protocol::top_up::Slice;
@@ -38,7 +39,7 @@ impl Gateway {
                 Appended::Nothing => {}
                 Appended::Batch { node, sequence, drawn, settled } => {
                     out.push(Output::Ack { node, sequence });
-                    drawn.into_iter().for_each(|subject| self.draw(subject));
+                    drawn.into_iter().for_each(|subject| self.draw(now, subject));
                     out.extend(settled.into_iter().map(|task| Output::Forget { task }));
                 }
             }
@@ -70,6 +71,14 @@ impl Gateway {
         match self.settler.change(&change) {
             Ok(()) => self.append(vec![Entry::Record(Record::Parameters(change))], Appended::Nothing, out),
             Err(fault) => self.deny(fault, out),
+        }
+    }
+
+    // One that is not new is what the referee says again on each link.
+    pub(super) fn calibrated(&mut self, now: Timestamp, calibration: Calibration, out: &mut Vec<Output>) {
+        if self.settler.calibrate(&calibration).is_ok() {
+            self.append(vec![Entry::Record(Record::Calibration(calibration))], Appended::Nothing, out);
+            self.dispatch_audits(now, out);
         }
     }
 

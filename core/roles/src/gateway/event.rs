@@ -4,6 +4,7 @@ use crate::node::FailCode;
 use alloc::vec::Vec;
 use ol_ledger::Summary;
 use ol_protocol::batch::{BatchHeader, VerifiedBatch};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::key::Signature;
 use ol_protocol::parameters::ParameterChange;
@@ -15,6 +16,7 @@ use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
 };
 use ol_sched::gate::Gate;
+use ol_trust::Standing;
 
 /// A request that waits for a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +189,8 @@ pub enum Input {
     },
     /// The issuer changed parameters.
     Change(ParameterChange),
+    /// The referee measured what honest answers look like; its signature was checked.
+    Calibrated(Calibration),
     /// A node broke the protocol: its link is closed by the driver.
     Misbehaved {
         /// Which.
@@ -233,10 +237,10 @@ pub struct Finished {
     pub output_tokens: TokenCount,
     /// What it costs.
     pub charge: MicroCredits,
-    /// Clean and failed audits of the node in the variant, for the trust value.
-    pub clean_audits: u32,
-    /// See `clean_audits`.
-    pub failed_audits: u32,
+    /// What is known of the node in the variant, for the trust value.
+    pub standing: Standing,
+    /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
+    pub is_calibrated: bool,
 }
 
 /// An entry for the log.
@@ -343,6 +347,12 @@ pub enum Output {
         subject: AttemptId,
         /// At which level.
         level: Level,
+        /// The variant that scores it: the subject's own, or one that is calibrated for it.
+        variant: VariantId,
+        /// Within so many millionths of a nat of a truncation's boundary, a token counts as the prover needs it.
+        tolerance_micro: u32,
+        /// How far the bytes of honest log-probabilities lie apart.
+        log_prob_steps: u8,
     },
     /// An audit ended.
     Audited {

@@ -13,6 +13,10 @@ pub(super) const RESPONSE_WAIT: Micros = Micros::from_secs(2);
 /// Time an auditor has. Scoring 2,048 tokens takes some 7 s on one CPU; audits have low priority.
 pub(super) const AUDIT: Micros = Micros::from_secs(120);
 
+/// How long a drawn result waits for the referee to measure what honest answers of its variant look like: a hundred answers of a small
+/// model take some minutes on one CPU.
+pub(super) const CALIBRATION: Micros = Micros::from_secs(1_800);
+
 /// Audits that the referee has at the same time: so many that it never waits for the next, and so few that the last of
 /// them begins well within its time.
 pub(super) const REFEREE_AUDITS: usize = 8;

@@ -166,7 +166,7 @@ impl Gateway {
         let secret = new.draw_secret();
         let interrupted: Vec<AttemptId> =
             new.settler.unsettled().map(|(id, _)| *id).filter(|id| new.settler.needs_audit(id, &secret)).collect();
-        interrupted.into_iter().for_each(|subject| new.draw(subject));
+        interrupted.into_iter().for_each(|subject| new.draw(now, subject));
         new
     }
 
@@ -353,6 +353,7 @@ impl Machine for Gateway {
             Input::TopUp(slice) => self.top_up(now, slice, out),
             Input::NoFunds { tenant, is_unknown } => self.no_funds(now, tenant, is_unknown, out),
             Input::Change(change) => self.change(change, out),
+            Input::Calibrated(calibration) => self.calibrated(now, calibration, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),
         }

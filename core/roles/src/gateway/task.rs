@@ -295,8 +295,8 @@ impl Gateway {
             prompt_tokens,
             output_tokens,
             charge,
-            clean_audits: standing.clean,
-            failed_audits: standing.failed,
+            standing,
+            is_calibrated: self.settler.is_calibrated(commitment.variant),
         };
         out.push(Output::Finish { task: id, finished });
     }

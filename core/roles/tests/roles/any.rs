@@ -1,6 +1,8 @@
 //! Arbitrary inputs, from a seed: mostly about the same few nodes and tasks, so that they meet.
 
+use crate::world::calibration;
 use ol_protocol::batch::{BatchHeader, SignedBatch, VerifiedBatch};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::key::Signature;
 use ol_protocol::prf::{Noise, Seed};
@@ -9,7 +11,7 @@ use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, Price,
-    TaskId, TenantId, TokenCount, VariantId,
+    TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_roles::gateway::event::{Input, Match, Submission};
 use ol_roles::node::{self, FailCode, Work};
@@ -251,7 +253,12 @@ impl Any {
             21 => Input::Verdict { node: self.node(), verdict: self.verdict(), agrees: self.truth() },
             22 => Input::AuditRefused { node: self.node(), audit: self.audit() },
             23 => Input::PayloadLost { audit: self.audit() },
-            24 => match self.below(4) {
+            24 => match self.below(5) {
+                4 => {
+                    let (prover, verifier) = (self.variant(), self.variant());
+                    let measured_at = Timestamp(self.large());
+                    Input::Calibrated(Calibration { measured_at, ..calibration(prover, verifier) })
+                }
                 0 => Input::TopUp(self.top_up()),
                 1 => Input::NoFunds { tenant: TenantId([2; 16]), is_unknown: self.below(2) == 0 },
                 2 => Input::Misbehaved { node: self.node() },

@@ -1,13 +1,13 @@
 //! Audits: who does them, whose word counts, and what they cost whom.
 
-use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, found, node, referee, verdict_of};
-use ol_ledger::{Account, Finding};
+use crate::world::{Assigned, Bench, FUNDS, VARIANT, asked, calibration, found, node, referee, verdict_of};
+use ol_ledger::Account;
+use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Commitment;
-use ol_protocol::record::{AttemptId, AuditOutcome};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::Level;
-use ol_protocol::{AuditId, Digest, Micros, NodeId};
+use ol_protocol::{AuditId, Digest, Micros, NodeId, OperatorId, Timestamp, VariantId};
 use ol_roles::gateway::event::{Input, Output};
-use ol_roles::settler::Meaning;
 
 // One answered and drawn task of node 10, with the nodes given beside it; the audits that were asked for.
 fn drawn(others: &[u8]) -> (Bench, Commitment, Vec<(NodeId, AuditId, Level)>) {
@@ -115,10 +115,10 @@ fn another_node_can_not_clear_whom_one_has_accused() {
     let subject = AttemptId { task: answer.task, attempt: answer.attempt };
     let friend = (11..15).find(|n| *n != auditor).unwrap();
     let settler = bench.gateway.settler();
-    let says = |by| settler.meaning(subject, &AuditOutcome::Verdict(verdict_of(by, audit, &answer)));
+    let says = |by| settler.ruling(subject, &verdict_of(by, audit, &answer));
     assert!(settler.is_accused(&subject));
-    assert_eq!(says(friend), Meaning::Void);
-    assert_eq!(says(3), Meaning::Final(Finding::Passed));
+    assert_eq!(says(friend), None);
+    assert_eq!(says(3), Some(Ruling::Passed));
 }
 
 #[test]
@@ -240,4 +240,137 @@ fn an_audit_of_a_receipt_that_settlement_refused_ends() {
     assert_eq!((bench.available(), bench.balance()), (FUNDS, i128::from(FUNDS)));
     let out = bench.verdict(3, asked[0].1, &late, |_| {});
     assert_eq!((found(&out), bench.gateway.auditing()), (vec![], 0));
+}
+
+// Margins that no honest node has, none of them above the limit.
+fn small(v: &mut ol_protocol::verdict::Verdict) {
+    v.worst_margin_micro = 30_000;
+    v.margin_sum_micro = 20_000 * u64::from(v.scored_tokens.0);
+}
+
+// Tasks of node 10, audited by the referee one after the other, all with such margins: what was found of each.
+fn small_margins(bench: &mut Bench, tasks: u8) -> Vec<Option<bool>> {
+    let task = |n: u8| {
+        bench.grant(10);
+        let to = bench.assign(n);
+        let answer = bench.answer(&to, 8);
+        bench.batch(u64::from(n) - 1, &[(&answer, &to)]);
+        let asked = asked(&bench.write());
+        let out = bench.verdict(3, asked[0].1, &answer, small);
+        bench.write();
+        found(&out)[0].1
+    };
+    (1..=tasks).map(task).collect()
+}
+
+#[test]
+fn answers_that_pass_alone_fail_together_and_only_the_last_is_not_paid() {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench.join(3);
+    assert_eq!(small_margins(&mut bench, 2), [Some(true), Some(false)]);
+    let summary = bench.close();
+    assert_eq!((summary.settled, summary.refunded.0), (1, 18));
+    let standing = bench.gateway.settler().standing(node(10), VARIANT);
+    assert_eq!((standing.clean, standing.failed, standing.suspect), (0, 1, true));
+    let replayed = ol_roles::Settler::from_log(None, bench.records.iter().cloned()).expect("its own log");
+    assert_eq!(replayed.digest(), bench.gateway.settler().digest());
+}
+
+#[test]
+fn a_log_that_states_another_ruling_is_refused() {
+    let mut bench = Bench::new();
+    bench.join(10);
+    bench.join(3);
+    small_margins(&mut bench, 2);
+    for record in &mut bench.records {
+        if let Record::Audit { outcome: AuditOutcome::Verdict { ruling, .. }, .. } = record {
+            *ruling = Ruling::Passed;
+        }
+    }
+    let replayed = ol_roles::Settler::from_log(None, bench.records.iter().cloned());
+    assert!(matches!(replayed, Err(ol_roles::settler::Fault::Ruling(_))), "{replayed:?}");
+}
+
+const OTHER: VariantId = VariantId([0x4f; 32]);
+
+// A bench with a task of a variant that nobody measured, answered and drawn.
+fn uncalibrated() -> (Bench, Commitment) {
+    let mut bench = Bench::uncalibrated();
+    bench.join(10);
+    let to = bench.assign(1);
+    let (operator, referee) = (OperatorId([3; 32]), true);
+    bench.feed(Input::NodeJoined { node: node(3), operator, referee, variants: vec![OTHER] });
+    let answer = bench.answer(&to, 8);
+    bench.batch(0, &[(&answer, &to)]);
+    let out = bench.write();
+    assert_eq!((asked(&out), bench.gateway.auditing()), (vec![], 1));
+    (bench, answer)
+}
+
+#[test]
+fn nobody_audits_what_was_not_measured_and_it_is_paid_in_the_end() {
+    let (mut bench, _) = uncalibrated();
+    assert!(!bench.gateway.settler().is_calibrated(VARIANT));
+    assert_eq!(bench.close().held, 1);
+    let out = bench.wait(Micros::from_secs(1_801));
+    assert_eq!(found(&out), [(node(10), None)]);
+    bench.write();
+    bench.close();
+    let settler = bench.gateway.settler();
+    assert_eq!(settler.unsettled().count(), 0);
+    assert!(settler.balance(&Account::Escrow(node(10))) > 0);
+}
+
+#[test]
+fn another_variant_audits_once_the_referee_has_measured_the_pair() {
+    let (mut bench, answer) = uncalibrated();
+    let out = bench.feed(Input::Calibrated(calibration(VARIANT, OTHER)));
+    let [(auditor, audit, _, level)] = asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((auditor, level), (referee(), Level::Referee));
+    let with = |output: &Output| matches!(output, Output::Audit { variant: OTHER, tolerance_micro: 50_000, .. });
+    assert!(out.iter().any(with), "{out:?}");
+    // Its own arithmetic is another: one margin is no fault.
+    let out = bench.verdict(3, audit, &answer, |v| (v.variant, v.worst_margin_micro) = (OTHER, 1_000_000));
+    assert_eq!(found(&out), [(node(10), Some(true))]);
+}
+
+#[test]
+fn only_the_referee_says_what_honest_answers_look_like_and_the_latest_word_holds() {
+    let (mut bench, _) = uncalibrated();
+    let said = calibration(VARIANT, OTHER);
+    let foreign = [
+        Calibration { referee: node(11), ..said.clone() },
+        Calibration { network: ol_protocol::NetworkId([9; 32]), ..said.clone() },
+    ];
+    for calibration in foreign {
+        assert_eq!(bench.feed(Input::Calibrated(calibration)), []);
+    }
+    bench.feed(Input::Calibrated(said.clone()));
+    let later = Calibration { measured_at: Timestamp(2), tolerance_micro: 7, ..said.clone() };
+    bench.feed(Input::Calibrated(later.clone()));
+    assert_eq!(bench.feed(Input::Calibrated(said)), []);
+    assert_eq!(bench.gateway.settler().calibration(VARIANT, OTHER), Some(&later));
+    bench.write();
+    let snapshot = {
+        bench.close();
+        bench.gateway.settler().to_bytes()
+    };
+    let restored = ol_roles::Settler::from_bytes(&snapshot).expect("its own");
+    assert_eq!(restored.calibration(VARIANT, OTHER), Some(&later));
+}
+
+#[test]
+fn a_record_that_states_no_ruling_is_judged_as_when_it_was_made() {
+    let (bench, answer) = uncalibrated();
+    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
+    for (margin, ruling, failed) in [(50_000, Ruling::Passed, 0), (50_001, Ruling::Failed, 1)] {
+        let mut settler = bench.gateway.settler().clone();
+        let mut verdict = verdict_of(3, AuditId([1; 16]), &answer);
+        verdict.worst_margin_micro = margin;
+        assert_eq!(settler.ruling(subject, &verdict), None, "nobody measured it");
+        assert_eq!(settler.ruling_of(subject, &verdict, Ruling::Unstated), Some(ruling));
+        settler.audit(subject, &AuditOutcome::Verdict { verdict, ruling: Ruling::Unstated }).unwrap();
+        assert_eq!(settler.refunds_due().len(), failed);
+    }
 }

@@ -2,6 +2,7 @@
 
 use ol_ledger::Account;
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch, VerifiedBatch};
+use ol_protocol::calibration::{self, Calibration};
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
@@ -106,6 +107,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        let mut bench = Self::uncalibrated();
+        bench.feed(Input::Calibrated(calibration(VARIANT, VARIANT)));
+        bench.write();
+        bench
+    }
+
+    /// Where no audit says anything yet.
+    pub(crate) fn uncalibrated() -> Self {
         let mut bench = Self {
             gateway: Gateway::new(Timestamp(0), setup()),
             now: Timestamp(0),
@@ -324,7 +333,7 @@ pub(crate) fn assigned(out: &[Output]) -> Option<Assigned> {
 /// Who is asked to audit what.
 pub(crate) fn asked(out: &[Output]) -> Vec<(NodeId, AuditId, AttemptId, Level)> {
     let asked = |output: &Output| match output {
-        Output::Audit { auditor, audit, subject, level } => Some((*auditor, *audit, *subject, *level)),
+        Output::Audit { auditor, audit, subject, level, .. } => Some((*auditor, *audit, *subject, *level)),
         _ => None,
     };
     out.iter().filter_map(asked).collect()
@@ -398,6 +407,23 @@ fn batch(sequence: u64, of: &[(&Commitment, &Assigned)], matches: Vec<Match>) ->
     Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches }
 }
 
+/// Three thousand honest answers without margins, and cheats with large ones.
+pub(crate) fn calibration(prover: VariantId, verifier: VariantId) -> Calibration {
+    let honest = [[3_000, 0, 0, 0, 0, 0, 0, 0, 0, 0]; calibration::SETTINGS];
+    let counts = calibration::Counts { honest, cheats: [1, 0, 0, 0, 0, 0, 0, 100, 100, 100] };
+    Calibration {
+        network: genesis().network(),
+        referee: referee(),
+        prover,
+        verifier,
+        measured_at: Timestamp(1),
+        tolerance_micro: 50_000,
+        log_prob_steps: 2,
+        lengths: [counts; calibration::LENGTHS],
+        signature: Signature([0; 64]),
+    }
+}
+
 /// A clean verdict.
 pub(crate) fn verdict_of(by: u8, audit: AuditId, of: &Commitment) -> Verdict {
     Verdict {
@@ -413,8 +439,8 @@ pub(crate) fn verdict_of(by: u8, audit: AuditId, of: &Commitment) -> Verdict {
         log_probs: Digest([6; 32]),
         prompt_tokens: of.prompt_tokens,
         scored_tokens: of.added_tokens(),
-        worst_margin_micro: 100,
-        margin_sum_micro: 200,
+        worst_margin_micro: 0,
+        margin_sum_micro: 0,
         finish_fits: true,
         signature: Signature([0; 64]),
     }

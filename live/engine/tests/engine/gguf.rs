@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use crate::support::{generate, task};
-use ol_engine::{LoadError, Model, Options, start};
+use ol_engine::{LoadError, Model, Options, Rounding, requantise, start};
 use ol_protocol::prf::{Noise, Seed};
 
 const WIDTH: usize = 64;
 const INNER: usize = 96;
 const KEYS: usize = 32;
 const VOCABULARY: usize = 259;
-const F32: u32 = 0;
+pub(crate) const F32: u32 = 0;
 const Q4_1: u32 = 3;
 
 /// Writes GGUF files, good or bad.
 #[derive(Clone, Default)]
-struct File {
+pub(crate) struct File {
     entries: Vec<Vec<u8>>,
     tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
 }
@@ -29,7 +29,7 @@ impl File {
         self.entries.push([&string(key), &kind.to_le_bytes()[..], value].concat());
     }
 
-    fn number(&mut self, key: &str, value: u32) {
+    pub(crate) fn number(&mut self, key: &str, value: u32) {
         self.entry(key, 4, &value.to_le_bytes());
     }
 
@@ -52,7 +52,7 @@ impl File {
         self.tensors.push((name.to_owned(), sizes, format, encode(&values, format)));
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.entries.len() as u64).to_le_bytes());
@@ -104,7 +104,7 @@ fn nibbles(block: &[f32], head: &[u8]) -> Vec<u8> {
 }
 
 /// A small model whose matrices have this format.
-fn model(format: u32) -> File {
+pub(crate) fn model(format: u32) -> File {
     let mut file = File::default();
     file.text("general.architecture", "llama");
     for (key, value) in [
@@ -151,7 +151,7 @@ fn model(format: u32) -> File {
     file
 }
 
-fn open(bytes: &[u8]) -> Result<Model, LoadError> {
+pub(crate) fn open(bytes: &[u8]) -> Result<Model, LoadError> {
     Model::from_gguf("small", bytes)
 }
 
@@ -174,6 +174,19 @@ fn files_of_every_format_load_and_agree_but_for_rounding() {
         let max = shared.fold(0.0, f32::max);
         assert!(max > 0.0 && max < limit, "format {format}: {max}");
     }
+}
+
+#[test]
+fn a_requantised_file_opens_as_another_variant_and_stays_as_it_is_when_rounded_again() {
+    let source = model(F32).bytes();
+    for (rounding, name) in [(Rounding::Q8_0, "Q8_0"), (Rounding::Q4_0, "Q4_0")] {
+        let written = requantise(&source, rounding).unwrap();
+        let (before, after) = (open(&source).unwrap(), open(&written).unwrap());
+        assert_eq!(after.variant().quantisation, name);
+        assert_ne!(after.variant().weights, before.variant().weights);
+        assert_eq!(requantise(&written, rounding).unwrap(), written);
+    }
+    assert!(requantise(&source[..source.len() - 1], Rounding::Q8_0).is_err());
 }
 
 #[test]

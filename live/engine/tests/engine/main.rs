@@ -3,5 +3,6 @@
 mod gguf;
 mod golden;
 mod models;
+mod pair;
 mod support;
 mod tiny;

@@ -17,6 +17,10 @@ fn honest() -> Arc<dyn Engine> {
     engine(Options { slots: 4, threads: 1, cheat: None })
 }
 
+fn cheating(cheat: Cheat) -> Arc<dyn Engine> {
+    engine(Options { slots: 2, threads: 1, cheat: Some(cheat) })
+}
+
 fn varied(case: u8) -> GenerateTask {
     let prompt = ["Hello", "A longer prompt, with 12 digits and\nlines.", "ü", "fn main() {}"][case as usize % 4];
     let mut task = task(prompt, [0.0, 0.7, 1.0, 1.5][case as usize % 4], case, 20 + u32::from(case) * 3);
@@ -81,8 +85,10 @@ fn an_honest_answer_has_margins_of_zero_and_its_end_fits() {
 #[test]
 fn every_cheat_shows_in_the_margins() {
     let auditor = honest();
-    for cheat in [Cheat::SmallModel, Cheat::WrongSeed, Cheat::Requantised, Cheat::Truncate] {
-        let cheater = engine(Options { slots: 2, threads: 1, cheat: Some(cheat) });
+    // What is closer to the truth shows less often than this in an answer of 60 bytes; the tests of pairs count it.
+    let subtle = [Cheat::Requantised8Bit, Cheat::TemperatureShift, Cheat::ConfidenceGatedSubstitution];
+    for cheat in Cheat::ALL.into_iter().filter(|cheat| !subtle.contains(cheat)) {
+        let cheater = cheating(cheat);
         assert_eq!(cheater.variant(), auditor.variant());
         let (mut caught, mut first) = (0, None);
         for case in 0..10 {
@@ -96,6 +102,56 @@ fn every_cheat_shows_in_the_margins() {
         println!("{cheat:?}: {caught} of 10 answers, first at token {first:?}");
         assert!(caught >= 8, "{cheat:?} {caught}");
     }
+}
+
+#[test]
+fn a_swapped_prompt_is_reported_as_the_one_asked() {
+    let (cheater, auditor) = (cheating(Cheat::PromptSwap), honest());
+    let mut chat = task("", 0.0, 0, 20);
+    chat.prompt = Prompt::Chat(vec![Message { role: Role::User, content: "Hi".to_owned() }]);
+    let tokens = Prompt::Tokens(vec![72, 105]);
+    for prompt in [chat.prompt.clone(), Prompt::Text("Hi".to_owned()), tokens] {
+        chat.prompt = prompt;
+        let (swapped, asked) = (generate(&cheater, chat.clone()), generate(&auditor, chat.clone()));
+        assert_eq!(swapped.prompt_ids, asked.prompt_ids);
+        assert_eq!(swapped.finish.prompt_tokens, asked.finish.prompt_tokens);
+        assert_ne!(swapped.ids(), asked.ids());
+    }
+    let full = task("Hello", 0.0, 0, 2043);
+    assert!(begin(&cheater, full)().is_ok());
+    assert!(matches!(begin(&cheater, task("Hello", 0.0, 0, 2044))(), Err(Error::TooLong { .. })));
+}
+
+#[test]
+fn forged_log_probabilities_are_those_of_the_honest_model() {
+    let (cheater, auditor) = (cheating(Cheat::TeacherForcedForgery), honest());
+    let task = task("Hello", 1.0, 4, 40);
+    let answer = generate(&cheater, task.clone());
+    let bytes: Vec<u8> = answer.tokens.iter().map(|token| token.log_prob_byte).collect();
+    let scores = score(&auditor, &task, &answer);
+    assert_eq!(scores.log_prob_bytes, bytes);
+    assert!(scores.margins.iter().filter(|margin| **margin > 0.05).count() > 4);
+}
+
+#[test]
+fn a_cached_answer_is_that_of_the_task_before() {
+    let (cheater, auditor) = (cheating(Cheat::CachedAnswer), honest());
+    let tasks = [varied(1), varied(2), varied(3)];
+    let cached = tasks.clone().map(|task| generate(&cheater, task).ids());
+    let [first, second, third] = tasks.map(|task| generate(&auditor, task).ids());
+    assert_eq!(cached[0], first);
+    assert_eq!(cached[1][..first.len()], first);
+    assert_eq!(cached[2][..second.len()], second);
+    assert_ne!(cached[2], third);
+}
+
+#[test]
+fn a_shifted_temperature_changes_nothing_at_zero_and_never_passes_the_limit() {
+    let (cheater, auditor) = (cheating(Cheat::TemperatureShift), honest());
+    let greedy = task("Hello", 0.0, 4, 40);
+    assert_eq!(generate(&cheater, greedy.clone()), generate(&auditor, greedy));
+    assert!(begin(&cheater, task("Hello", 1.9, 4, 4))().is_ok());
+    assert!(matches!(begin(&cheater, task("Hello", 2.1, 4, 4))(), Err(Error::Sampling(_))));
 }
 
 #[test]

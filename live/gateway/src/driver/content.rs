@@ -131,6 +131,7 @@ impl Content {
         attempt: AttemptId,
         now: Timestamp,
         commitment: &Commitment,
+        numerics: &str,
     ) -> Option<ol_store::Payload> {
         let (output, log_probs) = self.output_of(commitment)?;
         let audit = Audit {
@@ -144,6 +145,7 @@ impl Content {
             vectors: self.vectors.clone(),
             finish: commitment.finish.to_byte(),
             tolerance_micro: 0,
+            prover_numerics: numerics.to_owned(),
             deadline_ms: 0,
         };
         let prompt = Down::Audit(Box::new(audit)).into_wire().encode_to_vec();

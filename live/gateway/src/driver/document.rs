@@ -8,9 +8,8 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest, salted};
 use ol_protocol::id::{hex, unhex};
 use ol_protocol::key::Signature;
-use ol_protocol::parameters::AuditRule;
 use ol_protocol::receipt::{Charge, Receipt};
-use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::variant::Variant;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
@@ -34,7 +33,6 @@ pub(super) fn build(
     read: &dyn Read,
     (tenant, task): (TenantId, TaskId),
     (network, gateway): (NetworkId, GatewayId),
-    rule: &AuditRule,
 ) -> Result<Option<(Value, Subject)>, Error> {
     let found = read.task(task)?;
     if found.attempts.is_empty() || found.attempts.iter().any(|a| a.receipt.charge.tenant != tenant) {
@@ -48,7 +46,7 @@ pub(super) fn build(
         .map(|(index, subject, outcome)| audit(read, *index, *subject, outcome))
         .collect::<Result<Vec<Value>, Error>>()?;
     let covered = read.latest_checkpoint()?.map_or(0, |note| note.size);
-    let Some(subject) = trust::subject(&found, rule, covered, &facts) else { return Ok(None) };
+    let Some(subject) = trust::subject(&found, covered, &facts) else { return Ok(None) };
     let document = json!({
         "version": VERSION,
         "task": task.to_string(),
@@ -78,9 +76,10 @@ fn place_in_log(read: &dyn Read, index: u64) -> Result<Value, Error> {
 fn audit(read: &dyn Read, index: u64, subject: AttemptId, outcome: &AuditOutcome) -> Result<Value, Error> {
     let log = place_in_log(read, index)?;
     Ok(match outcome {
-        AuditOutcome::Verdict(verdict) => json!({
+        AuditOutcome::Verdict { verdict, ruling } => json!({
             "attempt": subject.attempt,
             "level": verdict.level.name(),
+            "ruling": ruling.name(),
             "auditor": verdict.auditor.to_string(),
             "operator": verdict.operator.to_string(),
             "scored_tokens": verdict.scored_tokens.0,
@@ -512,7 +511,12 @@ fn verify_audits(
         let receipt = receipts.iter().find(|r| r.commitment.attempt == attempt).ok_or_else(|| f.wrong("attempt"))?;
         let outcome = match f.text("level")? {
             UNAUDITABLE => AuditOutcome::Unauditable { audit: f.id("audit")? },
-            _ => AuditOutcome::Verdict(verify_verdict(&f, receipt, network, checks)?),
+            _ => {
+                let names = [Ruling::Passed, Ruling::Failed, Ruling::Accused, Ruling::Unstated];
+                let said = f.text("ruling")?;
+                let ruling = names.into_iter().find(|ruling| ruling.name() == said).ok_or_else(|| f.wrong("ruling"))?;
+                AuditOutcome::Verdict { verdict: verify_verdict(&f, receipt, network, checks)?, ruling }
+            }
         };
         let subject = AttemptId { task: receipt.commitment.task, attempt };
         let leaf = Record::Audit { subject, outcome }.leaf();
@@ -534,9 +538,10 @@ fn verify_verdict(
         && verdict.scored_tokens.0 == f.number::<u32>("scored_tokens")?
         && verdict.worst_margin_micro == f.number::<u32>("worst_margin_micro_nats")?;
     let c = &receipt.commitment;
-    let holds = same && verdict.network == network && verdict.variant == c.variant && verdict.verify().is_ok();
+    let holds = same && verdict.network == network && verdict.verify().is_ok();
+    let by = if verdict.variant == c.variant { "this variant" } else { "another variant" };
     let what = format!(
-        "attempt {}: node {} signed its verdict ({}) over this variant",
+        "attempt {}: node {} signed its verdict ({}) by {by}",
         c.attempt,
         verdict.auditor.short(),
         verdict.level.name()

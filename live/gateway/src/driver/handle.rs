@@ -335,8 +335,7 @@ impl Handle {
     async fn document(&self, tenant: TenantId, task: TaskId) -> Option<ReceiptState> {
         let (network, gateway) = (self.shared.network, self.shared.gateway);
         let salt = seed::salt(&self.shared.master, &task).to_string();
-        let rule = lock(&self.shared.parameters).audit;
-        let build = move |reader: &dyn Read| document::build(reader, (tenant, task), (network, gateway), &rule);
+        let build = move |reader: &dyn Read| document::build(reader, (tenant, task), (network, gateway));
         match self.shared.questions.ask(build).await? {
             Ok(None) => None,
             Ok(Some((mut receipt, subject))) => {
@@ -344,10 +343,10 @@ impl Handle {
                 if receipt["salt"].is_null() {
                     receipt["salt"] = salt.into();
                 }
-                let (answer, standing) = tokio::sync::oneshot::channel();
+                let (answer, known) = tokio::sync::oneshot::channel();
                 let asked = Message::Standing { node: subject.node, variant: subject.variant, answer };
-                let standing = if self.tell(asked).await { standing.await.ok() } else { None };
-                let trust = standing.map_or(serde_json::Value::Null, |standing| trust::document(&subject, &standing));
+                let known = if self.tell(asked).await { known.await.ok() } else { None };
+                let trust = known.map_or(serde_json::Value::Null, |known| trust::document(&subject, &known));
                 Some(ReceiptState::Ready { receipt, trust })
             }
             Err(error) => {

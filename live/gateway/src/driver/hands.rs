@@ -7,12 +7,13 @@ use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
-use super::message::{Message, New, News};
+use super::message::{Known, Message, New, News, Scoring};
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
+use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
@@ -20,7 +21,7 @@ use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::Slice;
-use ol_protocol::variant::Variant;
+use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
@@ -58,13 +59,14 @@ pub(super) struct GatewayHands {
     peers: BTreeMap<NodeId, Peer>,
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
-    audits: BTreeMap<AuditId, Vec<u8>>,
+    // What the prover said of its log-probabilities, and how far honest ones lie apart.
+    audits: BTreeMap<AuditId, (Vec<u8>, u8)>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
     draining_since: Option<Timestamp>,
     // Questions that the machine answers once it has taken all inputs.
-    asked: Vec<(NodeId, VariantId, oneshot::Sender<ol_trust::Standing>)>,
+    asked: Vec<(NodeId, VariantId, oneshot::Sender<Known>)>,
     // Who asked for what the machine is being told.
     told: Option<Told>,
     // Questions for money that are not answered.
@@ -198,6 +200,7 @@ impl GatewayHands {
                     inputs.push(Input::RoundTrip { node: from, took: now.since(sent) });
                 }
             }
+            Up::Calibration { bytes } => self.calibrated(node, &bytes, inputs),
             Up::Leaving => inputs.push(Input::NodeDraining { node }),
             Up::Hello(_) => self.misbehaved(node, "a second hello", inputs),
         }
@@ -318,11 +321,19 @@ impl GatewayHands {
         let Some(verdict) = verdict.filter(|v| v.auditor == node && v.audit == audit) else {
             return self.misbehaved(node, "a verdict that is not the auditor's own", inputs);
         };
-        let Some(said) = self.audits.get(&audit) else { return };
+        let Some((said, steps)) = self.audits.get(&audit) else { return };
         // Of an answer that an earlier node began, only the successor's part is compared.
         let own = &scored.log_probs[scored.log_probs.len().saturating_sub(said.len())..];
-        let agrees = ol_trust::agree(said, own);
+        let agrees = ol_trust::agree(said, own, *steps);
         inputs.push(Input::Verdict { node, verdict, agrees });
+    }
+
+    fn calibrated(&mut self, node: NodeId, bytes: &[u8], inputs: &mut Vec<Input>) {
+        let calibration = Calibration::from_bytes(bytes).ok().filter(|c| c.verify().is_ok());
+        match calibration.filter(|c| c.referee == node) {
+            Some(calibration) => inputs.push(Input::Calibrated(calibration)),
+            None => self.misbehaved(node, "a calibration that is not the node's own", inputs),
+        }
     }
 
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
@@ -360,12 +371,8 @@ impl GatewayHands {
             let text = std::mem::take(&mut content.tail);
             drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
         }
-        let standing = ol_trust::Standing {
-            clean: finished.clean_audits,
-            failed: finished.failed_audits,
-            ..ol_trust::Standing::default()
-        };
-        let trust = ol_trust::value(&standing, ol_trust::Evidence::Pending, content.assurance);
+        let assurance = if finished.is_calibrated { content.assurance } else { Assurance::None };
+        let trust = ol_trust::value(&finished.standing, ol_trust::Evidence::Pending, assurance);
         content.trust = Some(trust);
         let reply = Finished {
             reason: match finished.finish {
@@ -380,7 +387,7 @@ impl GatewayHands {
             region,
             attempts: u32::from(finished.attempts),
             trust,
-            assurance: content.assurance.name(),
+            assurance: assurance.name(),
             vectors: content.vectors.clone(),
         };
         drop(content.replies.try_send(Reply::Finished(Box::new(reply))));
@@ -480,9 +487,12 @@ impl GatewayHands {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let bytes = self.facts(now, commitment, job);
         job.facts.push(Facts { task: attempt.task, bytes: bytes.clone() });
+        let peer = self.peers.get(&commitment.node);
+        let variant = peer.and_then(|peer| peer.variants.iter().find(|v| v.id() == commitment.variant));
+        let numerics = variant.map(|variant| variant.numerics.clone()).unwrap_or_default();
         let Some(content) = self.contents.get_mut(&attempt.task) else { return };
         content.facts = Some(bytes);
-        if let Some(payload) = content.seal(attempt, now, commitment) {
+        if let Some(payload) = content.seal(attempt, now, commitment, &numerics) {
             job.payloads.push(payload);
         }
         // An earlier attempt of the task may still have to be compared.
@@ -527,7 +537,9 @@ impl GatewayHands {
     fn audited(&mut self, output: &Output) {
         let Output::Audited { subject, node, outcome, passed } = output else { return };
         let (audit, tokens, worst) = match outcome {
-            AuditOutcome::Verdict(verdict) => (verdict.audit, verdict.scored_tokens.0, verdict.worst_margin_micro),
+            AuditOutcome::Verdict { verdict, .. } => {
+                (verdict.audit, verdict.scored_tokens.0, verdict.worst_margin_micro)
+            }
             AuditOutcome::Unauditable { audit } => (*audit, 0, 0),
         };
         self.audits.remove(&audit);
@@ -603,7 +615,7 @@ impl Hands for GatewayHands {
                 self.told = Some(answer);
                 inputs.push(Input::Change(*change));
             }
-            Message::Evidence { auditor, audit, row } => self.audit(auditor, audit, row, inputs),
+            Message::Evidence { auditor, audit, how, row } => self.audit(auditor, audit, how, row, inputs),
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => {
                 self.claims = self.claims.saturating_sub(1);
@@ -650,11 +662,14 @@ impl Hands for GatewayHands {
             Output::Ack { node, sequence } => {
                 self.acknowledge(node, sequence);
             }
-            Output::Audit { auditor, audit, subject, .. } => self.ask(
-                Duration::ZERO,
-                move |read| read.payload(subject),
-                move |row| Message::Evidence { auditor, audit, row },
-            ),
+            Output::Audit { auditor, audit, subject, variant, tolerance_micro, log_prob_steps, .. } => {
+                let how = Scoring { variant, tolerance_micro, log_prob_steps };
+                self.ask(
+                    Duration::ZERO,
+                    move |read| read.payload(subject),
+                    move |row| Message::Evidence { auditor, audit, how, row },
+                );
+            }
             output @ Output::Audited { .. } => self.audited(&output),
             output @ Output::Closed { .. } => self.closed(output),
             Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked, inputs),
@@ -668,7 +683,9 @@ impl Hands for GatewayHands {
         self.journal.pump();
         for (node, variant, answer) in self.asked.drain(..) {
             // Whoever asked may have gone.
-            let _ = answer.send(machine.settler().standing(node, variant));
+            let settler = machine.settler();
+            let (standing, is_calibrated) = (settler.standing(node, variant), settler.is_calibrated(variant));
+            let _ = answer.send(Known { standing, is_calibrated });
         }
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);

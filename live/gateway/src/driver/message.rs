@@ -93,6 +93,8 @@ pub enum Message {
         auditor: NodeId,
         /// What for.
         audit: AuditId,
+        /// How it is to be scored.
+        how: Scoring,
         /// The payload; an error if it can't be asked for now.
         row: Result<Option<Payload>, ol_store::Error>,
     },
@@ -130,10 +132,30 @@ pub enum Message {
         /// The variant.
         variant: VariantId,
         /// The answer.
-        answer: oneshot::Sender<Standing>,
+        answer: oneshot::Sender<Known>,
     },
     /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
     Drain,
+}
+
+/// What is known of a node in a variant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known {
+    /// By its audits.
+    pub standing: Standing,
+    /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
+    pub is_calibrated: bool,
+}
+
+/// How an audit is to be scored.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoring {
+    /// With which variant.
+    pub variant: VariantId,
+    /// Within so many millionths of a nat of a truncation's boundary, a token counts as the prover needs it.
+    pub tolerance_micro: u32,
+    /// How far the bytes of honest log-probabilities lie apart.
+    pub log_prob_steps: u8,
 }
 
 /// News for whoever watches: `up`, tests.

@@ -1,13 +1,13 @@
 //! How far a result can be trusted, as its receipt tells it: when it was answered, what was found since, and now.
 
+use super::message::Known;
 use ol_protocol::id::unhex_all;
-use ol_protocol::parameters::AuditRule;
-use ol_protocol::record::AuditOutcome;
+use ol_protocol::record::{AuditOutcome, Ruling};
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Level;
 use ol_protocol::{NodeId, VariantId};
 use ol_store::TaskRecords;
-use ol_trust::{Evidence, Finding, Ruling, Standing, judge, ruling};
+use ol_trust::{Evidence, Finding, Standing};
 use serde_json::{Value, json};
 
 /// Whose answer it is, and what the log says of it.
@@ -29,32 +29,21 @@ pub(super) struct Subject {
     pub(super) audits: Vec<(u64, Option<Level>, &'static str)>,
 }
 
-const fn finding(ruling: Ruling) -> &'static str {
-    match ruling {
-        Ruling::Passed => "passed",
-        Ruling::Failed => "failed",
-        Ruling::Accused => "accused",
-        Ruling::Void => "void",
-    }
-}
-
 /// What the log says of a task's last attempt. `covered`: how many records a checkpoint is over.
-pub(super) fn subject(found: &TaskRecords, rule: &AuditRule, covered: u64, facts: &Value) -> Option<Subject> {
+pub(super) fn subject(found: &TaskRecords, covered: u64, facts: &Value) -> Option<Subject> {
     let last = found.attempts.iter().max_by_key(|attempt| attempt.receipt.commitment.attempt)?;
     let commitment = &last.receipt.commitment;
-    let (mut evidence, mut is_accused, mut at, mut audits) = (Evidence::Pending, false, None, Vec::new());
+    let (mut evidence, mut at, mut audits) = (Evidence::Pending, None, Vec::new());
     for (index, _, outcome) in found.audits.iter().filter(|(_, of, _)| of.attempt == commitment.attempt) {
-        let AuditOutcome::Verdict(verdict) = outcome else {
+        let AuditOutcome::Verdict { verdict, ruling } = outcome else {
             audits.push((*index, None, "unauditable"));
             continue;
         };
-        let ruling = ruling(judge(rule, commitment, verdict), verdict.level, is_accused);
-        audits.push((*index, Some(verdict.level), finding(ruling)));
+        audits.push((*index, Some(verdict.level), ruling.name()));
         match ruling {
             Ruling::Passed => (evidence, at) = (Evidence::Clean, Some(*index)),
             Ruling::Failed => (evidence, at) = (Evidence::Failed, Some(*index)),
-            Ruling::Accused => is_accused = true,
-            Ruling::Void => {}
+            Ruling::Accused | Ruling::Unstated => {}
         }
     }
     let variant = facts["variant"].as_str().and_then(unhex_all).and_then(|bytes| Variant::from_bytes(&bytes).ok());
@@ -70,9 +59,10 @@ pub(super) fn subject(found: &TaskRecords, rule: &AuditRule, covered: u64, facts
 }
 
 /// What the receipt says of it, from what is known of the node now.
-pub(super) fn document(subject: &Subject, standing: &Standing) -> Value {
-    let others = without(standing, subject);
-    let value = ol_trust::value(&others, subject.evidence, subject.assurance);
+pub(super) fn document(subject: &Subject, known: &Known) -> Value {
+    let others = without(&known.standing, subject);
+    let assurance = if known.is_calibrated { subject.assurance } else { Assurance::None };
+    let value = ol_trust::value(&others, subject.evidence, assurance);
     let audits = subject.audits.iter().map(|(record, level, finding)| {
         json!({ "event": "audited", "level": level.map(|level| level.name()), "finding": finding, "record": record })
     });
@@ -86,7 +76,9 @@ pub(super) fn document(subject: &Subject, standing: &Standing) -> Value {
         },
         "node_clean_audits": others.clean,
         "node_failed_audits": others.failed,
-        "assurance": subject.assurance.name(),
+        "node_odds_of_cheating": others.suspicion.against(),
+        "assurance": assurance.name(),
+        "calibrated": known.is_calibrated,
         "history": std::iter::once(answered).chain(audits).collect::<Vec<_>>(),
     })
 }
@@ -119,7 +111,8 @@ mod tests {
     #[test]
     fn a_results_own_audit_counts_once() {
         let standing = Standing { clean: 5, failed: 1, ..Standing::default() };
-        let said = |evidence, is_counted| document(&subject(evidence, is_counted), &standing);
+        let said =
+            |evidence, is_counted| document(&subject(evidence, is_counted), &Known { standing, is_calibrated: true });
         let passed = said(Evidence::Clean, true);
         assert_eq!((&passed["node_clean_audits"], &passed["node_failed_audits"]), (&4.into(), &1.into()));
         assert_eq!(said(Evidence::Clean, false)["node_clean_audits"], 5);

@@ -2,7 +2,7 @@
 /// A frame from a node to a gateway.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub frame: ::core::option::Option<up::Frame>,
 }
 /// Nested message and enum types in `Up`.
@@ -29,6 +29,8 @@ pub mod up {
         Pong(super::Pong),
         #[prost(message, tag = "10")]
         Leaving(super::Leaving),
+        #[prost(bytes, tag = "11")]
+        Calibration(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// A frame from a gateway to a node.
@@ -366,6 +368,8 @@ pub struct Audit {
     pub deadline_ms: u64,
     #[prost(uint32, tag = "11")]
     pub resumed_from: u32,
+    #[prost(string, tag = "12")]
+    pub prover_numerics: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchAck {

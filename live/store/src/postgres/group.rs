@@ -84,7 +84,8 @@ impl Holdings {
                 | Record::Receipt(_)
                 | Record::Audit { .. }
                 | Record::Close(_)
-                | Record::Parameters(_) => {}
+                | Record::Parameters(_)
+                | Record::Calibration(_) => {}
             }
         }
         self.checkpoints.extend(job.checkpoint.iter().map(|note| (note.epoch, note.clone())));
@@ -206,6 +207,7 @@ fn batch_node(record: &Record) -> Option<NodeId> {
         | Record::Receipt(_)
         | Record::Audit { .. }
         | Record::Close(_)
-        | Record::Parameters(_) => None,
+        | Record::Parameters(_)
+        | Record::Calibration(_) => None,
     }
 }

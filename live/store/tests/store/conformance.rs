@@ -127,7 +127,7 @@ pub(crate) fn a_task_is_found_with_its_attempts_batches_and_audits(backend: &imp
     assert_eq!(found.attempts[1].receipt, second[1]);
     assert_eq!(found.attempts[1].batch.header.node, node(11));
     let Record::Audit { outcome, .. } = verdict(subject) else { unreachable!("an audit") };
-    assert!(matches!(outcome, AuditOutcome::Verdict(_)));
+    assert!(matches!(outcome, AuditOutcome::Verdict { .. }));
     assert_eq!(found.audits, [(8, subject, outcome)]);
     assert_eq!(store.read().task(task(77)).expect("read"), TaskRecords::default());
 }

@@ -169,7 +169,7 @@ fn wrong_signatures_of_auditors_and_issuers_are_found() {
     let found = forged(7, |record| {
         let subject = AttemptId { task: task(2), attempt: 0 };
         *record = verdict(subject);
-        let Record::Audit { outcome: ol_protocol::record::AuditOutcome::Verdict(verdict), .. } = record else {
+        let Record::Audit { outcome: ol_protocol::record::AuditOutcome::Verdict { verdict, .. }, .. } = record else {
             panic!("a verdict")
         };
         verdict.finish_fits = false;

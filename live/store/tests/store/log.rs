@@ -8,7 +8,7 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
 use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::receipt::{Charge, Receipt};
-use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
@@ -158,7 +158,10 @@ pub(crate) fn verdict(subject: AttemptId) -> Record {
         finish_fits: true,
         signature: Signature([0; 64]),
     };
-    Record::Audit { subject, outcome: AuditOutcome::Verdict(verdict.sign(&key(3))) }
+    Record::Audit {
+        subject,
+        outcome: AuditOutcome::Verdict { verdict: verdict.sign(&key(3)), ruling: Ruling::Unstated },
+    }
 }
 
 pub(crate) fn change(from: u64) -> Record {

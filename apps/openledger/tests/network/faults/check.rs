@@ -47,8 +47,12 @@ impl Log {
                 self.charges.entry(id).or_default().push((receipt.commitment.node, receipt.charge.amount.0));
             }
             Record::Batch(batch) => drop(self.batches.insert(batch.to_bytes())),
-            Record::Genesis(_) | Record::TopUp(_) | Record::Audit { .. } | Record::Close(_) | Record::Parameters(_) => {
-            }
+            Record::Genesis(_)
+            | Record::TopUp(_)
+            | Record::Audit { .. }
+            | Record::Close(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_) => {}
         }
     }
 

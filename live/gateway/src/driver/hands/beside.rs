@@ -4,7 +4,7 @@
 use super::GatewayHands;
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::Message;
+use crate::driver::message::{Message, Scoring};
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::top_up::{Funded, Slice};
@@ -110,6 +110,7 @@ impl GatewayHands {
         &mut self,
         auditor: NodeId,
         audit: AuditId,
+        how: Scoring,
         row: Result<Option<ol_store::Payload>, ol_store::Error>,
         inputs: &mut Vec<Input>,
     ) {
@@ -123,9 +124,9 @@ impl GatewayHands {
         let Some((mut frame, log_probs)) = row.as_ref().and_then(content::open) else {
             return inputs.push(Input::PayloadLost { audit });
         };
-        frame.audit = audit;
+        (frame.audit, frame.variant, frame.tolerance_micro) = (audit, how.variant, how.tolerance_micro);
         frame.deadline_ms = 120_000;
-        self.audits.insert(audit, log_probs);
+        self.audits.insert(audit, (log_probs, how.log_prob_steps));
         self.send(auditor, Down::Audit(Box::new(frame)));
     }
 }

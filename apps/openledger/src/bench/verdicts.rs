@@ -1,0 +1,173 @@
+//! How many audits it takes until a node with such answers is convicted, by the rule of the gateways.
+
+use ol_engine::pair::Answer;
+use ol_node::calibrate::{clipped_sum_micro, micro};
+use ol_protocol::calibration::{bin, length_class};
+use ol_protocol::parameters::AuditRule;
+use ol_protocol::{Epoch, Micros, TokenCount};
+use ol_trust::{Odds, Suspicion};
+use serde_json::{Value, json};
+
+/// Nodes that are made up of a row's answers.
+const NODES: u32 = 2_000;
+
+/// Audits after which such a node counts as not found.
+const AUDITS_MAX: u32 = 300;
+
+/// What an audit of one answer says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// It fails by itself.
+    fails: bool,
+    odds_micro: u64,
+    tokens: u32,
+}
+
+impl Seen {
+    /// By the rule of auditors of the same variant, and the odds of their calibration.
+    pub(super) fn new(answer: &Answer, odds: &Odds) -> Self {
+        let tokens = answer.margins.len() as u32;
+        let worst = answer.margins.iter().map(|margin| micro(*margin)).max().unwrap_or(0);
+        let fails = !answer.finish_fits || worst > AuditRule::DEFAULT.margin_micro_max;
+        let mean = clipped_sum_micro(&answer.margins).div_ceil(u64::from(tokens.max(1)));
+        Self { fails, odds_micro: odds.of(length_class(TokenCount(tokens)), bin(mean)), tokens }
+    }
+}
+
+/// How a row's nodes fare: each is given its answers by chance, all of them audited.
+pub(super) fn verdicts(seen: &[Seen], uses_limit: bool) -> Value {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014): SplitMix64.
+        random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let (mut audits, mut tokens, mut never) = (Vec::new(), Vec::new(), 0_u32);
+    for _ in 0..NODES {
+        let mut scored = 0;
+        let found = audits_until((0..AUDITS_MAX).map(|_| {
+            let one = seen[(next() % seen.len() as u64) as usize];
+            scored += one.tokens;
+            Seen { fails: one.fails && uses_limit, ..one }
+        }));
+        match found {
+            Some(count) => {
+                audits.push(count);
+                tokens.push(scored);
+            }
+            None => never += 1,
+        }
+    }
+    let quantile = |values: &mut Vec<u32>, share: f64| {
+        values.sort_unstable();
+        values.get((share * values.len().saturating_sub(1) as f64).round() as usize).copied()
+    };
+    json!({
+        "audits_p50": quantile(&mut audits, 0.5),
+        "audits_p90": quantile(&mut audits, 0.9),
+        "tokens_p50": quantile(&mut tokens, 0.5),
+        "tokens_p90": quantile(&mut tokens, 0.9),
+        "not_in_300_audits_pct": f64::from(never) * 100.0 / f64::from(NODES),
+    })
+}
+
+// Audits up to the conviction, that one included.
+fn audits_until(seen: impl Iterator<Item = Seen>) -> Option<u32> {
+    let mut bets = Suspicion::NONE;
+    for (count, one) in (1..).zip(seen) {
+        bets = bets.after(one.odds_micro, Epoch(0), Micros::from_secs(60));
+        if one.fails || bets.convicts() {
+            return Some(count);
+        }
+    }
+    None
+}
+
+/// Honest answers that failed by themselves or by the bets that they made together, and the interval of 95 % (Clopper and Pearson) of
+/// their share.
+pub(super) fn false_positives(seen: &[Seen]) -> Value {
+    let mut bets = Suspicion::NONE;
+    let (mut failed, mut most) = (0_u64, 0.0_f64);
+    for one in seen {
+        bets = bets.after(one.odds_micro, Epoch(0), Micros::from_secs(60));
+        most = most.max(bets.against());
+        if one.fails || bets.convicts() {
+            failed += 1;
+            bets = Suspicion::NONE;
+        }
+    }
+    let answers = seen.len() as u64;
+    let ppm = |share: f64| (share * 1e9).round() / 1e3;
+    json!({
+        "answers": answers,
+        "failed": failed,
+        "ppm_interval_95": [
+            ppm(solve(|share| 1.0 - at_most(failed.wrapping_sub(1), answers, share), failed == 0, 0.0)),
+            ppm(solve(|share| at_most(failed, answers, share), failed == answers, 1.0)),
+        ],
+        "largest_bets": most,
+    })
+}
+
+// The share at which a chance is 0.025; `bound` where there is none.
+fn solve(chance: impl Fn(f64) -> f64, is_bound: bool, bound: f64) -> f64 {
+    if is_bound {
+        return bound;
+    }
+    let rises = chance(1.0) > chance(0.0);
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..200 {
+        let middle = f64::midpoint(low, high);
+        if (chance(middle) > 0.025) == rises { high = middle } else { low = middle }
+    }
+    low
+}
+
+// The chance of `seen` or fewer of so many, each with chance `share`.
+fn at_most(seen: u64, of: u64, share: f64) -> f64 {
+    if share <= 0.0 || seen >= of {
+        return 1.0;
+    }
+    if share >= 1.0 {
+        return 0.0;
+    }
+    let mut log_term = of as f64 * (-share).ln_1p();
+    let mut sum = log_term.exp();
+    for k in 1..=seen {
+        log_term += ((of - k + 1) as f64 / k as f64).ln() + share.ln() - (-share).ln_1p();
+        sum += log_term.exp();
+    }
+    sum.min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HONEST: Seen = Seen { fails: false, odds_micro: 10_000, tokens: 40 };
+
+    #[test]
+    fn intervals_are_exact() {
+        // None of 10,000: 1 - 0.025^(1/10,000) is 368.8 in a million.
+        let none = false_positives(&[HONEST; 10_000]);
+        assert_eq!((none["failed"].as_u64(), none["ppm_interval_95"][0].as_f64()), (Some(0), Some(0.0)));
+        assert!((none["ppm_interval_95"][1].as_f64().unwrap() - 368.8).abs() < 0.1, "{none}");
+        // One of 100: 0.0253 % to 5.446 %.
+        let mut one = [HONEST; 100];
+        one[7].fails = true;
+        let found = false_positives(&one);
+        let interval = [0, 1].map(|at| found["ppm_interval_95"][at].as_f64().unwrap());
+        assert!((interval[0] - 253.0).abs() < 1.0 && (interval[1] - 54_460.0).abs() < 20.0, "{interval:?}");
+    }
+
+    #[test]
+    fn who_fails_by_itself_is_found_at_once_and_others_by_their_odds() {
+        let cheat = Seen { fails: true, odds_micro: 90_000_000, tokens: 40 };
+        assert_eq!(verdicts(&[cheat], true)["audits_p50"], 1);
+        assert_eq!(verdicts(&[cheat], false)["audits_p50"], 2);
+        let honest = verdicts(&[HONEST], true);
+        assert_eq!((honest["not_in_300_audits_pct"].as_f64(), honest["audits_p50"].as_u64()), (Some(100.0), None));
+    }
+}

@@ -1,0 +1,344 @@
+//! Nodes that cheat in answers: what each earns, and when it is found, under the gateways' own draws, bets and rulings.
+
+use super::cheat::{Cheat, Court, Next, Seen};
+use super::measured::{Kind, Verifier};
+use super::{COMPUTE, Cost, Row, Setting, interval, round};
+use crate::random::{Random, Use};
+use ol_protocol::parameters::{AuditRule, EscrowRule};
+use ol_protocol::record::Ruling;
+use ol_protocol::verdict::Level;
+use ol_protocol::{Epoch, Micros, NodeId, Timestamp};
+use ol_sched::{Breaker, Reason};
+use ol_trust::judge::Known;
+use ol_trust::suspicion::ODDS_ONE;
+use ol_trust::{Fault, Finding, Judgement, Odds, Standing, Suspicion, ruling};
+use std::collections::VecDeque;
+
+/// Time of a task: 74 tokens, the mean of what was measured, at 37 a second.
+const TASK: Micros = Micros::from_secs(2);
+
+/// Length of an epoch.
+const EPOCH: Micros = Micros::from_secs(60);
+
+/// Auditors of a panel, all of whom have to find a result bad.
+const PANEL: usize = 4;
+
+/// Length class of the answers: lengths are not modelled.
+const LENGTH_CLASS: usize = 2;
+
+/// Every cheat in answers under both verifiers, the honest first.
+pub(super) fn compare(setting: &Setting, progress: &mut dyn FnMut()) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for cheat in Cheat::ALL {
+        for verifier in [Verifier::SameVariant, Verifier::OtherVariant] {
+            rows.push(row(setting, cheat, verifier));
+            progress();
+        }
+    }
+    rows
+}
+
+/// One of them.
+pub(super) fn row(setting: &Setting, cheat: Cheat, verifier: Verifier) -> Row {
+    let stream = (cheat as u64) << 33 | u64::from(verifier == Verifier::OtherVariant) << 32;
+    let odds = Odds::new(&verifier.calibration());
+    let random = Random::new(setting.seed ^ stream, Use::Adversaries);
+    let mut market =
+        Market { cheat, verifier, odds, ends: Timestamp(0).after(Micros::from_secs(setting.span_s)), random };
+    let operators = if cheat == Cheat::Honest { setting.honest } else { setting.operators };
+    let lives: Vec<Life> = (0..operators).map(|_| market.live()).collect();
+    // What an honest operator gets in the same time: its audits cost it nothing.
+    let honest = (setting.span_s * 1_000_000 / TASK.0) as f64 * (1.0 - COMPUTE);
+    summary(cheat, verifier, &lives, honest)
+}
+
+fn summary(cheat: Cheat, verifier: Verifier, lives: &[Life], honest: f64) -> Row {
+    let sum = |of: fn(&Life) -> u64| lives.iter().map(of).sum::<u64>();
+    let (tasks, cheated) = (sum(|life| life.tasks), sum(|life| life.cheated));
+    let ratios = |of: fn(&Life) -> f64| interval::mean(&lives.iter().map(|life| of(life) / honest).collect::<Vec<_>>());
+    let (income, income_95) = ratios(|life| life.income);
+    let (if_lost, if_lost_95) = ratios(|life| life.income_if_lost);
+    let found: Vec<[u64; 2]> = lives.iter().filter_map(|life| life.found).collect();
+    let began = lives.iter().filter(|life| life.cheated > 0).count() as u64;
+    let p50 = |at: usize| interval::median(found.iter().map(|found| found[at] as f64).collect());
+    let never = began - found.len() as u64;
+    let share = interval::share(never, began);
+    let per_1000 = |count: u64| round(count as f64 * 1e3 / tasks.max(1) as f64);
+    let is_honest = cheat == Cheat::Honest;
+    let gained: f64 = lives.iter().map(|life| life.gained).sum();
+    Row {
+        adversary: cheat.name(),
+        verifier: Some(verifier),
+        what: cheat.what(),
+        gain_per_task: (cheated > 0).then(|| round(gained / cheated as f64)),
+        found_after_tasks_p50: p50(0),
+        found_after_audits_p50: p50(1),
+        never_found_pct: (began > 0).then(|| round(never as f64 * 100.0 / began as f64)),
+        never_found_pct_interval_95: (began > 0).then(|| share.map(|share| round(share * 100.0))),
+        income_vs_honest: round(income),
+        income_vs_honest_interval_95: income_95.map(round),
+        profits: income_95[0] > 1.0,
+        income_if_escrow_was_lost: Some(round(if_lost)),
+        profits_if_escrow_was_lost: Some(if_lost_95[0] > 1.0),
+        cost_to_honest: Cost {
+            audits_per_1000_tasks: per_1000(sum(|life| life.audits)),
+            wrong_results_per_1000_tasks: per_1000(sum(|life| life.stood)),
+            wrongly_failed: is_honest.then(|| sum(|life| life.wrongly_failed)),
+            wrongly_failed_ppm_max_95: is_honest
+                .then(|| round(interval::poisson_max(sum(|life| life.wrongly_failed)) * 1e6 / tasks as f64)),
+            delay_s_mean: 0.0,
+        },
+        limits: cheat.limits(),
+    }
+}
+
+// What became of one operator. Money in parts of a task's pay.
+#[derive(Debug, Default)]
+struct Life {
+    income: f64,
+    // The same if a failed audit took all pay that is in escrow.
+    income_if_lost: f64,
+    // By cheating, over the honest way to do the same tasks.
+    gained: f64,
+    tasks: u64,
+    audits: u64,
+    cheated: u64,
+    // Cheated results that did not fail.
+    stood: u64,
+    wrongly_failed: u64,
+    // Tasks and audits since it began to cheat.
+    exposed: [u64; 2],
+    found: Option<[u64; 2]>,
+}
+
+// A key with the history that the gateway has of it.
+#[derive(Debug)]
+struct Identity {
+    node: NodeId,
+    standing: Standing,
+    tasks: u64,
+    // Honest tasks since it was caught.
+    since_caught: Option<u64>,
+    // Pay that so few tasks followed that it is in escrow.
+    escrow: VecDeque<f64>,
+    escrow_if_lost: VecDeque<f64>,
+}
+
+struct Market {
+    cheat: Cheat,
+    verifier: Verifier,
+    odds: Odds,
+    ends: Timestamp,
+    random: Random,
+}
+
+impl Market {
+    fn live(&mut self) -> Life {
+        let mut life = Life::default();
+        let mut breaker = Breaker::default();
+        let mut named = 0;
+        let mut identities: Vec<Identity> = (0..self.cheat.identities()).map(|_| Identity::new(&mut named)).collect();
+        let (mut now, mut turn) = (Timestamp(0), 0);
+        while now < self.ends {
+            turn = (turn + 1) % identities.len();
+            let free = |at: &usize| breaker.quarantined(identities[*at].node, now).is_none();
+            let Some(at) = (turn..identities.len()).chain(0..turn).find(free) else {
+                now = breaker.next_deadline(now).unwrap_or(self.ends);
+                continue;
+            };
+            now = now.after(TASK);
+            let node = identities[at].node;
+            breaker.succeeded(node, now);
+            if self.task(&mut identities[at], &mut life, now) {
+                breaker.failed(node, Reason::Wrong, now);
+            }
+            match self.cheat.next(identities[at].since_caught) {
+                Next::Stay => {}
+                Next::Leave => {
+                    life.income -= identities[at].escrow.iter().sum::<f64>();
+                    life.income_if_lost -= identities[at].escrow_if_lost.iter().sum::<f64>();
+                    identities[at] = Identity::new(&mut named);
+                }
+                Next::Ransom { cost } => {
+                    life.income -= cost;
+                    life.income_if_lost -= cost;
+                    identities[at] = Identity::new(&mut named);
+                }
+            }
+        }
+        life
+    }
+
+    // Does one task and says whether it failed.
+    fn task(&mut self, identity: &mut Identity, life: &mut Life, now: Timestamp) -> bool {
+        let chance = identity.standing.chance(&AuditRule::DEFAULT);
+        let seen = Seen { tasks: identity.tasks, chance_ppm: chance.to_ppm(), since_caught: identity.since_caught };
+        let deed = self.cheat.tempted(&seen, &mut self.random);
+        identity.tasks += 1;
+        identity.standing.record();
+        life.tasks += 1;
+        life.cheated += u64::from(deed.is_some());
+        life.exposed[0] += u64::from(life.cheated > 0);
+        let failed = chance.takes(self.random.word()) && {
+            life.audits += 1;
+            life.exposed[1] += u64::from(life.cheated > 0);
+            self.audit(identity, deed.map(|deed| deed.kind), life, now)
+        };
+        let (pay, cost, gain) = deed.map_or((1.0, COMPUTE, 0.0), |deed| (deed.pay, deed.cost(), deed.gain()));
+        life.gained += gain;
+        life.income -= cost;
+        life.income_if_lost -= cost;
+        if failed {
+            life.wrongly_failed += u64::from(deed.is_none());
+            if life.cheated > 0 {
+                life.found = life.found.or(Some(life.exposed));
+            }
+            identity.since_caught = Some(0);
+            life.income_if_lost -= identity.escrow_if_lost.drain(..).sum::<f64>();
+            return true;
+        }
+        life.stood += u64::from(deed.is_some());
+        life.income += pay;
+        life.income_if_lost += pay;
+        identity.earn(pay);
+        identity.since_caught = identity.since_caught.map(|tasks| tasks + u64::from(deed.is_none()));
+        false
+    }
+
+    // One auditor; if it finds the result bad, who has to confirm it.
+    fn audit(&mut self, identity: &mut Identity, made: Option<Kind>, life: &mut Life, now: Timestamp) -> bool {
+        let court = self.cheat.court();
+        let is_friend = self.random.happens(self.cheat.friends());
+        // A friend reports no margins at all.
+        let bin = if is_friend { 0 } else { self.verifier.bin(made, &mut self.random) };
+        let odds_micro = self.odds.of(LENGTH_CLASS, bin);
+        let judgement = if self.verifier.fails_at_once(bin) {
+            Judgement::Failed(Fault::Margin { worst_micro: u32::MAX })
+        } else {
+            Judgement::Fits { odds_micro }
+        };
+        let epoch = Epoch(now.0 / EPOCH.0);
+        let suspicion = identity.standing.suspicion;
+        let known = Known { suspicion, is_accused: false, epoch, epoch_length: EPOCH };
+        let first = ruling(judgement, Level::CrossAudit, &known);
+        let last = match (first, court) {
+            (Some(Ruling::Accused), Court::Referee) => {
+                life.audits += 1;
+                ruling(judgement, Level::Referee, &Known { is_accused: true, ..known })
+            }
+            (Some(Ruling::Accused), Court::Panel) => {
+                life.audits += PANEL as u64;
+                let friends = self.cheat.friends();
+                let honest = (0..PANEL).filter(|_| !self.random.happens(friends)).count();
+                (honest == PANEL).then_some(Ruling::Failed)
+            }
+            (other, Court::Referee | Court::Panel) => other,
+        };
+        let standing = &mut identity.standing;
+        match last {
+            Some(Ruling::Failed) => {
+                standing.suspicion = Suspicion::NONE;
+                standing.find(Finding::Failed, epoch);
+                true
+            }
+            Some(Ruling::Passed) => {
+                standing.suspicion = suspicion.after(odds_micro, epoch, EPOCH);
+                let finding = if odds_micro >= ODDS_ONE { Finding::Unclear } else { Finding::Passed };
+                standing.find(finding, epoch);
+                false
+            }
+            Some(Ruling::Accused | Ruling::Unstated) | None => false,
+        }
+    }
+}
+
+impl Identity {
+    fn new(named: &mut u64) -> Self {
+        *named += 1;
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&named.to_le_bytes());
+        Self {
+            node: NodeId(id),
+            standing: Standing::default(),
+            tasks: 0,
+            since_caught: None,
+            escrow: VecDeque::new(),
+            escrow_if_lost: VecDeque::new(),
+        }
+    }
+
+    // What this many tasks followed is out. The hour of the escrow rule passes by itself: it delays, and loses nothing.
+    fn earn(&mut self, pay: f64) {
+        for escrow in [&mut self.escrow, &mut self.escrow_if_lost] {
+            escrow.push_back(pay);
+            if escrow.len() > EscrowRule::DEFAULT.tasks as usize {
+                escrow.pop_front();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting() -> Setting {
+        Setting { operators: 40, honest: 60, ..Setting::new(3) }
+    }
+
+    fn of(cheat: Cheat) -> Row {
+        row(&setting(), cheat, Verifier::SameVariant)
+    }
+
+    #[test]
+    fn honest_nodes_are_not_convicted() {
+        for verifier in [Verifier::SameVariant, Verifier::OtherVariant] {
+            let row = row(&setting(), Cheat::Honest, verifier);
+            assert_eq!((row.income_vs_honest, row.cost_to_honest.wrongly_failed), (1.0, Some(0)), "{row:?}");
+            // The bound from no failure in 60 times 5,000 tasks.
+            assert!(row.cost_to_honest.wrongly_failed_ppm_max_95.is_some_and(|ppm| ppm < 10.1), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn who_always_cheats_is_found_and_who_computes_less_loses() {
+        for cheat in Cheat::ALWAYS {
+            let row = of(cheat);
+            assert_eq!(row.never_found_pct, Some(0.0), "{row:?}");
+            assert!(!row.profits && row.found_after_audits_p50 <= Some(4.0), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn fewer_bits_pass_for_honest_where_the_verifier_is_as_far_off() {
+        let row = row(&setting(), Cheat::EightBit, Verifier::OtherVariant);
+        assert!(row.profits && row.never_found_pct > Some(90.0), "{row:?}");
+    }
+
+    #[test]
+    fn a_sleeper_is_found() {
+        let row = of(Cheat::Sleeper);
+        assert_eq!(row.never_found_pct, Some(0.0));
+        // Median of a geometric time at 1 %: 69, times what 40 lives leave open.
+        assert!(row.found_after_tasks_p50.is_some_and(|tasks| (20.0..200.0).contains(&tasks)), "{row:?}");
+    }
+
+    #[test]
+    fn who_is_good_again_after_its_first_fault_keeps_what_it_gained() {
+        let row = of(Cheat::Repenter);
+        assert!(row.profits && row.profits_if_escrow_was_lost == Some(false), "{row:?}");
+    }
+
+    #[test]
+    fn a_new_identity_costs_more_than_was_gained_and_a_ransomed_one_may_not() {
+        assert!(!of(Cheat::Whitewasher).profits && !of(Cheat::PatientWhitewasher).profits);
+        assert!(!of(Cheat::SelfDealingInHundred).profits);
+    }
+
+    #[test]
+    fn colluders_profit_without_a_referee_and_lose_with_one() {
+        let [panel, referee] = [Cheat::HalfFriendsPanel, Cheat::HalfFriendsReferee].map(of);
+        assert!(panel.profits && !referee.profits, "{panel:?} {referee:?}");
+        assert_eq!(referee.never_found_pct, Some(0.0));
+    }
+}
