@@ -138,33 +138,4 @@ mod tests {
         assert_ne!(rows(1), rows(2));
         assert_eq!(rows(1)[0].adversary, "honest");
     }
-
-    #[test]
-    #[ignore = "prints the table of docs/bench/2026-11-adversaries.md: seconds in release builds"]
-    fn the_whole_table() {
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| value.to_string());
-        for row in compare(&Setting::new(1), &mut |_, _| {}) {
-            let verifier = match row.verifier {
-                None => "-",
-                Some(Verifier::SameVariant) => "same",
-                Some(Verifier::OtherVariant) => "other",
-            };
-            let [low, high] = row.income_vs_honest_interval_95;
-            let never = row.never_found_pct.zip(row.never_found_pct_interval_95);
-            let never = never.map_or("-".to_owned(), |(pct, [low, high])| format!("{pct:.1} ({low:.1} to {high:.1})"));
-            let profits = |profits: Option<bool>| profits.map_or("-", |profits| if profits { "**yes**" } else { "no" });
-            let Cost { audits_per_1000_tasks, wrong_results_per_1000_tasks, delay_s_mean, .. } = row.cost_to_honest;
-            println!(
-                "| {} | {verifier} | {} | {} | {} | {never} | {:.3} ({low:.3} to {high:.3}) | {} | {} {} | {audits_per_1000_tasks:.0} | {wrong_results_per_1000_tasks:.0} | {delay_s_mean} |",
-                row.adversary,
-                number(row.gain_per_task),
-                number(row.found_after_tasks_p50),
-                number(row.found_after_audits_p50),
-                row.income_vs_honest,
-                profits(Some(row.profits)),
-                number(row.income_if_escrow_was_lost),
-                profits(row.profits_if_escrow_was_lost),
-            );
-        }
-    }
 }
