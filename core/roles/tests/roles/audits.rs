@@ -370,7 +370,12 @@ fn a_record_that_states_no_ruling_is_judged_as_when_it_was_made() {
         verdict.worst_margin_micro = margin;
         assert_eq!(settler.ruling(subject, &verdict), None, "nobody measured it");
         assert_eq!(settler.ruling_of(subject, &verdict, Ruling::Unstated), Some(ruling));
-        settler.audit(subject, &AuditOutcome::Verdict { verdict, ruling: Ruling::Unstated }).unwrap();
+        let outcome = AuditOutcome::Verdict { verdict, ruling: Ruling::Unstated };
+        let mut calibrated = settler.clone();
+        settler.audit(subject, &outcome).unwrap();
         assert_eq!(settler.refunds_due().len(), failed);
+        // A log that has calibrations can't choose the older rule.
+        calibrated.calibrate(&calibration(VARIANT, VARIANT)).unwrap();
+        assert_eq!(calibrated.audit(subject, &outcome), Err(ol_roles::settler::Fault::Ruling(subject)));
     }
 }
