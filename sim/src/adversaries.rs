@@ -8,7 +8,7 @@ mod answers;
 mod auditors;
 mod cheat;
 mod gateway;
-mod interval;
+pub mod interval;
 mod measured;
 mod service;
 

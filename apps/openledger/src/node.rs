@@ -1,13 +1,13 @@
 //! `openledger node`.
 
 use crate::calibrations::Subject;
-use crate::config::Role;
+use crate::config::{Config, Role};
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{self, Models, Run};
 use crate::{calibrations, claims, flags, gateway, logging};
 use anyhow::Context as _;
-use ol_engine::Instant;
+use ol_engine::{Engine, Instant};
 use ol_net::frame::Role as LinkRole;
 use ol_node::dial;
 use ol_protocol::id::hex;
@@ -71,9 +71,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let join = args.join.context("name the gateway's ticket with --join")?;
     let mut config = flags::load(Role::Node, &args.common, None, None, Some(&args.working), Some(&args.token))?;
     args.computing.over(&mut config);
-    let server = config.llama_server.as_deref();
     anyhow::ensure!(
-        !args.referee || server.is_none(),
+        !args.referee || config.llama_server.is_none(),
         "a referee checks outputs, which a llama-server cannot; leave --llama-server out"
     );
     logging::start(&config.log, config.log_format)?;
@@ -93,20 +92,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let threads = config.threads.map_or(0, std::num::NonZero::get);
     let run = Run { slots: config.slots.get(), threads, cheat: None };
-    let instant = move |tokens| Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn ol_engine::Engine>;
-    let (engines, models) = match (args.instant, server) {
-        (Some(tokens), _) => (vec![instant(tokens)], None),
-        (None, Some(server)) => (models::with_server(&config, &data, server, run)?, None),
-        (None, None) => {
-            let models = Models::load(&config, &data)?;
-            (models.engines(run), Some(models))
-        }
-    };
+    let instant = move |tokens| Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn Engine>;
+    let (engines, models) = engines(&config, &data, args.instant.map(instant), run)?;
     let calibrations = if args.referee { calibrations::load(&data)? } else { Vec::new() };
     say(format!("node     {}", hex(&identity.key.public())));
     say(format!("operator {}", identity.certificate.operator));
     runtime()?.block_on(async {
-        let mut running = dial::start(ol_node::Config {
+        let running = dial::start(ol_node::Config {
             ticket: join,
             key: identity.key,
             certificate: identity.certificate,
@@ -123,17 +115,38 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let subjects = move || models.map_or_else(alone, |models| models.subjects(Run { threads: 1, ..run }));
             calibrations::fill(data.clone(), &calibrations, running.teller(), subjects);
         }
-        tokio::select! {
-            ended = running.ended() => {
-                ended?;
-                Ok(ExitCode::SUCCESS)
-            }
-            signal = gateway::wait_for_signal() => {
-                signal?;
-                say("leaving: finishing what runs, then handing in the last batch");
-                running.drain().await;
-                Ok(ExitCode::SUCCESS)
-            }
-        }
+        serve(running).await
     })
+}
+
+// Until it is refused for good, or told to leave.
+async fn serve(mut running: dial::Running) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        ended = running.ended() => ended?,
+        signal = gateway::wait_for_signal() => {
+            signal?;
+            say("leaving: finishing what runs, then handing in the last batch");
+            running.drain().await;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+type Engines = Vec<Arc<dyn Engine>>;
+
+// What computes, and the models behind it where they are embedded.
+fn engines(
+    config: &Config,
+    data: &Home,
+    instant: Option<Arc<dyn Engine>>,
+    run: Run,
+) -> anyhow::Result<(Engines, Option<Models>)> {
+    match (instant, config.llama_server.as_deref()) {
+        (Some(instant), _) => Ok((vec![instant], None)),
+        (None, Some(server)) => Ok((models::with_server(config, data, server, run)?, None)),
+        (None, None) => {
+            let models = Models::load(config, data)?;
+            Ok((models.engines(run), Some(models)))
+        }
+    }
 }

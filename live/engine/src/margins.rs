@@ -56,7 +56,7 @@ pub fn measure(
     for seed in 0.. {
         let plan = Plan { answers: 4 * SLOTS, tokens_max: TOKENS_MAX, seed };
         for answer in observe(engine.as_ref(), engine.as_ref(), &plan, LIMIT, &mut |_| {})? {
-            found.bytes_differing += u64::from(answer.bytes.total - answer.bytes.equal);
+            found.bytes_differing += (answer.byte_steps.len() - answer.bytes_within(0)) as u64;
             found.ends_differing += u64::from(!answer.finish_fits);
             found.answers += 1;
             found.margins.extend(answer.margins);

@@ -18,8 +18,6 @@ pub const CLIP_NATS: f32 = 1.0;
 const AHEAD: u32 = 4;
 /// Texts embedded in one call.
 const TEXTS: u32 = 16;
-/// Bytes of a log-probability that differ by at most this count as close.
-const CLOSE: u8 = 2;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,17 +47,6 @@ impl Settings {
     pub const ALL: [Self; 3] = [Self::Greedy, Self::Sampled, Self::Truncated];
 }
 
-/// How many log-probability bytes of the prover are those of the verifier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Agreement {
-    /// The same byte.
-    pub equal: u32,
-    /// At most 2 apart, the same ones included.
-    pub close: u32,
-    /// All.
-    pub total: u32,
-}
-
 /// One answer and what its check found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
@@ -69,8 +56,6 @@ pub struct Answer {
     pub margins: Vec<f32>,
     /// The claimed end holds.
     pub finish_fits: bool,
-    /// Of the log-probability bytes.
-    pub bytes: Agreement,
     /// How many steps each log-probability byte of the prover lies from the verifier's.
     pub byte_steps: Vec<u8>,
     /// CPU seconds of this process while it was generated, its share by tokens of those generated together.
@@ -80,6 +65,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// How many log-probability bytes lie at most so many steps from the verifier's.
+    #[must_use]
+    pub fn bytes_within(&self, steps: u8) -> usize {
+        self.byte_steps.iter().filter(|apart| **apart <= steps).count()
+    }
+
     /// The mean of the clipped margins, in nats, 0 to [`CLIP_NATS`].
     #[must_use]
     pub fn clipped_mean(&self) -> f64 {
@@ -163,22 +154,11 @@ impl Given {
         };
         let scores = score(verifier, check)?;
         let score_cpu_s = cpu_s() - began;
-        let bytes = agreement(&answer.log_prob_bytes, &scores.log_prob_bytes);
         let both = answer.log_prob_bytes.iter().zip(&scores.log_prob_bytes);
         let byte_steps = both.map(|(own, other)| own.abs_diff(*other)).collect();
         let (margins, finish_fits) = (scores.margins, scores.finish_fits);
-        Ok(Answer { settings, margins, finish_fits, bytes, byte_steps, generate_cpu_s, score_cpu_s })
+        Ok(Answer { settings, margins, finish_fits, byte_steps, generate_cpu_s, score_cpu_s })
     }
-}
-
-fn agreement(prover: &[u8], verifier: &[u8]) -> Agreement {
-    let mut found = Agreement::default();
-    for (own, other) in prover.iter().zip(verifier) {
-        found.equal += u32::from(own == other);
-        found.close += u32::from(own.abs_diff(*other) <= CLOSE);
-        found.total += 1;
-    }
-    found
 }
 
 /// Embeds the texts of a plan with both engines: for each text 1 - cosine of the two vectors, 0 to 2; 2 if they differ in

@@ -12,7 +12,7 @@ pub(super) fn poisson_max(seen: u64) -> f64 {
 /// Clopper and Pearson's interval of a share, `seen` of `all`; [0, 1] of none.
 ///
 /// Source: C. Clopper, E. Pearson, Biometrika 26(4), 1934.
-pub(super) fn share(seen: u64, all: u64) -> [f64; 2] {
+pub fn share(seen: u64, all: u64) -> [f64; 2] {
     let below = |share: f64, most: u64| (0..=most).map(|k| binomial(k, all, share)).sum::<f64>();
     let low = if seen == 0 { 0.0 } else { crossing(0.0, 1.0, |share| 1.0 - below(share, seen - 1) < 0.025) };
     let high = if seen == all { 1.0 } else { crossing(0.0, 1.0, |share| below(share, seen) > 0.025) };

@@ -192,7 +192,7 @@ impl Row {
         let share = |is: &dyn Fn(&Answer) -> bool| {
             answers.iter().filter(|answer| is(answer)).count() as f64 / answers.len().max(1) as f64
         };
-        let bytes = sum(&|answer| answer.bytes.total.into()).max(1.0);
+        let bytes = sum(&|answer| answer.byte_steps.len() as f64).max(1.0);
         json!({
             "row": self.prover.name(),
             "verdict": verdicts(&seen(self, odds), true),
@@ -207,8 +207,8 @@ impl Row {
             "answers_over_honest_max_share": share(&|answer| answer.clipped_mean() > honest_max),
             "ends_differing_share": share(&|answer| !answer.finish_fits),
             "clipped_mean_nats": self.quantiles(),
-            "bytes_equal_share": sum(&|answer| answer.bytes.equal.into()) / bytes,
-            "bytes_close_share": sum(&|answer| answer.bytes.close.into()) / bytes,
+            "bytes_equal_share": sum(&|answer| answer.bytes_within(0) as f64) / bytes,
+            "bytes_close_share": sum(&|answer| answer.bytes_within(2) as f64) / bytes,
             "score_over_generate": sum(&|answer| answer.score_cpu_s) / sum(&|answer| answer.generate_cpu_s).max(1e-9),
         })
     }
@@ -247,7 +247,7 @@ impl Row {
                 "row": self.prover.name(),
                 "class": class(answer.settings),
                 "finish_fits": answer.finish_fits,
-                "bytes": answer.bytes,
+                "byte_steps": answer.byte_steps,
                 "margins": answer.margins,
                 "margins_mean_clipped_by_prefix": means,
             })

@@ -4,7 +4,9 @@ use ol_engine::pair::Answer;
 use ol_node::calibrate::{clipped_sum_micro, micro};
 use ol_protocol::calibration::{bin, length_class};
 use ol_protocol::parameters::AuditRule;
+use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Epoch, Micros, TokenCount};
+use ol_sim::adversaries::interval::share;
 use ol_trust::{Odds, Suspicion};
 use serde_json::{Value, json};
 
@@ -36,19 +38,11 @@ impl Seen {
 
 /// How a row's nodes fare: each is given its answers by chance, all of them audited.
 pub(super) fn verdicts(seen: &[Seen], uses_limit: bool) -> Value {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        // Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014): SplitMix64.
-        random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
     let (mut audits, mut tokens, mut never) = (Vec::new(), Vec::new(), 0_u32);
-    for _ in 0..NODES {
-        let mut scored = 0;
-        let found = audits_until((0..AUDITS_MAX).map(|_| {
-            let one = seen[(next() % seen.len() as u64) as usize];
+    for node in 0..NODES {
+        let (noise, mut scored) = (Noise::new(&Seed([0; 32]), node), 0);
+        let found = audits_until((0..AUDITS_MAX).map(|audit| {
+            let one = seen[noise.word(audit) as usize % seen.len()];
             scored += one.tokens;
             Seen { fails: one.fails && uses_limit, ..one }
         }));
@@ -99,47 +93,12 @@ pub(super) fn false_positives(seen: &[Seen]) -> Value {
         }
     }
     let answers = seen.len() as u64;
-    let ppm = |share: f64| (share * 1e9).round() / 1e3;
     json!({
         "answers": answers,
         "failed": failed,
-        "ppm_interval_95": [
-            ppm(solve(|share| 1.0 - at_most(failed.wrapping_sub(1), answers, share), failed == 0, 0.0)),
-            ppm(solve(|share| at_most(failed, answers, share), failed == answers, 1.0)),
-        ],
+        "ppm_interval_95": share(failed, answers).map(|share| (share * 1e9).round() / 1e3),
         "largest_bets": most,
     })
-}
-
-// The share at which a chance is 0.025; `bound` where there is none.
-fn solve(chance: impl Fn(f64) -> f64, is_bound: bool, bound: f64) -> f64 {
-    if is_bound {
-        return bound;
-    }
-    let rises = chance(1.0) > chance(0.0);
-    let (mut low, mut high) = (0.0, 1.0);
-    for _ in 0..200 {
-        let middle = f64::midpoint(low, high);
-        if (chance(middle) > 0.025) == rises { high = middle } else { low = middle }
-    }
-    low
-}
-
-// The chance of `seen` or fewer of so many, each with chance `share`.
-fn at_most(seen: u64, of: u64, share: f64) -> f64 {
-    if share <= 0.0 || seen >= of {
-        return 1.0;
-    }
-    if share >= 1.0 {
-        return 0.0;
-    }
-    let mut log_term = of as f64 * (-share).ln_1p();
-    let mut sum = log_term.exp();
-    for k in 1..=seen {
-        log_term += ((of - k + 1) as f64 / k as f64).ln() + share.ln() - (-share).ln_1p();
-        sum += log_term.exp();
-    }
-    sum.min(1.0)
 }
 
 #[cfg(test)]
