@@ -72,7 +72,7 @@ fn ups() -> Vec<Up> {
         grant_total: 2,
         vectors: vec![vec![0.5, -0.5]],
     };
-    let scored = Scored { verdict: vector("verdict"), log_probs: vec![1, 2] };
+    let scored = Scored { verdict: vector("verdict"), log_probs: vec![1, 2], prompt_ids: vec![7] };
     let audit = AuditId([2; 16]);
     vec![
         Up::Hello(hello),

@@ -88,6 +88,9 @@ pub struct Books {
     oldest: u64,
     lots: Vec<Lot>,
     calibrations: BTreeMap<(VariantId, VariantId), Calibration>,
+    // Whose content shows that it is not what the variant gives; and who loses what it has in escrow at the next close.
+    exposed: BTreeMap<AttemptId, (NodeId, OperatorId)>,
+    ruined: BTreeSet<(NodeId, OperatorId)>,
     epoch: u64,
 }
 
@@ -112,6 +115,8 @@ impl Books {
             oldest: 0,
             lots: Vec::new(),
             calibrations: BTreeMap::new(),
+            exposed: BTreeMap::new(),
+            ruined: BTreeSet::new(),
             epoch: 0,
         }
     }
@@ -135,6 +140,7 @@ impl Books {
             Record::Calibration(calibration) => {
                 self.calibrations.insert((calibration.prover, calibration.verifier), calibration.clone());
             }
+            Record::Evidence(evidence) => self.ruined.extend(self.exposed.remove(&evidence.subject)),
         }
     }
 
@@ -201,6 +207,10 @@ impl Books {
                     (false, _) => drop(known.odds.pop()),
                 }
                 let by = (verdict.auditor, verdict.operator);
+                let asked = (of.prompt, of.seed, of.variant) == (verdict.prompt, verdict.seed, verdict.variant);
+                if claims && asked && verdict.level == Level::Referee && of.finish != Finish::Embedded {
+                    self.exposed.insert(subject, (of.node, of.operator));
+                }
                 // Only the referee's word is against anyone.
                 match (bad, verdict.level == Level::Referee) {
                     // Once blamed, only the referee clears.
@@ -239,6 +249,7 @@ impl Books {
         // Findings count in the order of ids, as a faulty one between good ones begins a node's redemption anew.
         let done = self.items.extract_if(.., |_, item| item.cleared).map(|(_, item)| item).collect();
         self.settle(done, close.at);
+        self.ruin();
         self.release(close.at);
         self.pay_out();
         let next = close.epoch.next();
@@ -308,6 +319,16 @@ impl Books {
         known.clean += 1;
         if known.failed > 0 && u64::from(known.clean) >= known.trial() {
             known.suspect = false;
+        }
+    }
+
+    fn ruin(&mut self) {
+        for (node, operator) in std::mem::take(&mut self.ruined) {
+            let (lost, kept) = std::mem::take(&mut self.lots)
+                .into_iter()
+                .partition::<Vec<Lot>, _>(|lot| (lot.node, lot.operator) == (node, operator));
+            self.lots = kept;
+            lost.iter().for_each(|lot| self.shift(Account::Escrow(node), Account::Reserve, lot.amount));
         }
     }
 

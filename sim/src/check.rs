@@ -243,12 +243,15 @@ impl World {
         let at = |percent: usize| latencies.get(latencies.len() * percent / 100).map_or(0, |Micros(m)| m / 1_000);
         let caught = self.hosts.iter().filter(|host| host.kind == Kind::Cheater && host.caught).count();
         let counters = self.gateway.as_ref().map(|gateway| *gateway.counters()).unwrap_or_default();
-        let receipts = self.log.records().iter().filter(|record| matches!(record, Record::Receipt(_))).count();
+        let logged = |of: fn(&Record) -> bool| self.log.records().iter().filter(|record| of(record)).count() as u64;
+        let receipts = logged(|record| matches!(record, Record::Receipt(_)));
+        let slashed = logged(|record| matches!(record, Record::Evidence(_)));
         self.report = Report {
             ended_after_seconds: self.now.0 as f64 / 1e6,
             failed_over: counters.failed_over,
             escalated: counters.escalated,
-            receipts: receipts as u64,
+            receipts,
+            slashed,
             cheaters_caught: caught as u64,
             latency_p50_ms: at(50),
             latency_p99_ms: at(99),

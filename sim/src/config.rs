@@ -91,6 +91,8 @@ pub struct Report {
     pub escalated: u64,
     /// Audits whose content was not at the gateway.
     pub unauditable: u64,
+    /// Of those against the node, how many went into the log with their content, which took its escrow.
+    pub slashed: u64,
     /// Cheating nodes with a failed audit.
     pub cheaters_caught: u64,
     /// Honest nodes with a failed audit.

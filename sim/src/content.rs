@@ -3,9 +3,13 @@
 
 use crate::world::VARIANT;
 use ol_protocol::calibration::{self, Calibration, Counts};
-use ol_protocol::digest::{Domain, digest};
+use ol_protocol::digest::{Domain, digest, output_root, prompt_digest};
+use ol_protocol::evidence::Evidence;
 use ol_protocol::key::Signature;
-use ol_protocol::{Digest, NetworkId, NodeId, TaskId, Timestamp};
+use ol_protocol::prf::Seed;
+use ol_protocol::record::AttemptId;
+use ol_protocol::seed::seed_digest;
+use ol_protocol::{Digest, NetworkId, NodeId, Salt, TaskId, Timestamp};
 
 /// An honest answer's mean margin lies anywhere below this.
 pub(crate) const HONEST_MARGINS_MICRO: usize = 256;
@@ -85,18 +89,39 @@ impl Content {
     }
 
     pub(crate) fn root(&self, task: &TaskId) -> Digest {
-        let parts: Vec<u8> =
-            self.0.iter().flat_map(|(end, maker)| [u64::from(*end), *maker]).flat_map(u64::to_le_bytes).collect();
-        digest(Domain::Output, &[&task.0, &parts])
+        output_root(&salt(task), &self.ids())
+    }
+
+    // Each part as its end and its maker.
+    fn ids(&self) -> Vec<u32> {
+        self.0.iter().flat_map(|(end, maker)| [*end, *maker as u32, (*maker >> 32) as u32]).collect()
+    }
+
+    /// What opens the commitment to this answer.
+    pub(crate) fn evidence(&self, subject: AttemptId) -> Evidence {
+        let task = &subject.task;
+        let (template, parameters) = (TEMPLATE.to_vec(), Vec::new());
+        let (prompt, output) = (Vec::new(), self.ids());
+        Evidence { subject, salt: salt(task), seed: noise(task), template, parameters, prompt, output }
     }
 }
 
+const TEMPLATE: &[u8] = b"modelled";
+
+fn salt(task: &TaskId) -> Salt {
+    Salt(digest(Domain::Salt, &[&task.0]).0)
+}
+
+fn noise(task: &TaskId) -> Seed {
+    Seed(digest(Domain::Nonce, &[&task.0]).0)
+}
+
 pub(crate) fn prompt(task: &TaskId) -> Digest {
-    digest(Domain::Prompt, &[&task.0])
+    prompt_digest(&salt(task), &[], TEMPLATE, &[])
 }
 
 pub(crate) fn seed(task: &TaskId) -> Digest {
-    digest(Domain::Seed, &[&task.0])
+    seed_digest(&salt(task), &noise(task))
 }
 
 #[cfg(test)]

@@ -223,6 +223,7 @@ impl World {
                 None => inputs.push_back(Input::PayloadLost { audit }),
             },
             Output::Audited { node, passed, .. } => return self.audited(&node, passed),
+            Output::Open { subject, commitment } => return self.open(subject, &commitment, inputs),
             Output::Closed { snapshot, .. } => {
                 self.log.snapshot(snapshot);
                 return self.closed();
@@ -321,6 +322,24 @@ impl World {
         let content = facts.content.first(commitment.output_tokens.0)?;
         let resumed_from = commitment.resumed_from.0.min(content.count());
         Some(Evidence { task: subject.task, level, prompt: facts.prompt, resumed_from, content })
+    }
+
+    // Every second task may be public.
+    fn open(
+        &mut self,
+        subject: AttemptId,
+        commitment: &Commitment,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<(), Broken> {
+        let node = self.places.get(&commitment.node).copied();
+        if let Some(node) = node.filter(|place| self.hosts[*place].kind == Kind::Honest) {
+            return Err(Broken::Honest { node, why: "its answer would be evidence against it" });
+        }
+        if subject.task.0[0].is_multiple_of(2) {
+            let content = self.tasks.get(&subject.task).and_then(|f| f.content.first(commitment.output_tokens.0));
+            inputs.extend(content.map(|content| Input::Evidence(content.evidence(subject))));
+        }
+        Ok(())
     }
 
     fn close_link(&mut self, node: &NodeId, inputs: &mut VecDeque<Input>) -> Result<(), Broken> {

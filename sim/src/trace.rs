@@ -88,6 +88,9 @@ impl Trace {
             Output::Closed { summary, state, seals, .. } => {
                 self.begin(now, gateway, 10).text(summary).bytes(&state.0).bytes(&seals.0.0).bytes(&seals.1.0)
             }
+            Output::Open { subject, commitment } => {
+                self.begin(now, gateway, 15).attempt(subject).bytes(&commitment.to_bytes())
+            }
             Output::Denied { error } => self.begin(now, gateway, 11).text(error),
             Output::Claim { tenant, amount, booked } => {
                 self.begin(now, gateway, 14).bytes(&tenant.0).number(amount.0).text(booked)

@@ -42,6 +42,7 @@ fn cheaters_are_caught_and_nobody_else_is_punished() {
         let config = Config { seed, cheaters: 3, rate: 10.0, seconds: 60, ..Config::default() };
         let report = twice(&config);
         assert_eq!((report.cheaters_caught, report.honest_sanctioned), (3, 0), "{report:?}");
+        assert!((1..report.audits_failed).contains(&report.slashed), "{report:?}");
     }
 }
 

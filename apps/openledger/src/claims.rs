@@ -94,7 +94,8 @@ impl Logged {
             | Record::Audit { .. }
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
     }
 }

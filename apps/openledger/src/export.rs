@@ -221,7 +221,8 @@ impl Rows {
             | Record::Batch(_)
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
         if is_close {
             self.close(settler);

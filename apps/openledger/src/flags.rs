@@ -22,6 +22,13 @@ pub(crate) struct Common {
     log_format: Option<LogFormat>,
 }
 
+impl Common {
+    /// The defaults, in a folder if one is named.
+    pub(crate) const fn of(data_dir: Option<PathBuf>) -> Self {
+        Self { config: None, data_dir, log: None, log_format: None }
+    }
+}
+
 /// Settings of a gateway.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Serving {

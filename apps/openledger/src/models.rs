@@ -98,6 +98,14 @@ impl Models {
     }
 }
 
+/// The model that continues text, without the other.
+pub(crate) fn text(config: &Config, home: &Home) -> anyhow::Result<Model> {
+    match &config.model {
+        Some(path) => named(path, None),
+        None => named(&fetch::ensure(home.sub("models")?.path(), fetch::Progress::detect())?.llama, Some(LLAMA)),
+    }
+}
+
 /// Engines of a node whose chat model a llama-server computes.
 pub(crate) fn with_server(
     config: &Config,

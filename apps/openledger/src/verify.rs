@@ -1,10 +1,13 @@
 //! `openledger verify`: a receipt, offline; or a whole log.
 
 mod draws;
+mod evidence;
 pub(crate) mod log;
 pub(crate) mod mirror;
 pub(crate) mod source;
 
+use crate::config::{Config, Role};
+use crate::flags;
 use crate::logging::say;
 use anyhow::Context as _;
 use ol_gateway::driver::document::{Outcome, verify};
@@ -20,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The receipt, as GET /v1/receipts/{id} gives it.
-    #[arg(value_name = "RECEIPT.json", required_unless_present = "log", conflicts_with = "log")]
+    #[arg(value_name = "RECEIPT.json", required_unless_present_any = ["log", "rescore"], conflicts_with_all = ["log", "rescore"])]
     receipt: Option<PathBuf>,
     /// The request's body, byte for byte as it was sent.
     #[arg(long, value_name = "FILE")]
@@ -43,6 +46,18 @@ pub(crate) struct Args {
     /// With --log: draw the results of this epoch again, with the secret that its close revealed, and say what became of them.
     #[arg(long, value_name = "EPOCH", requires = "log", conflicts_with = "epoch")]
     draws: Option<u64>,
+    /// With --log: write each piece of evidence against a node to a file in this folder.
+    #[arg(long, value_name = "FOLDER", requires = "log", conflicts_with_all = ["epoch", "draws"])]
+    evidence: Option<PathBuf>,
+    /// Run the model over evidence, as --evidence wrote it: does it agree with the referee?
+    #[arg(long, value_name = "EVIDENCE.json", conflicts_with = "log")]
+    rescore: Option<PathBuf>,
+    /// With --rescore: the GGUF file that the node claims to run, if it is not the default model.
+    #[arg(long, value_name = "FILE", requires = "rescore")]
+    model: Option<PathBuf>,
+    /// With --rescore: the folder that has the default model, or is to get it [default: ~/.local/share/openledger].
+    #[arg(long, value_name = "FOLDER", requires = "rescore")]
+    data_dir: Option<PathBuf>,
     /// With --log: a checkpoint of the same log that was kept; the log must go on from it.
     #[arg(long, value_name = "FILE", requires = "log")]
     since: Option<PathBuf>,
@@ -50,6 +65,11 @@ pub(crate) struct Args {
 
 /// Runs `openledger verify`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.rescore {
+        let common = flags::Common::of(args.data_dir.clone());
+        let config = flags::load(Role::Node, &common, None, None, None, None)?;
+        return evidence::check(path, &Config { model: args.model.clone().or_else(|| config.model.clone()), ..config });
+    }
     if let Some(log) = &args.log {
         let source = Source::new(log)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -59,9 +79,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             epoch: args.epoch.map(Epoch),
             since: args.since.as_deref(),
         };
-        return match args.draws {
-            Some(epoch) => runtime.block_on(draws::check(&source, &asked, Epoch(epoch))),
-            None => runtime.block_on(log::check(&source, &asked)).context("the log does NOT hold"),
+        return match (args.draws, &args.evidence) {
+            (Some(epoch), _) => runtime.block_on(draws::check(&source, &asked, Epoch(epoch))),
+            (None, Some(folder)) => runtime.block_on(evidence::collect(&source, &asked, folder)),
+            (None, None) => runtime.block_on(log::check(&source, &asked)).context("the log does NOT hold"),
         }
         .map(|()| ExitCode::SUCCESS);
     }

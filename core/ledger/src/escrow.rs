@@ -1,5 +1,6 @@
 //! Pay that is held against a later finding.
 
+use crate::summary::add;
 use alloc::collections::{BTreeMap, BTreeSet};
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::parameters::EscrowRule;
@@ -66,6 +67,15 @@ impl Escrow {
         if lot.amount == MicroCredits::ZERO {
             self.lots.remove(id);
         }
+        taken
+    }
+
+    /// Takes all lots that a node has with an operator.
+    pub(crate) fn slash(&mut self, node: NodeId, operator: OperatorId) -> MicroCredits {
+        let of = |id: &LotId| (id.node, id.operator) == (node, operator);
+        let taken =
+            self.lots.extract_if(.., |id, _| of(id)).fold(MicroCredits::ZERO, |sum, (_, lot)| add(sum, lot.amount));
+        self.drop_empty();
         taken
     }
 

@@ -12,6 +12,8 @@
 //!   zero were settled for the node in later epochs.
 //! - At the close every account of an operator, gateway or owner with the threshold or more is paid out whole: its money
 //!   goes back to the issuer, who owes it outside.
+//! - Whom evidence refutes loses all that it has in escrow with that operator, to the reserve: at the next close, what that close
+//!   adds included, and before it releases anything.
 //! - Parameters change between epochs only. Shares are those of the epoch of the charge, the escrow rule that of the
 //!   epoch of the pay: a change touches nothing that is earned.
 //! - A receipt that fails before it is split goes back to the tenant whole. One that fails afterwards goes back as far
@@ -28,7 +30,7 @@ use crate::escrow::{Earned, Escrow, LotId};
 use crate::history::History;
 use crate::split::{Shares, share};
 use crate::summary::{Payout, Summary, Totals, add};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::BadSignature;
@@ -210,6 +212,8 @@ pub struct Ledger {
     pub(crate) refunded: MicroCredits,
     // What the close will pay for audits.
     pub(crate) audits: BTreeMap<Auditor, MicroCredits>,
+    // Whose escrow the close will take.
+    pub(crate) slashes: BTreeSet<(NodeId, OperatorId)>,
     pub(crate) totals: Totals,
 }
 
@@ -236,6 +240,7 @@ impl Ledger {
             withheld: MicroCredits::ZERO,
             refunded: MicroCredits::ZERO,
             audits: BTreeMap::new(),
+            slashes: BTreeSet::new(),
             totals: Totals::default(),
         })
     }
@@ -310,6 +315,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Has the close take what a node has in escrow with an operator.
+    pub fn slash(&mut self, node: NodeId, operator: OperatorId) {
+        self.slashes.insert((node, operator));
+    }
+
     /// Books the end of an audit. [`Finding::Failed`] is final; the others change nothing once a receipt was split.
     pub fn find(&mut self, attempt: AttemptId, finding: Finding) -> Result<(), Error> {
         if let Some(known) = self.pending.get(&attempt).copied() {
@@ -334,6 +344,7 @@ impl Ledger {
         let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         self.settle(finished, at, &mut summary);
+        summary.slashed = self.take_slashed();
         summary.released = self.release(at);
         summary.payouts = self.pay_out(epoch);
         summary.withheld = core::mem::take(&mut self.withheld);
@@ -495,6 +506,16 @@ impl Ledger {
         }
         self.escrow.add(summary.epoch, at, &self.parameters.escrow, &earned);
         self.history.add(summary.epoch, finished);
+    }
+
+    fn take_slashed(&mut self) -> MicroCredits {
+        let mut slashed = MicroCredits::ZERO;
+        for (node, operator) in core::mem::take(&mut self.slashes) {
+            let amount = self.escrow.slash(node, operator);
+            self.book.post(Account::Escrow(node), Account::Reserve, amount);
+            slashed = add(slashed, amount);
+        }
+        slashed
     }
 
     fn release(&mut self, at: Timestamp) -> MicroCredits {

@@ -39,7 +39,10 @@ pub enum RestoreError {
 impl Ledger {
     /// Digest of everything that decides what the ledger does next.
     pub fn digest(&self) -> Digest {
-        digest(Domain::State, &[b"ledger", &self.head(), &self.history.seals()])
+        let (head, seals, slashes) = (self.head(), self.history.seals(), self.slash_bytes());
+        let parts: [&[u8]; 4] = [b"ledger", &head, &seals, &slashes];
+        // Logs without evidence are older than it is, and state digests without it.
+        digest(Domain::State, if slashes.is_empty() { &parts[..3] } else { &parts })
     }
 
     /// Everything that [`Ledger::from_bytes`] needs.
@@ -47,6 +50,7 @@ impl Ledger {
         let mut w = Writer::new();
         w.raw(&self.head());
         self.history.write(&mut w);
+        w.raw(&self.slash_bytes());
         w.finish()
     }
 
@@ -75,7 +79,7 @@ impl Ledger {
         ledger.pending = (0..count).map(|_| Attempt::read(&mut r)).collect::<Result<_, _>>()?;
         ledger.escrow = Escrow::read(&mut r)?;
         ledger.history = History::read(&mut r)?;
-        r.finish()?;
+        ledger.read_slashes(r.rest())?;
         if ledger.to_bytes() != bytes {
             return Err(RestoreError::NotCanonical);
         }
@@ -100,7 +104,7 @@ impl Ledger {
         for (auditor, due) in &self.audits {
             w.raw(&auditor.node.0).raw(&auditor.operator.0).u64(due.0);
         }
-        let Totals { settled, charged, withheld, refunded, audits, released, paid_out } = self.totals;
+        let Totals { settled, charged, withheld, refunded, audits, released, paid_out, slashed: _ } = self.totals;
         w.u64(settled).u64(charged.0).u64(withheld.0).u64(refunded.0).u64(audits.0).u64(released.0).u64(paid_out.0);
         self.book.write(&mut w);
         w.u64(self.pending.len() as u64);
@@ -109,6 +113,33 @@ impl Ledger {
         }
         self.escrow.write(&mut w);
         w.finish()
+    }
+}
+
+impl Ledger {
+    // Nothing where nobody was ever slashed.
+    fn slash_bytes(&self) -> Vec<u8> {
+        if self.slashes.is_empty() && self.totals.slashed == MicroCredits::ZERO {
+            return Vec::new();
+        }
+        let mut w = Writer::new();
+        w.u64(self.totals.slashed.0).u64(self.slashes.len() as u64);
+        for (node, operator) in &self.slashes {
+            w.raw(&node.0).raw(&operator.0);
+        }
+        w.finish()
+    }
+
+    fn read_slashes(&mut self, bytes: &[u8]) -> Result<(), bytes::Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut r = Reader::new(bytes);
+        self.totals.slashed = MicroCredits(r.u64()?);
+        let count = r.u64()?;
+        let one = |_| Ok((NodeId(r.array()?), OperatorId(r.array()?)));
+        self.slashes = (0..count).map(one).collect::<Result<_, bytes::Error>>()?;
+        r.finish()
     }
 }
 
@@ -136,5 +167,7 @@ fn read_totals(r: &mut Reader<'_>) -> Result<Totals, bytes::Error> {
         audits: MicroCredits(r.u64()?),
         released: MicroCredits(r.u64()?),
         paid_out: MicroCredits(r.u64()?),
+        // Read with those who are to be slashed.
+        slashed: MicroCredits::ZERO,
     })
 }

@@ -29,6 +29,8 @@ pub struct Summary {
     pub refunded: MicroCredits,
     /// Pay of auditors, into escrow.
     pub audits: MicroCredits,
+    /// What left escrow for the reserve, from nodes whose results evidence refutes.
+    pub slashed: MicroCredits,
     /// What left escrow for operators.
     pub released: MicroCredits,
     /// What left the ledger for those who earned it, by account.
@@ -67,6 +69,8 @@ pub struct Totals {
     pub refunded: MicroCredits,
     /// Pay of auditors.
     pub audits: MicroCredits,
+    /// What left escrow for the reserve.
+    pub slashed: MicroCredits,
     /// What left escrow for operators.
     pub released: MicroCredits,
     /// What left the ledger for those who earned it.
@@ -79,6 +83,7 @@ impl Totals {
         self.settled = self.settled.saturating_add(summary.settled);
         self.charged = add(self.charged, summary.charged);
         self.audits = add(self.audits, summary.audits);
+        self.slashed = add(self.slashed, summary.slashed);
         self.released = add(self.released, summary.released);
         self.paid_out = add(self.paid_out, summary.paid_out());
     }

@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod checkpoint;
 pub mod commitment;
 pub mod digest;
+pub mod evidence;
 pub mod genesis;
 pub mod id;
 pub mod key;

@@ -4,6 +4,7 @@
 use crate::batch::CountersignedBatch;
 use crate::bytes::{Error, Reader, Writer};
 use crate::calibration::Calibration;
+use crate::evidence::Evidence;
 use crate::genesis::Genesis;
 use crate::id::{AuditId, Digest, TaskId};
 use crate::key::BadSignature;
@@ -128,6 +129,8 @@ pub enum Record {
     Parameters(ParameterChange),
     /// What audits are judged by from here on.
     Calibration(Calibration),
+    /// A failed attempt's content, which takes its node's escrow.
+    Evidence(Evidence),
 }
 
 impl Record {
@@ -146,7 +149,7 @@ impl Record {
             Self::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. } => verdict.verify(),
             Self::Parameters(change) => change.verify(),
             Self::Calibration(calibration) => calibration.verify(),
-            Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) => Ok(()),
+            Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) | Self::Evidence(_) => Ok(()),
         }
     }
 
@@ -174,6 +177,7 @@ impl Record {
             }
             Self::Parameters(change) => w.u8(6).raw(&change.to_bytes()),
             Self::Calibration(calibration) => w.u8(7).raw(&calibration.to_bytes()),
+            Self::Evidence(evidence) => w.u8(8).raw(&evidence.to_bytes()),
         };
         w.finish()
     }
@@ -198,6 +202,7 @@ impl Record {
             }),
             6 => Self::Parameters(ParameterChange::read(&mut r)?),
             7 => Self::Calibration(Calibration::read(&mut r)?),
+            8 => Self::Evidence(Evidence::read(&mut r)?),
             other => return Err(Error::Unknown { what: "record", value: u64::from(other) }),
         };
         r.finish()?;

@@ -8,11 +8,13 @@ use ol_protocol::certificate::Certificate;
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, output_root, prompt_digest, salted, vectors_root};
+use ol_protocol::evidence::{EVIDENCE_BYTES_MAX, Evidence};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::id::hex;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::merkle;
 use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
+use ol_protocol::prf::Seed;
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
@@ -254,7 +256,19 @@ fn calibration() -> Calibration {
     unsigned.sign(&referee())
 }
 
-fn records() -> [(&'static str, Record); 10] {
+fn evidence() -> Evidence {
+    Evidence {
+        subject: AttemptId { task: TASK, attempt: 0 },
+        salt: task_salt(),
+        seed: Seed([0x5e; 32]),
+        template: b"chat".to_vec(),
+        parameters: vec![1, 2, 3],
+        prompt: vec![1, 2, 3],
+        output: output()[..33].to_vec(),
+    }
+}
+
+fn records() -> [(&'static str, Record); 11] {
     let subject = AttemptId { task: TASK, attempt: 0 };
     let unauditable = AuditOutcome::Unauditable { audit: AuditId([0x41; 16]) };
     let close = Close {
@@ -283,6 +297,7 @@ fn records() -> [(&'static str, Record); 10] {
             Record::Audit { subject, outcome: AuditOutcome::Verdict { verdict: verdict(), ruling: Ruling::Passed } },
         ),
         ("record calibration", Record::Calibration(calibration())),
+        ("record evidence", Record::Evidence(evidence())),
     ]
 }
 
@@ -371,6 +386,7 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("calibration", calibration().to_bytes(), |b| {
             Calibration::from_bytes(b).ok().map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),
+        ("evidence", evidence().to_bytes(), |b| Evidence::from_bytes(b).ok().map(|e| unsigned(e.to_bytes()))),
         ("variant", variant().to_bytes(), |b| Variant::from_bytes(b).ok().map(|v| unsigned(v.to_bytes()))),
         ("change of parameters", change().to_bytes(), |b| {
             whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
@@ -518,4 +534,41 @@ proptest! {
             prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
         }
     }
+}
+
+#[test]
+fn evidence_opens_its_own_commitment_and_no_other() {
+    let evidence = evidence();
+    let of = Commitment {
+        prompt: prompt_digest(&evidence.salt, &evidence.prompt, &evidence.template, &evidence.parameters),
+        seed: seed_digest(&evidence.salt, &evidence.seed),
+        output: output_root(&evidence.salt, &evidence.output),
+        ..commitment(0)
+    };
+    assert!(evidence.opens(&of) && evidence.fits());
+    let changes: [fn(&mut Evidence); 7] = [
+        |e| e.subject.attempt = 1,
+        |e| e.salt.0[0] ^= 1,
+        |e| e.seed.0[0] ^= 1,
+        |e| e.template.push(b'x'),
+        |e| e.parameters.push(0),
+        |e| e.prompt.push(0),
+        |e| e.output.truncate(32),
+    ];
+    for change in changes {
+        let mut other = evidence.clone();
+        change(&mut other);
+        assert!(!other.opens(&of), "{other:?}");
+    }
+}
+
+#[test]
+fn evidence_that_is_too_long_for_a_log_tile_is_refused() {
+    let long = Evidence { output: vec![7; EVIDENCE_BYTES_MAX / 4], ..evidence() };
+    assert!(!long.fits());
+    assert!(Evidence::from_bytes(&long.to_bytes()).is_err());
+    let mut endless = evidence().to_bytes();
+    let at = endless.len() - 33 * 4 - 4;
+    endless[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(Evidence::from_bytes(&endless).is_err());
 }

@@ -73,6 +73,8 @@ pub struct Counts {
     pub changes: u64,
     /// Calibrations.
     pub calibrations: u64,
+    /// Evidence against nodes.
+    pub evidence: u64,
     /// Closes.
     pub closes: u64,
 }
@@ -126,6 +128,7 @@ impl Follower {
             Record::TopUp(_) => &mut self.counts.top_ups,
             Record::Parameters(_) => &mut self.counts.changes,
             Record::Calibration(_) => &mut self.counts.calibrations,
+            Record::Evidence(_) => &mut self.counts.evidence,
             Record::Genesis(_) => return Err(Fault::Genesis.into()),
         };
         *count += 1;
@@ -140,7 +143,11 @@ impl Follower {
             }
             Record::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. } => verdict.network == self.network,
             // The settler checks whose these are.
-            Record::TopUp(_) | Record::Receipt(_) | Record::Parameters(_) | Record::Calibration(_) => true,
+            Record::TopUp(_)
+            | Record::Receipt(_)
+            | Record::Parameters(_)
+            | Record::Calibration(_)
+            | Record::Evidence(_) => true,
             Record::Genesis(_) | Record::Audit { .. } | Record::Close(_) => true,
         }
     }

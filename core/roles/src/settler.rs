@@ -6,8 +6,9 @@ use ol_ledger::{Account, Auditor, Finding, Ledger, Summary};
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::calibration::Calibration;
-use ol_protocol::commitment::Commitment;
+use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::evidence::Evidence;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
@@ -22,6 +23,10 @@ use ol_trust::draw::{self, Chance};
 use ol_trust::judge::{Judgement, Known, judge, ruling};
 use ol_trust::policy::{Policy, Standing};
 use ol_trust::suspicion::ODDS_ONE;
+
+/// Bits of a snapshot's flags.
+const SEALS: u8 = 1;
+const REFUTED: u8 = 2;
 
 /// Why a record can't follow the log so far.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +76,12 @@ pub enum Fault {
     /// The log states another ruling than follows from it.
     #[error("the ruling on attempt {} of task {} is not the one that the log states", .0.attempt, .0.task)]
     Ruling(AttemptId),
+    /// Evidence about an attempt that the referee did not find bad in the node's own variant, or that was slashed for already.
+    #[error("evidence about attempt {} of task {}, which nobody refuted", .0.attempt, .0.task)]
+    NotRefuted(AttemptId),
+    /// Evidence that is not what the node committed to.
+    #[error("evidence about attempt {} of task {} is not what its node committed to", .0.attempt, .0.task)]
+    Unopened(AttemptId),
     /// A close is not of the open epoch.
     #[error("a close of epoch {epoch}, open is {open}")]
     Close {
@@ -158,6 +169,8 @@ pub struct Settler {
     arriving: Vec<Receipt>,
     // Receipts that the last close did not charge.
     refused: Vec<AttemptId>,
+    // Commitments that their own node's variant refutes: evidence takes escrow.
+    refuted: BTreeMap<AttemptId, Commitment>,
 }
 
 impl Settler {
@@ -182,7 +195,8 @@ impl Settler {
             | Record::Audit { .. }
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => Err(Fault::Genesis),
+            | Record::Calibration(_)
+            | Record::Evidence(_) => Err(Fault::Genesis),
         }
     }
 
@@ -201,6 +215,7 @@ impl Settler {
             Record::Close(close) => return self.repeat(close).map(Some),
             Record::Parameters(change) => self.change(change)?,
             Record::Calibration(calibration) => self.calibrate(calibration)?,
+            Record::Evidence(evidence) => self.evidence(evidence)?,
         }
         Ok(None)
     }
@@ -237,6 +252,7 @@ impl Settler {
             seals: None,
             arriving: Vec::new(),
             refused: Vec::new(),
+            refuted: BTreeMap::new(),
         })
     }
 
@@ -399,7 +415,11 @@ impl Settler {
             Ruling::Passed if is_stated => self.passed(subject, judgement, by),
             Ruling::Passed => self.found(subject, Finding::Passed, by),
             Ruling::Failed => {
-                let Commitment { node, variant, .. } = open.receipt.commitment;
+                let commitment = &open.receipt.commitment;
+                let (node, variant) = (commitment.node, commitment.variant);
+                if is_stated && is_refuted(commitment, verdict, judgement) {
+                    self.refuted.insert(subject, commitment.clone());
+                }
                 self.policy.convict(node, variant);
                 self.found(subject, Finding::Failed, by);
             }
@@ -409,6 +429,29 @@ impl Settler {
             }
         }
         Ok(())
+    }
+
+    /// Takes the content of a refuted attempt: its node's escrow is slashed at the close. At most once for an attempt, and as long as a settled
+    /// attempt is kept.
+    pub fn evidence(&mut self, evidence: &Evidence) -> Result<(), Fault> {
+        let subject = evidence.subject;
+        let commitment = self.refuted.get(&subject).ok_or(Fault::NotRefuted(subject))?;
+        if !evidence.opens(commitment) {
+            return Err(Fault::Unopened(subject));
+        }
+        self.ledger.slash(commitment.node, commitment.operator);
+        self.refuted.remove(&subject);
+        Ok(())
+    }
+
+    /// What an attempt's node committed to, if its content would be evidence against it.
+    pub fn refuted(&self, id: &AttemptId) -> Option<&Commitment> {
+        self.refuted.get(id)
+    }
+
+    /// All such attempts.
+    pub fn all_refuted(&self) -> impl Iterator<Item = (&AttemptId, &Commitment)> {
+        self.refuted.iter()
     }
 
     fn passed(&mut self, subject: AttemptId, judgement: Judgement, by: Option<Auditor>) {
@@ -443,7 +486,10 @@ impl Settler {
         }
         self.find(epoch)?;
         self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
-        Ok(self.ledger.close(epoch, at)?)
+        let summary = self.ledger.close(epoch, at)?;
+        let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
+        self.refuted.retain(|_, commitment| commitment.epoch >= oldest);
+        Ok(summary)
     }
 
     // A receipt that the ledger refuses (an overdrawn tenant, a second receipt for an attempt) stays in the log unpaid.
@@ -542,10 +588,12 @@ impl Settler {
     /// Digest of everything that decides the future. Meaningful right after a close.
     pub fn digest(&self) -> Digest {
         let (ledger, policy, held) = (self.ledger.digest(), self.policy.digest(), self.held_bytes());
-        let calibrations = self.calibration_bytes();
-        let parts: [&[u8]; 4] = [&ledger.0, &policy.0, &held, &calibrations];
-        // Logs without calibrations are older than they are, and state digests without them.
-        digest(Domain::State, if calibrations.is_empty() { &parts[..3] } else { &parts })
+        let (calibrations, refuted) = (self.calibration_bytes(), self.refuted_bytes());
+        let parts: [&[u8]; 5] = [&ledger.0, &policy.0, &held, &calibrations, &refuted];
+        // Logs without calibrations, or without anyone refuted, are older than those are, and state digests without them. Who is refuted was
+        // judged by a calibration.
+        let count = if refuted.is_empty() { if calibrations.is_empty() { 3 } else { 4 } } else { 5 };
+        digest(Domain::State, &parts[..count])
     }
 
     /// Bytes to restart from. Taken right after a close, when no receipt is unsettled but the held ones.
@@ -554,8 +602,14 @@ impl Settler {
         let mut w = Writer::new();
         w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
         let (draw_seal, nonce_seal) = self.seals.unwrap_or((Digest([0; 32]), Digest([0; 32])));
-        w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(u8::from(self.seals.is_some()));
-        w.bytes(&self.held_bytes()).raw(&self.calibration_bytes());
+        let (refuted, mut flags) = (self.refuted_bytes(), u8::from(self.seals.is_some()) * SEALS);
+        // A snapshot without anyone refuted is written as before there was evidence.
+        flags += u8::from(!refuted.is_empty()) * REFUTED;
+        w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(flags).bytes(&self.held_bytes());
+        if !refuted.is_empty() {
+            w.bytes(&refuted);
+        }
+        w.raw(&self.calibration_bytes());
         w.finish()
     }
 
@@ -570,7 +624,8 @@ impl Settler {
         let ledger = Ledger::from_bytes(r.bytes("ledger", usize::MAX).ok()?).ok()?;
         let policy = Policy::from_bytes(r.bytes("policy", usize::MAX).ok()?).ok()?;
         let seals = (Digest(r.array().ok()?), Digest(r.array().ok()?));
-        let seals = (r.u8().ok()? == 1).then_some(seals);
+        let flags = r.u8().ok()?;
+        let seals = (flags & SEALS != 0).then_some(seals);
         let mut held = Reader::new(r.bytes("held receipts", usize::MAX).ok()?);
         let count = held.u64().ok()?;
         let mut open = BTreeMap::new();
@@ -586,10 +641,24 @@ impl Settler {
             open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
+        let refuted = if flags & REFUTED == 0 { &[] } else { r.bytes("refuted commitments", usize::MAX).ok()? };
+        let refuted = Self::read_refuted(refuted)?;
         let calibrations = Self::read_calibrations(r.rest())?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
         let network = genesis.network();
-        Some(Self { genesis, network, ledger, policy, calibrations, open, earned, seals, arriving, refused })
+        Some(Self { genesis, network, ledger, policy, calibrations, open, earned, seals, arriving, refused, refuted })
+    }
+
+    fn read_refuted(bytes: &[u8]) -> Option<BTreeMap<AttemptId, Commitment>> {
+        let read = |bytes| {
+            let commitment = Commitment::from_bytes(bytes).ok()?;
+            Some((AttemptId { task: commitment.task, attempt: commitment.attempt }, commitment))
+        };
+        bytes.chunks(Commitment::BYTES).map(read).collect()
+    }
+
+    fn refuted_bytes(&self) -> Vec<u8> {
+        self.refuted.values().flat_map(Commitment::to_bytes).collect()
     }
 
     fn read_calibrations(bytes: &[u8]) -> Option<BTreeMap<(VariantId, VariantId), Calibrated>> {
@@ -622,6 +691,12 @@ impl Open {
     const fn new(receipt: Receipt, candidate: Candidate, held: bool) -> Self {
         Self { receipt, candidate, finding: None, is_unclear: false, auditor: None, accuser: None, held }
     }
+}
+
+// Vectors are no tokens that evidence could open; other variants' margins don't refute by themselves.
+fn is_refuted(commitment: &Commitment, verdict: &Verdict, judgement: Judgement) -> bool {
+    let Judgement::Failed(fault) = judgement else { return false };
+    commitment.variant == verdict.variant && commitment.finish != Finish::Embedded && fault.is_refutation()
 }
 
 // Who is to be paid for a verdict: the referee is the network's own.

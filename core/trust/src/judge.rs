@@ -49,6 +49,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the content that the node itself committed to shows it, to anyone who runs its variant. That it was given another prompt
+    /// or seed, only the gateway says.
+    pub const fn is_refutation(&self) -> bool {
+        match self {
+            Self::WrongCount | Self::WrongEnd | Self::Margin { .. } => true,
+            Self::OtherPrompt | Self::OtherSeed => false,
+        }
+    }
+
     /// The words that people see.
     pub const fn name(&self) -> &'static str {
         match self {

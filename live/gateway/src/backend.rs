@@ -85,6 +85,8 @@ pub struct Submission {
     pub deadline: Option<Micros>,
     /// The most the task may be charged.
     pub max_price: Option<MicroCredits>,
+    /// Whether request and answer may become public if the answer turns out to be wrong.
+    pub public: bool,
 }
 
 /// A task that was taken on. Dropping it closes the channel, which cancels the task.

@@ -78,6 +78,7 @@ pub(crate) struct Policy {
     pub(crate) quantisation: Option<String>,
     pub(crate) deadline: Option<Micros>,
     pub(crate) max_price: Option<MicroCredits>,
+    pub(crate) public: Option<bool>,
 }
 
 impl Request {
@@ -254,6 +255,7 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
         quantisation: fields.string("quantisation")?,
         deadline: fields.integer("deadline_ms", 1, DEADLINE_MS_MAX)?.map(Micros::from_millis),
         max_price: fields.integer("max_price", 0, u64::MAX)?.map(MicroCredits),
+        public: fields.boolean("public")?,
     };
     for member in trivial::POLICY_UNSUPPORTED {
         if fields.take(member).is_some() {
@@ -277,6 +279,12 @@ impl Policy {
         match name {
             "quantisation" => settle(&mut self.quantisation, value.to_owned(), &header),
             "deadline-ms" => settle(&mut self.deadline, Micros::from_millis(number(1, DEADLINE_MS_MAX)?), &header),
+            "public" => {
+                let public = value
+                    .parse()
+                    .map_err(|_| Refusal::invalid(&*header, format!("`{header}` must be true or false")))?;
+                settle(&mut self.public, public, &header)
+            }
             "max-price" => settle(&mut self.max_price, MicroCredits(number(0, u64::MAX)?), &header),
             _ => Err(trivial::unsupported(&header)),
         }

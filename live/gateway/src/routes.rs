@@ -396,6 +396,7 @@ async fn admit<B: Backend>(
         body_bytes: body.len(),
         deadline: request.policy.deadline,
         max_price: request.policy.max_price,
+        public: request.policy.public.unwrap_or(false),
     };
     Ok(Admitted::Fresh(Box::new(Fresh { request, submission, reservation, slot })))
 }

@@ -1,6 +1,7 @@
 //! The frames of a link as plain values. `docs/protocol/link.md` is the specification.
 
 use crate::limits::FrameError;
+use ol_protocol::sampler::Sampling;
 use ol_protocol::variant::Variant;
 use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, TaskId, VariantId};
 
@@ -261,6 +262,8 @@ pub struct Scored {
     pub verdict: Vec<u8>,
     /// The auditor's own log-probability bytes.
     pub log_probs: Vec<u8>,
+    /// The prompt as the referee rendered it; of other auditors nothing.
+    pub prompt_ids: Vec<u32>,
 }
 
 /// Why a node is not admitted.
@@ -399,6 +402,58 @@ pub struct Generate {
     pub stop: Vec<String>,
     /// How many alternatives to return with each token.
     pub top_logprobs: u32,
+}
+
+/// Sampling settings that are out of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sampling settings out of range")]
+pub struct BadSampling;
+
+impl Payload {
+    /// The part that says how to sample.
+    pub const fn generate(&self) -> Option<&Generate> {
+        match self {
+            Self::Chat { generate, .. } | Self::Text { generate, .. } | Self::Tokens { generate, .. } => Some(generate),
+            Self::Embed { .. } => None,
+        }
+    }
+
+    /// The parameters that decide an output beside prompt and seed, in canonical bytes: sampling, longest output, then each stop string after
+    /// its length.
+    ///
+    /// # Errors
+    /// Settings out of range have no canonical bytes.
+    pub fn parameters(&self) -> Result<Vec<u8>, BadSampling> {
+        let Some(generate) = self.generate() else { return Ok(Vec::new()) };
+        let mut bytes = generate.sampling()?.to_bytes().to_vec();
+        bytes.extend_from_slice(&generate.max_tokens.to_le_bytes());
+        for stop in &generate.stop {
+            bytes.extend_from_slice(&u32::try_from(stop.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend_from_slice(stop.as_bytes());
+        }
+        Ok(bytes)
+    }
+
+    /// How the prompt is rendered: with the model's own chat template, or not at all.
+    pub const fn template(&self) -> &'static [u8] {
+        match self {
+            Self::Chat { .. } => b"chat",
+            Self::Text { .. } => b"text",
+            Self::Tokens { .. } => b"tokens",
+            Self::Embed { .. } => b"embed",
+        }
+    }
+}
+
+impl Generate {
+    /// As the sampler takes it.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn sampling(&self) -> Result<Sampling, BadSampling> {
+        let &Self { temperature, top_p, top_k, min_p, .. } = self;
+        Sampling { temperature, top_p, top_k, min_p }.validated().map_err(|_| BadSampling)
+    }
 }
 
 /// What both kinds of frame have in common: a form on the wire, limits, and a first one.

@@ -284,7 +284,8 @@ fn vectors(field: &'static str, vectors: &[Vec<f32>]) -> Checked {
 
 fn scored(it: &Scored) -> Checked {
     exactly("verdict.scored.verdict", it.verdict.len(), Verdict::BYTES)?;
-    most("verdict.scored.log_probs", it.log_probs.len(), CONTEXT_TOKENS_MAX)
+    most("verdict.scored.log_probs", it.log_probs.len(), CONTEXT_TOKENS_MAX)?;
+    most("verdict.scored.prompt_ids", it.prompt_ids.len(), CONTEXT_TOKENS_MAX)
 }
 
 fn assign(it: &Assign) -> Checked {

@@ -72,7 +72,9 @@ impl Frame for Up {
             Self::Verdict { audit, outcome, grant_total } => up::Frame::Verdict(pb::Verdict {
                 audit: audit.0.into(),
                 outcome: Some(match outcome {
-                    Ok(it) => verdict::Outcome::Scored(pb::Scored { verdict: it.verdict, log_probs: it.log_probs }),
+                    Ok(Scored { verdict, log_probs, prompt_ids }) => {
+                        verdict::Outcome::Scored(pb::Scored { verdict, log_probs, prompt_ids })
+                    }
                     Err(message) => verdict::Outcome::Failed(message),
                 }),
                 grant_total,
@@ -111,7 +113,9 @@ impl Frame for Up {
             up::Frame::Verdict(it) => Self::Verdict {
                 audit: AuditId(array("audit", &it.audit)?),
                 outcome: match present("verdict.outcome", it.outcome)? {
-                    verdict::Outcome::Scored(it) => Ok(Scored { verdict: it.verdict, log_probs: it.log_probs }),
+                    verdict::Outcome::Scored(pb::Scored { verdict, log_probs, prompt_ids }) => {
+                        Ok(Scored { verdict, log_probs, prompt_ids })
+                    }
                     verdict::Outcome::Failed(message) => Err(message),
                 },
                 grant_total: it.grant_total,

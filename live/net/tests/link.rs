@@ -137,7 +137,7 @@ fn every_up() -> Vec<Up> {
             orders: vec![vec![4], vec![]],
             outputs: vec![Made { place: 1, ids: vec![7, u32::MAX], log_probs: vec![8, 9] }],
         },
-        verdict(Ok(Scored { verdict: vec![12; Verdict::BYTES], log_probs: vec![1, 2] })),
+        verdict(Ok(Scored { verdict: vec![12; Verdict::BYTES], log_probs: vec![1, 2], prompt_ids: vec![7] })),
         verdict(Err("out of memory".into())),
         Up::Pong { nonce: 77 },
         Up::Leaving,

@@ -1,10 +1,9 @@
 //! Digests of content, as prover, gateway and auditor must agree on them. `docs/protocol/log.md` is the specification.
 
 use ol_engine::{FinishReason, GenerateTask, Prompt, ScoreTask, Seed, Variant};
-use ol_net::frame::{Generate, Payload};
+use ol_net::frame::{BadSampling, Payload};
 use ol_protocol::commitment::Finish;
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::sampler::Sampling;
 use ol_protocol::variant::{Assurance, Work};
 use ol_protocol::{Digest, Salt};
 
@@ -12,8 +11,8 @@ use ol_protocol::{Digest, Salt};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Sampling settings out of range.
-    #[error("sampling settings out of range")]
-    Sampling,
+    #[error(transparent)]
+    Sampling(#[from] BadSampling),
     /// A role that chat templates don't know.
     #[error("a message of an unknown role")]
     Role,
@@ -42,52 +41,14 @@ pub fn variant(of: &Variant) -> ol_protocol::variant::Variant {
     }
 }
 
-/// The parameters that decide an output beside prompt and seed, in canonical bytes.
-pub fn parameters(payload: &Payload) -> Result<Vec<u8>, Error> {
-    let Some(generate) = generate(payload) else { return Ok(Vec::new()) };
-    let mut bytes = sampling(generate)?.to_bytes().to_vec();
-    bytes.extend_from_slice(&generate.max_tokens.to_le_bytes());
-    for stop in &generate.stop {
-        bytes.extend_from_slice(&u32::try_from(stop.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend_from_slice(stop.as_bytes());
-    }
-    Ok(bytes)
-}
-
-/// How a prompt was rendered: with the model's own chat template, or not at all.
-pub const fn template(payload: &Payload) -> &'static [u8] {
-    match payload {
-        Payload::Chat { .. } => b"chat",
-        Payload::Text { .. } => b"text",
-        Payload::Tokens { .. } => b"tokens",
-        Payload::Embed { .. } => b"embed",
-    }
-}
-
 /// What a commitment says of the prompt.
 pub fn prompt_digest(salt: &Salt, ids: &[u32], payload: &Payload) -> Result<Digest, Error> {
-    Ok(ol_protocol::digest::prompt_digest(salt, ids, template(payload), &parameters(payload)?))
+    Ok(ol_protocol::digest::prompt_digest(salt, ids, payload.template(), &payload.parameters()?))
 }
 
 /// What a commitment says of log-probability bytes.
 pub fn log_probs_digest(salt: &Salt, bytes: &[u8]) -> Digest {
     digest(Domain::LogProbs, &[&salt.0, bytes])
-}
-
-/// The part of a payload that says how to sample.
-pub const fn generate(payload: &Payload) -> Option<&Generate> {
-    match payload {
-        Payload::Chat { generate, .. } | Payload::Text { generate, .. } | Payload::Tokens { generate, .. } => {
-            Some(generate)
-        }
-        Payload::Embed { .. } => None,
-    }
-}
-
-fn sampling(generate: &Generate) -> Result<Sampling, Error> {
-    let &Generate { temperature, top_p, top_k, min_p, .. } = generate;
-    let sampling = Sampling { temperature, top_p, top_k, min_p };
-    sampling.validated().map_err(|_| Error::Sampling)
 }
 
 fn prompt(payload: &Payload) -> Result<Prompt, Error> {
@@ -113,10 +74,10 @@ fn prompt(payload: &Payload) -> Result<Prompt, Error> {
 
 /// The engine's task for an assignment.
 pub fn task(payload: &Payload, seed: [u8; 32], resume: Vec<u32>) -> Result<GenerateTask, Error> {
-    let generate = generate(payload).ok_or(Error::Work)?;
+    let generate = payload.generate().ok_or(Error::Work)?;
     Ok(GenerateTask {
         prompt: prompt(payload)?,
-        sampling: sampling(generate)?,
+        sampling: generate.sampling()?,
         seed: Seed(seed),
         max_tokens: generate.max_tokens,
         stop: generate.stop.clone(),
@@ -134,21 +95,26 @@ pub fn score(
     finish: Finish,
     tolerance: f32,
 ) -> Result<ScoreTask, Error> {
-    let generate = generate(payload).ok_or(Error::Work)?;
+    let generate = payload.generate().ok_or(Error::Work)?;
     Ok(ScoreTask {
         prompt: prompt(payload)?,
         output,
-        sampling: sampling(generate)?,
+        sampling: generate.sampling()?,
         seed: Seed(seed),
         stop: generate.stop.clone(),
         max_tokens: generate.max_tokens,
         tolerance,
-        finish: match finish {
-            Finish::EndOfText => FinishReason::Stop,
-            Finish::StopString => FinishReason::StopString,
-            Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
-        },
+        finish: reason(finish),
     })
+}
+
+/// The engine's word for a commitment's finish.
+pub const fn reason(finish: Finish) -> FinishReason {
+    match finish {
+        Finish::EndOfText => FinishReason::Stop,
+        Finish::StopString => FinishReason::StopString,
+        Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
+    }
 }
 
 /// The commitment's word for an engine's reason.

@@ -379,7 +379,9 @@ impl NodeHands {
             signature: Signature([0; 64]),
         }
         .sign(key);
-        let scored = frame::Scored { verdict: verdict.to_bytes(), log_probs };
+        // Evidence needs the prompt as it was rendered, which a gateway can't do.
+        let prompt_ids = if *level == Level::Referee { measured.prompt_ids } else { Vec::new() };
+        let scored = frame::Scored { verdict: verdict.to_bytes(), log_probs, prompt_ids };
         self.send(Up::Verdict { audit: audit.audit, outcome: Ok(scored), grant_total: 0 });
     }
 
@@ -548,7 +550,7 @@ impl Content {
     }
 
     fn tokens(&mut self, attempt: Attempt, tokens: Vec<Token>) -> Up {
-        let wanted = content::generate(&self.assign.payload).is_some_and(|g| g.top_logprobs > 0);
+        let wanted = self.assign.payload.generate().is_some_and(|g| g.top_logprobs > 0);
         let mut frame = frame::Tokens {
             task: attempt.task,
             attempt: attempt.attempt,

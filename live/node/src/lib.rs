@@ -5,6 +5,7 @@ pub mod content;
 pub mod dial;
 pub mod hands;
 mod outbox;
+pub mod rescore;
 
 use ol_engine::Engine;
 use ol_net::frame::Role;

@@ -52,7 +52,8 @@ pub(crate) fn admit(job: &Job, size: u64, gateway: GatewayId, known: &impl Known
             | Record::Audit { .. }
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
     }
     job.checkpoint.iter().try_for_each(|note| admit_checkpoint(note, known))?;
@@ -134,7 +135,8 @@ pub(crate) fn task_entries(records: &[Record], first_index: u64) -> Vec<TaskEntr
             | Record::Receipt(_)
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
     }
     entries

@@ -195,7 +195,8 @@ impl<L: Forget> Pruner<'_, L> {
                 | Record::TopUp(_)
                 | Record::Close(_)
                 | Record::Parameters(_)
-                | Record::Calibration(_) => {
+                | Record::Calibration(_)
+                | Record::Evidence(_) => {
                     continue;
                 }
             }

@@ -299,7 +299,8 @@ impl Job {
             | Record::Audit { .. }
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => None,
+            | Record::Calibration(_)
+            | Record::Evidence(_) => None,
         });
         tenants.chain(snapshots).chain(checkpoints).chain(sequences)
     }
@@ -318,7 +319,8 @@ impl Job {
                 | Record::Audit { .. }
                 | Record::Close(_)
                 | Record::Parameters(_)
-                | Record::Calibration(_) => 0,
+                | Record::Calibration(_)
+                | Record::Evidence(_) => 0,
             };
             if expected != found {
                 return Err(Refusal::Receipts { expected, found });

@@ -44,6 +44,7 @@ pub(super) struct Found {
     audits: u64,
     withheld: u64,
     refunded: u64,
+    slashed: u64,
     honest_sanctioned: usize,
 }
 
@@ -66,6 +67,8 @@ pub(super) async fn until_verdict(
             "messages": [{"role": "user", "content": question}],
             "max_tokens": 48,
             "temperature": 1.0,
+            // Without it a cheat costs its pay and no escrow.
+            "openledger": {"public": true},
         });
         let asked = ask::chat(running, body, &question).await?;
         requests += 1;
@@ -88,6 +91,7 @@ pub(super) async fn until_verdict(
         audits: watch.audits,
         withheld: watch.withheld,
         refunded: watch.refunded,
+        slashed: watch.slashed,
         honest_sanctioned: watch.honest.len(),
     })
 }
@@ -98,12 +102,13 @@ struct Watch {
     audits: u64,
     withheld: u64,
     refunded: u64,
+    slashed: u64,
     honest: BTreeSet<NodeId>,
 }
 
 impl Watch {
     const fn new(cheater: NodeId) -> Self {
-        Self { cheater, verdict: false, audits: 0, withheld: 0, refunded: 0, honest: BTreeSet::new() }
+        Self { cheater, verdict: false, audits: 0, withheld: 0, refunded: 0, slashed: 0, honest: BTreeSet::new() }
     }
 
     fn add(&mut self, item: News) {
@@ -119,6 +124,7 @@ impl Watch {
             News::Closed { summary } => {
                 self.withheld += summary.withheld.0;
                 self.refunded += summary.refunded.0;
+                self.slashed += summary.slashed.0;
             }
             News::Joined(_) => {}
         }
@@ -147,6 +153,7 @@ pub(super) fn tell(found: &Found, as_json: bool) -> ExitCode {
         "audits_to_verdict": found.audits,
         "withheld_micro_credits": found.withheld,
         "refunded_micro_credits": found.refunded,
+        "slashed_micro_credits": found.slashed,
         "honest_nodes_sanctioned": found.honest_sanctioned,
     });
     if as_json {
@@ -154,8 +161,14 @@ pub(super) fn tell(found: &Found, as_json: bool) -> ExitCode {
     } else if found.verdict {
         say(format!(
             "the cheating node was found after {} of its tokens and {} audits, in {} requests: {} micro-credits withheld, {} \
-             refunded, {} honest nodes sanctioned",
-            found.tokens, found.audits, found.requests, found.withheld, found.refunded, found.honest_sanctioned
+             refunded, {} slashed, {} honest nodes sanctioned",
+            found.tokens,
+            found.audits,
+            found.requests,
+            found.withheld,
+            found.refunded,
+            found.slashed,
+            found.honest_sanctioned
         ));
     } else {
         say(format!("no verdict after {} requests and {} audits of the cheating node", found.requests, found.audits));

@@ -77,7 +77,8 @@ impl Draws {
             | Record::Genesis(_)
             | Record::TopUp(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
     }
 

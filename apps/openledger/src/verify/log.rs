@@ -203,8 +203,8 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
         say(format!("ok      {} records up to that epoch were read, of {}", follower.size(), checkpoint.size));
     }
     say(format!(
-        "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters, {} calibrations",
-        counts.batches, counts.audits, counts.top_ups, counts.changes, counts.calibrations
+        "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters, {} calibrations; {} evidence opened",
+        counts.batches, counts.audits, counts.top_ups, counts.changes, counts.calibrations, counts.evidence
     ));
     say(format!("ok      {} receipts, each under its batch's two roots", counts.receipts));
     say(format!(

@@ -1,7 +1,10 @@
 //! One of three nodes cheats, and is found.
 
-use crate::process::run;
-use crate::up::{args, up};
+use crate::http::chat;
+use crate::process::{eventually, run};
+use crate::up::{Up, args, up};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 fn found(cheat: &'static str) {
     let folder = tempfile::tempdir().unwrap();
@@ -34,4 +37,74 @@ fn a_node_with_requantised_weights_is_found() {
 #[test]
 fn a_node_that_ends_answers_early_is_found() {
     found("truncate");
+}
+
+// What the log holds against nodes, once it holds something.
+fn evidence(network: &Up, folder: &Path) -> Vec<PathBuf> {
+    let (log, to) = (format!("http://{}/log", network.address), folder.join("evidence"));
+    let mut seed = 0;
+    eventually("evidence", || {
+        seed += 1;
+        let mut public = chat("Tell me about ports.", 12, seed);
+        public["openledger"] = json!({"public": true});
+        network.api.chat(&public).good();
+        let ended = run(&["verify", "--log", &log, "--evidence", to.to_str().unwrap()]);
+        let files = std::fs::read_dir(&to).ok()?.map(|entry| entry.unwrap().path()).collect();
+        assert!(ended.out.contains("evidence against node"), "{}{}", ended.out, ended.err);
+        Some(files)
+    })
+}
+
+fn rescored(file: &Path, folder: &Path, model: &str) -> crate::process::Ended {
+    let (file, data) = (file.to_str().unwrap(), folder.join("reader"));
+    run(&["verify", "--rescore", file, "--model", model, "--data-dir", data.to_str().unwrap()])
+}
+
+#[test]
+fn anyone_rescores_the_evidence_against_a_cheat() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Up::start(&folder.path().join("network"), &["--cheat", "small-model"]);
+    let files = evidence(&network, folder.path());
+    let ended = rescored(&files[0], folder.path(), "tiny");
+    assert!(ended.status.success(), "{}{}", ended.out, ended.err);
+    assert!(ended.out.contains("the model AGREES with the referee"), "{}", ended.out);
+
+    let document: Value = serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
+    let changed = folder.path().join("changed.json");
+    for (field, at, says) in
+        [("evidence", 200, "not what the node committed to"), ("batch", 700, "batch"), ("verdict", 300, "verdict")]
+    {
+        let mut other = document.clone();
+        let mut text = document[field].as_str().unwrap().to_owned();
+        let digit = if &text[at..=at] == "0" { "1" } else { "0" };
+        text.replace_range(at..=at, digit);
+        other[field] = text.into();
+        std::fs::write(&changed, other.to_string()).unwrap();
+        let ended = rescored(&changed, folder.path(), "tiny");
+        assert!(ended.complaint().contains(says), "{field}: {}", ended.err);
+    }
+    std::fs::write(&changed, "{}").unwrap();
+    assert!(rescored(&changed, folder.path(), "tiny").complaint().contains("not evidence"));
+}
+
+#[test]
+fn a_private_request_never_becomes_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Up::start(&folder.path().join("network"), &["--cheat", "small-model"]);
+    let failed = || {
+        let text = network.api.get("/metrics").text();
+        let line = text.lines().find(|line| line.starts_with("openledger_audits_failed_total")).unwrap().to_owned();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let mut seed = 0;
+    eventually("a failed audit", || {
+        seed += 1;
+        network.api.chat(&chat("Tell me about ports.", 12, seed)).good();
+        (failed() > 0).then_some(())
+    });
+    let log = format!("http://{}/log", network.address);
+    let counts = || run(&["verify", "--log", &log]).out;
+    let closed = |text: &str| text.contains("0 evidence opened");
+    eventually("an epoch", || closed(&counts()).then_some(()));
+    assert!(network.api.get("/metrics").text().contains("openledger_nodes_slashed_total 0"));
 }

@@ -257,7 +257,7 @@ fn batch_of_another(world: &World, assign: &Assign) -> SignedBatch {
 }
 
 fn garbage() -> Scored {
-    Scored { verdict: vec![1; Verdict::BYTES], log_probs: Vec::new() }
+    Scored { verdict: vec![1; Verdict::BYTES], log_probs: Vec::new(), prompt_ids: Vec::new() }
 }
 
 #[test]

@@ -17,22 +17,24 @@ pub(crate) fn args(of: &[String]) -> Vec<&str> {
     of.iter().map(String::as_str).collect()
 }
 
-struct Up {
+pub(crate) struct Up {
     process: Process,
-    api: Api,
+    pub(crate) api: Api,
+    pub(crate) address: String,
     key: String,
     ticket: String,
 }
 
 impl Up {
-    fn start(folder: &Path) -> Self {
-        let mut process = Process::start(openledger(&args(&up(folder, &[]))));
+    pub(crate) fn start(folder: &Path, more: &[&'static str]) -> Self {
+        let mut process = Process::start(openledger(&args(&up(folder, more))));
         let url = process.printed("API       http://");
         let key = process.printed("API key");
         let ticket = process.printed("ticket");
-        let api = Api::new(url.trim_end_matches("/v1").parse().unwrap(), &key);
+        let address = url.trim_end_matches("/v1").to_owned();
+        let api = Api::new(address.parse().unwrap(), &key);
         process.printed("serving");
-        Self { process, api, key, ticket }
+        Self { process, api, address, key, ticket }
     }
 
     // Without the port, which is another at each start.
@@ -71,7 +73,7 @@ fn up_once_answers_audits_settles_and_prints_one_object() {
 #[test]
 fn a_restart_keeps_identities_balances_and_receipts() {
     let folder = tempfile::tempdir().unwrap();
-    let mut first = Up::start(folder.path());
+    let mut first = Up::start(folder.path(), &[]);
     let identity = first.identity();
     let answer = first.api.chat(&chat("what is a ledger?", 12, 1)).good();
     let task = answer["openledger"]["receipt"].as_str().unwrap().to_owned();
@@ -85,7 +87,7 @@ fn a_restart_keeps_identities_balances_and_receipts() {
     assert!(first.process.out.all().contains("stopping"));
     let spent = 100_000_000 - balance(folder.path(), "tenant");
 
-    let mut second = Up::start(folder.path());
+    let mut second = Up::start(folder.path(), &[]);
     assert_eq!(second.identity(), identity);
     let mut after = second.api.receipt(&task);
     // What is known of its node goes on.

@@ -221,6 +221,40 @@ fn escrow_is_released_after_both_the_time_and_the_tasks() {
 }
 
 #[test]
+fn who_is_slashed_loses_all_escrow_with_that_operator_to_the_reserve() {
+    let mut ledger = funded(10_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 1_000), false).unwrap();
+    ledger.earn(&receipt(1, 2, 2, 0, 100), false).unwrap();
+    close(&mut ledger);
+    ledger.earn(&receipt(1, 1, 3, 1, 100), false).unwrap();
+    ledger.slash(NodeId([1; 32]), OperatorId([1; 32]));
+    let restored = Ledger::from_bytes(&ledger.to_bytes()).unwrap();
+    assert_eq!((restored.digest(), &restored), (ledger.digest(), &ledger));
+    let reserve = ledger.balance(&Account::Reserve);
+    let summary = close(&mut ledger);
+    // What it earns in the same epoch goes too; the other operator's node keeps what it has.
+    assert_eq!(summary.slashed, MicroCredits(850 + 85));
+    assert_eq!(ledger.balance(&Account::Reserve) - reserve, 935 + i128::from(summary.reserve.0));
+    assert_eq!((ledger.check(), ledger.totals().slashed), (Ok(()), MicroCredits(935)));
+    let restored = Ledger::from_bytes(&ledger.to_bytes()).unwrap();
+    assert_eq!((restored.digest(), restored.totals()), (ledger.digest(), ledger.totals()));
+    assert_eq!(close(&mut ledger).slashed, MicroCredits(0));
+}
+
+#[test]
+fn a_lot_that_is_due_at_the_same_close_is_slashed_and_not_released() {
+    let mut ledger = funded(100_000);
+    ledger.earn(&receipt(1, 1, 1, 0, 1_000), false).unwrap();
+    close(&mut ledger);
+    ledger.earn(&receipt(1, 1, 2, 1, 10), false).unwrap();
+    ledger.earn(&receipt(1, 1, 3, 1, 10), false).unwrap();
+    (1..2).for_each(|_| assert_eq!(close(&mut ledger).released, MicroCredits(0)));
+    ledger.slash(NodeId([1; 32]), OperatorId([1; 32]));
+    let summary = close(&mut ledger);
+    assert_eq!((summary.released, summary.slashed), (MicroCredits(0), MicroCredits(866)));
+}
+
+#[test]
 fn the_reserve_pays_what_a_released_lot_lacks_as_far_as_it_can() {
     let mut ledger = released();
     // 1,000 was split into 850, 20, 50 and 80, and 2 x 10 into 8, 0, 2 and 0 each; the lot of 850 is gone.

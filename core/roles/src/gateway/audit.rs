@@ -6,6 +6,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::evidence::Evidence;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, OperatorId, Timestamp, VariantId};
@@ -194,6 +195,23 @@ impl Gateway {
         self.conclude(now, id, AuditOutcome::Unauditable { audit: id }, out);
     }
 
+    /// Asks again for what could be evidence: a restart may have come between an audit's end and it.
+    pub(super) fn open_refuted(&mut self, out: &mut Vec<Output>) {
+        let all = self.settler.all_refuted();
+        out.extend(all.map(|(subject, commitment)| Output::Open { subject: *subject, commitment: commitment.clone() }));
+    }
+
+    /// Puts evidence in the log. What opens nothing is no evidence.
+    pub(super) fn evidence(&mut self, evidence: Evidence, out: &mut Vec<Output>) {
+        match self.settler.evidence(&evidence) {
+            Ok(()) => {
+                self.counters.slashed += 1;
+                self.append(vec![Entry::Record(Record::Evidence(evidence))], Appended::Nothing, out);
+            }
+            Err(_) => self.counters.void_evidence += 1,
+        }
+    }
+
     fn record_audit(&mut self, subject: AttemptId, outcome: AuditOutcome, out: &mut Vec<Output>) {
         if let Err(fault) = self.settler.audit(subject, &outcome) {
             unreachable!("a gateway states what it found itself: {fault}");
@@ -223,6 +241,9 @@ impl Gateway {
         }
         self.record_audit(subject, outcome.clone(), out);
         out.push(Output::Audited { subject, node, outcome, passed });
+        out.extend(
+            self.settler.refuted(&subject).map(|commitment| Output::Open { subject, commitment: commitment.clone() }),
+        );
         out.push(Output::Forget { task: subject.task });
     }
 }

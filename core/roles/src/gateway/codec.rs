@@ -13,6 +13,7 @@ use ol_protocol::batch::{BATCH_MAX, BatchHeader, SignedBatch, VerifiedBatch};
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Commitment;
+use ol_protocol::evidence::Evidence;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
@@ -33,8 +34,8 @@ const ORDER_BYTES_MAX: usize = 65_536;
 /// Longest signed batch that is read, in bytes.
 const BATCH_BYTES_MAX: usize = BatchHeader::BYTES + 64 + BATCH_MAX * Commitment::BYTES;
 
-/// Longest record that is read, in bytes: several times a verdict.
-const RECORD_BYTES_MAX: usize = 4_096;
+/// Longest record that is read, in bytes: evidence is the longest, and has its own limit.
+const RECORD_BYTES_MAX: usize = 65_535;
 
 /// Version of these bytes.
 const VERSION: u16 = 2;
@@ -166,6 +167,7 @@ impl Input {
             Self::Change(change) => w.u8(20).raw(&change.to_bytes()),
             Self::Calibrated(calibration) => w.u8(22).raw(&calibration.to_bytes()),
             Self::NoFunds { tenant, is_unknown } => w.u8(21).raw(&tenant.0).u8(u8::from(*is_unknown)),
+            Self::Evidence(evidence) => w.u8(23).raw(&evidence.to_bytes()),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
         };
@@ -202,6 +204,7 @@ impl Input {
             17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
             20 => Self::Change(ParameterChange::read(r)?),
             22 => Self::Calibrated(Calibration::read(r)?),
+            23 => Self::Evidence(Evidence::read(r)?),
             21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,

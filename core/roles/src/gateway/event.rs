@@ -6,6 +6,7 @@ use ol_ledger::Summary;
 use ol_protocol::batch::{BatchHeader, VerifiedBatch};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::evidence::Evidence;
 use ol_protocol::key::Signature;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
@@ -191,6 +192,8 @@ pub enum Input {
     Change(ParameterChange),
     /// The referee measured what honest answers look like; its signature was checked.
     Calibrated(Calibration),
+    /// What [`Output::Open`] asked for: the tenant lets it be public.
+    Evidence(Evidence),
     /// A node broke the protocol: its link is closed by the driver.
     Misbehaved {
         /// Which.
@@ -364,6 +367,13 @@ pub enum Output {
         outcome: AuditOutcome,
         /// Whether it is final, and for the node.
         passed: Option<bool>,
+    },
+    /// Give the content of an attempt that the referee refuted, if its tenant lets it be public; answered by [`Input::Evidence`].
+    Open {
+        /// Which attempt.
+        subject: AttemptId,
+        /// What the node committed to.
+        commitment: Commitment,
     },
     /// An epoch was settled; its close is the last entry of the append before.
     Closed {

@@ -100,6 +100,10 @@ pub struct Counters {
     pub void_verdicts: u64,
     /// Audits whose payload was lost here.
     pub unauditable: u64,
+    /// Attempts whose content went into the log as evidence: their nodes' escrow is slashed.
+    pub slashed: u64,
+    /// Contents that are no evidence.
+    pub void_evidence: u64,
     /// Top-ups and changes of parameters that the ledger refused.
     pub denied: u64,
 }
@@ -130,6 +134,7 @@ pub struct Gateway {
     appended: BTreeMap<u64, Appended>,
     epoch_ends: Timestamp,
     next_look: Timestamp,
+    has_ticked: bool,
     counters: Counters,
 }
 
@@ -159,7 +164,8 @@ impl Gateway {
             next_append: 0,
             appended: BTreeMap::new(),
             epoch_ends,
-            next_look: epoch_ends,
+            next_look: now,
+            has_ticked: false,
             counters: Counters::default(),
         };
         new.fund();
@@ -301,6 +307,9 @@ impl Gateway {
     }
 
     fn tick(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        if !core::mem::replace(&mut self.has_ticked, true) {
+            self.open_refuted(out);
+        }
         self.expire(now, out);
         self.take_waiting(now, out);
         self.dispatch_audits(now, out);
@@ -354,6 +363,7 @@ impl Machine for Gateway {
             Input::NoFunds { tenant, is_unknown } => self.no_funds(now, tenant, is_unknown, out),
             Input::Change(change) => self.change(change, out),
             Input::Calibrated(calibration) => self.calibrated(now, calibration, out),
+            Input::Evidence(evidence) => self.evidence(evidence, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),
         }

@@ -4,17 +4,20 @@ use ol_ledger::Account;
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch, VerifiedBatch};
 use ol_protocol::calibration::{self, Calibration};
 use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{output_root, prompt_digest};
+use ol_protocol::evidence::Evidence;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::Parameters;
 use ol_protocol::prf::Seed;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, Record};
+use ol_protocol::seed::seed_digest;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, IssuerId, Machine, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price,
-    TaskId, TenantId, Timestamp, TokenCount, VariantId, merkle,
+    Salt, TaskId, TenantId, Timestamp, TokenCount, VariantId, merkle,
 };
 use ol_roles::gateway::Setup;
 use ol_roles::gateway::event::{Entry, Finished, Input, Match, Output, Refusal, Submission};
@@ -33,6 +36,9 @@ pub(crate) const FUNDS: u64 = 10_000;
 pub(crate) const WORST: u64 = 150;
 /// Prompt tokens of every task.
 pub(crate) const PROMPT: u32 = 10;
+const PROMPT_IDS: [u32; 10] = [9; 10];
+const SALT: Salt = Salt([8; 32]);
+const SEED: Seed = Seed([2; 32]);
 
 pub(crate) fn genesis() -> Genesis {
     Genesis {
@@ -376,9 +382,9 @@ pub(crate) fn commitment(to: &Assigned, count: u32, finish: Finish) -> Commitmen
         epoch: Epoch(1),
         variant: VARIANT,
         sampler_version: 1,
-        prompt: Digest([1; 32]),
-        seed: Digest([2; 32]),
-        output: Digest([4; 32]),
+        prompt: prompt_digest(&SALT, &PROMPT_IDS, b"chat", &[]),
+        seed: seed_digest(&SALT, &SEED),
+        output: output_root(&SALT, &vec![7; count as usize]),
         log_probs: Digest([5; 32]),
         finish,
         prompt_tokens: TokenCount(PROMPT),
@@ -386,6 +392,19 @@ pub(crate) fn commitment(to: &Assigned, count: u32, finish: Finish) -> Commitmen
         resumed_from: TokenCount(to.resumed_from),
         first_token: Micros(10),
         total: Micros(20),
+    }
+}
+
+/// What opens an answer of this bench.
+pub(crate) fn evidence(of: &Commitment) -> Evidence {
+    Evidence {
+        subject: AttemptId { task: of.task, attempt: of.attempt },
+        salt: SALT,
+        seed: SEED,
+        template: b"chat".to_vec(),
+        parameters: Vec::new(),
+        prompt: PROMPT_IDS.to_vec(),
+        output: vec![7; of.output_tokens.0 as usize],
     }
 }
 

@@ -6,6 +6,8 @@ use ol_net::Down;
 use ol_net::frame::{Audit, Frame, Made, Payload};
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{output_root, vectors_root};
+use ol_protocol::evidence::Evidence;
+use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Price, Salt, TenantId, Timestamp, TokenCount, VariantId};
@@ -14,10 +16,15 @@ use prost::Message as _;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
+/// The templates of [`Payload::template`] that render text to be continued.
+const TEMPLATES: [&[u8]; 3] = [b"chat", b"text", b"tokens"];
+
 /// A task from its submission until its receipts are on their way to the disk.
 pub(super) struct Content {
     pub(super) tenant: TenantId,
     pub(super) assurance: Assurance,
+    /// Whether its tenant lets it become public.
+    pub(super) public: bool,
     pub(super) price: Price,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
@@ -49,6 +56,7 @@ impl Content {
         Self {
             tenant: new.submission.tenant,
             assurance: new.assurance,
+            public: new.public,
             price: new.submission.price,
             payload: new.payload,
             salt: new.salt,
@@ -148,9 +156,41 @@ impl Content {
             prover_numerics: numerics.to_owned(),
             deadline_ms: 0,
         };
-        let prompt = Down::Audit(Box::new(audit)).into_wire().encode_to_vec();
-        Some(ol_store::Payload { attempt, created: now, prompt, output: log_probs })
+        Some(row(attempt, now, audit, log_probs))
     }
+}
+
+fn row(attempt: AttemptId, created: Timestamp, audit: Audit, log_probs: Vec<u8>) -> ol_store::Payload {
+    let prompt = Down::Audit(Box::new(audit)).into_wire().encode_to_vec();
+    ol_store::Payload { attempt, created, prompt, output: log_probs }
+}
+
+/// The row with the prompt as the referee rendered it: the content of evidence. `None` for texts that were embedded.
+pub(super) fn rendered(row: ol_store::Payload, ids: Vec<u32>) -> Option<ol_store::Payload> {
+    let (mut audit, log_probs) = open(&row)?;
+    let generate = audit.payload.generate()?.clone();
+    audit.payload = Payload::Tokens { ids, generate };
+    Some(self::row(row.attempt, row.created, audit, log_probs))
+}
+
+/// What opens a commitment, from the row of its attempt once the prompt is rendered in it. `None` if it opens nothing, or is too long for a
+/// record.
+pub(super) fn evidence(row: &ol_store::Payload, commitment: &Commitment) -> Option<Evidence> {
+    let (audit, _) = open(row)?;
+    let parameters = audit.payload.parameters().ok()?;
+    let Payload::Tokens { ids, .. } = audit.payload else { return None };
+    let of = |template: &[u8]| Evidence {
+        subject: row.attempt,
+        salt: audit.salt,
+        seed: Seed(audit.seed),
+        template: template.to_vec(),
+        parameters: parameters.clone(),
+        prompt: ids.clone(),
+        output: audit.output.clone(),
+    };
+    // Which template it was is not in the row any more, but in the digest.
+    let opening = TEMPLATES.iter().map(|template| of(template)).find(|evidence| evidence.opens(commitment));
+    opening.filter(Evidence::fits)
 }
 
 /// The audit frame of a row, and the prover's log-probability bytes.

@@ -176,8 +176,9 @@ impl Handle {
 
     fn new_task(&self, submission: Submission) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
         let (id, variant) = self.variant(&submission)?;
-        let Submission { tenant, task, payload, generate, request_digest, canonical, deadline, max_price, .. } =
-            submission;
+        let Submission {
+            tenant, task, payload, generate, request_digest, canonical, deadline, max_price, public, ..
+        } = submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
         let asked = generate.as_ref().and_then(|g| g.max_tokens);
         let context = variant.context_tokens;
@@ -218,6 +219,7 @@ impl Handle {
             salt,
             seed: seed.0,
             replies,
+            public,
         };
         Ok((new, events))
     }

@@ -2,7 +2,7 @@
 
 mod beside;
 
-use super::content::{Content, length};
+use super::content::{self, Content, length};
 use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
@@ -19,7 +19,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
-use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::top_up::Slice;
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Verdict;
@@ -49,6 +49,15 @@ struct Peer {
     region: String,
 }
 
+// An audit that an auditor has.
+struct Running {
+    row: ol_store::Payload,
+    // How far the log-probability bytes of honest provers lie apart.
+    steps: u8,
+    // The prompt, if the referee rendered it.
+    prompt_ids: Vec<u32>,
+}
+
 /// See the module.
 pub(super) struct GatewayHands {
     pub(super) shared: Arc<Shared>,
@@ -59,8 +68,9 @@ pub(super) struct GatewayHands {
     peers: BTreeMap<NodeId, Peer>,
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
-    // What the prover said of its log-probabilities, and how far honest ones lie apart.
-    audits: BTreeMap<AuditId, (Vec<u8>, u8)>,
+    audits: BTreeMap<AuditId, Running>,
+    // Contents of refuted attempts, on their way to the disk.
+    rendered: BTreeMap<AttemptId, ol_store::Payload>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
@@ -92,6 +102,7 @@ impl GatewayHands {
             contents: BTreeMap::new(),
             frame: None,
             audits: BTreeMap::new(),
+            rendered: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_ping: 0,
             metrics_due: Timestamp(0),
@@ -321,10 +332,12 @@ impl GatewayHands {
         let Some(verdict) = verdict.filter(|v| v.auditor == node && v.audit == audit) else {
             return self.misbehaved(node, "a verdict that is not the auditor's own", inputs);
         };
-        let Some((said, steps)) = self.audits.get(&audit) else { return };
+        let Some(running) = self.audits.get_mut(&audit) else { return };
+        running.prompt_ids = scored.prompt_ids;
+        let said = &running.row.output;
         // Of an answer that an earlier node began, only the successor's part is compared.
         let own = &scored.log_probs[scored.log_probs.len().saturating_sub(said.len())..];
-        let agrees = ol_trust::agree(said, own, *steps);
+        let agrees = ol_trust::agree(said, own, running.steps);
         inputs.push(Input::Verdict { node, verdict, agrees });
     }
 
@@ -429,7 +442,10 @@ impl GatewayHands {
         commit.told.extend(self.told.take());
         for entry in entries {
             match entry {
-                Entry::Record(record) => commit.job.records.push(record),
+                Entry::Record(record) => {
+                    self.keep_rendered(&record, &mut commit.job);
+                    commit.job.records.push(record);
+                }
                 Entry::Batch { header, signature, receipts, receipts_root } => {
                     let node = header.node;
                     for receipt in &receipts {
@@ -443,6 +459,18 @@ impl GatewayHands {
             }
         }
         self.journal.push(commit);
+    }
+
+    // A failed audit's content, as evidence needs it. It is asked for once the audit's end is logged, or after the next start.
+    fn keep_rendered(&mut self, record: &Record, job: &mut Job) {
+        let Record::Audit { subject, outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Failed } } = record
+        else {
+            return;
+        };
+        let Some(Running { row, prompt_ids, .. }) = self.audits.remove(&verdict.audit) else { return };
+        let Some(row) = content::rendered(row, prompt_ids) else { return };
+        job.payloads.push(row.clone());
+        self.rendered.insert(*subject, row);
     }
 
     // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
@@ -462,6 +490,9 @@ impl GatewayHands {
         }
         if let Some(content) = content {
             facts["tenant"] = content.tenant.to_string().into();
+            if content.public {
+                facts["public"] = true.into();
+            }
             facts["created_unix_us"] = content.created.0.into();
             facts["trust_when_answered"] = content.trust.into();
         }
@@ -616,6 +647,7 @@ impl Hands for GatewayHands {
                 inputs.push(Input::Change(*change));
             }
             Message::Evidence { auditor, audit, how, row } => self.audit(auditor, audit, how, row, inputs),
+            Message::Opened { commitment, row, facts } => self.opened(&commitment, row, facts, inputs),
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => {
                 self.claims = self.claims.saturating_sub(1);
@@ -671,6 +703,7 @@ impl Hands for GatewayHands {
                 );
             }
             output @ Output::Audited { .. } => self.audited(&output),
+            Output::Open { subject, commitment } => self.open(subject, commitment),
             output @ Output::Closed { .. } => self.closed(output),
             Output::Claim { tenant, amount, booked } => self.claim(tenant, amount, booked, inputs),
             Output::Denied { error } => self.denied(error),

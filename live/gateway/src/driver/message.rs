@@ -5,13 +5,14 @@ use crate::backend::Reply;
 use ol_net::frame::{self, Hello};
 use ol_net::{Down, Sender, Up};
 use ol_protocol::certificate::Certificate;
+use ol_protocol::commitment::Commitment;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, VariantId};
 use ol_roles::gateway::event::Submission;
-use ol_store::{Appended, NodeBatch, Payload};
+use ol_store::{Appended, Facts, NodeBatch, Payload};
 use ol_trust::Standing;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,7 @@ pub struct New {
     pub(super) salt: Salt,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
+    pub(super) public: bool,
 }
 
 /// What others send the gateway's loop.
@@ -39,6 +41,15 @@ pub enum Message {
         certificate: Box<Certificate>,
         /// What it said.
         hello: Box<Hello>,
+    },
+    /// What may be evidence against a node.
+    Opened {
+        /// What it committed to.
+        commitment: Box<Commitment>,
+        /// The content.
+        row: Result<Option<Payload>, ol_store::Error>,
+        /// What is known of the task beside the log.
+        facts: Result<Option<Facts>, ol_store::Error>,
     },
     /// A node's link is gone.
     Left {

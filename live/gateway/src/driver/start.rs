@@ -418,6 +418,8 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         escalated,
         void_verdicts,
         unauditable,
+        slashed,
+        void_evidence,
         denied,
     } = *machine.counters();
     let counters = [
@@ -437,6 +439,8 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("audits_escalated", "Failures that went to the referee.", escalated),
         ("verdicts_void", "Verdicts over other content than was sent.", void_verdicts),
         ("audits_unauditable", "Audits whose payload was lost here.", unauditable),
+        ("nodes_slashed", "Refuted answers that were published: each took its node's escrow.", slashed),
+        ("evidence_void", "Contents of refuted answers that open nothing.", void_evidence),
         ("orders_denied", "Top-ups and changes of parameters that the ledger refused.", denied),
     ];
     let gauges = [

@@ -215,6 +215,8 @@ pub struct Scored {
     pub verdict: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub log_probs: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub prompt_ids: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {

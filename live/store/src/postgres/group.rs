@@ -85,7 +85,8 @@ impl Holdings {
                 | Record::Audit { .. }
                 | Record::Close(_)
                 | Record::Parameters(_)
-                | Record::Calibration(_) => {}
+                | Record::Calibration(_)
+                | Record::Evidence(_) => {}
             }
         }
         self.checkpoints.extend(job.checkpoint.iter().map(|note| (note.epoch, note.clone())));
@@ -208,6 +209,7 @@ fn batch_node(record: &Record) -> Option<NodeId> {
         | Record::Audit { .. }
         | Record::Close(_)
         | Record::Parameters(_)
-        | Record::Calibration(_) => None,
+        | Record::Calibration(_)
+        | Record::Evidence(_) => None,
     }
 }

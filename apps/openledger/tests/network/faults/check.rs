@@ -52,7 +52,8 @@ impl Log {
             | Record::Audit { .. }
             | Record::Close(_)
             | Record::Parameters(_)
-            | Record::Calibration(_) => {}
+            | Record::Calibration(_)
+            | Record::Evidence(_) => {}
         }
     }
 

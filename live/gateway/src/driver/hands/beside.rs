@@ -1,16 +1,18 @@
 //! What the loop asks the database for and goes on: payloads for audits, batches that come again, tenants' money. The answers
 //! are messages.
 
-use super::GatewayHands;
+use super::{GatewayHands, Running};
 use crate::driver::content;
 use crate::driver::handle::lock;
 use crate::driver::message::{Message, Scoring};
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
+use ol_protocol::commitment::Commitment;
+use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{AuditId, MicroCredits, NodeId, TenantId};
 use ol_roles::gateway::event::Input;
-use ol_store::{NodeBatch, Read};
+use ol_store::{Facts, NodeBatch, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,13 +123,52 @@ impl GatewayHands {
                 return inputs.push(Input::AuditRefused { node: auditor, audit });
             }
         };
-        let Some((mut frame, log_probs)) = row.as_ref().and_then(content::open) else {
+        let opened = row.and_then(|row| content::open(&row).map(|(frame, _)| (frame, row)));
+        let Some((mut frame, row)) = opened else {
             return inputs.push(Input::PayloadLost { audit });
         };
         (frame.audit, frame.variant, frame.tolerance_micro) = (audit, how.variant, how.tolerance_micro);
         frame.deadline_ms = 120_000;
-        self.audits.insert(audit, (log_probs, how.log_prob_steps));
+        self.audits.insert(audit, Running { row, steps: how.log_prob_steps, prompt_ids: Vec::new() });
         self.send(auditor, Down::Audit(Box::new(frame)));
+    }
+}
+
+impl GatewayHands {
+    /// Looks for the content of a refuted attempt, and whether its tenant lets it become public.
+    pub(super) fn open(&mut self, subject: AttemptId, commitment: Commitment) {
+        let rendered = self.rendered.remove(&subject);
+        let commitment = Box::new(commitment);
+        self.ask(
+            Duration::ZERO,
+            move |read| (rendered.map_or_else(|| read.payload(subject), |row| Ok(Some(row))), read.facts(subject.task)),
+            move |(row, facts)| Message::Opened { commitment, row, facts },
+        );
+    }
+
+    pub(super) fn opened(
+        &self,
+        commitment: &Commitment,
+        row: Result<Option<ol_store::Payload>, ol_store::Error>,
+        facts: Result<Option<Facts>, ol_store::Error>,
+        inputs: &mut Vec<Input>,
+    ) {
+        let (row, facts) = match (row, facts) {
+            (Ok(row), Ok(facts)) => (row, facts),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::warn!(%error, "the content of a refuted answer can't be read: its node keeps its escrow until the next start");
+            }
+        };
+        let facts = facts.and_then(|facts| serde_json::from_slice::<serde_json::Value>(&facts.bytes).ok());
+        if facts.is_none_or(|facts| facts["public"] != true) {
+            return;
+        }
+        match row.and_then(|row| content::evidence(&row, commitment)) {
+            Some(evidence) => inputs.push(Input::Evidence(evidence)),
+            None => {
+                tracing::warn!(task = %commitment.task, "the content of a refuted answer is not here any more, or too long for the log")
+            }
+        }
     }
 }
 
