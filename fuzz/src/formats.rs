@@ -83,7 +83,7 @@ pub const TARGETS: [Target; 16] = [
         "receipt",
         || vec![vector("receipt")],
         |bytes| {
-            let receipt = canonical(bytes, |b| whole(b, Receipt::read), Receipt::to_bytes, |_| false);
+            let receipt = canonical(bytes, Receipt::from_bytes, Receipt::to_bytes, |_| false);
             receipt.map(|receipt| receipt.charge_fits());
         },
     ),
@@ -225,6 +225,7 @@ fn order() -> Order {
         prompt_tokens_max: TokenCount(9),
         output_tokens_max: TokenCount(10),
         resumed_from: TokenCount(11),
+        public: false,
     }
 }
 

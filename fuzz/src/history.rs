@@ -31,7 +31,7 @@ pub(crate) fn key(number: u8) -> SecretKey {
 }
 
 fn receipt(epoch: Epoch, attempt: u8) -> Receipt {
-    let mut receipt = whole(&vector("receipt"), Receipt::read).expect("it is a vector");
+    let mut receipt = Receipt::from_bytes(&vector("receipt")).expect("it is a vector");
     receipt.commitment.epoch = epoch;
     receipt.commitment.attempt = attempt;
     receipt

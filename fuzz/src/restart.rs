@@ -22,7 +22,7 @@ fn policies() -> Vec<Vec<u8>> {
     let mut policy = Policy::new();
     for record in &records {
         if let ol_protocol::record::Record::Receipt(receipt) = record {
-            policy.record(receipt.commitment.node, receipt.commitment.variant);
+            policy.record(receipt.commitment.node, receipt.commitment.variant, true);
         }
     }
     vec![Policy::new().to_bytes(), policy.to_bytes()]
@@ -38,8 +38,9 @@ fn read_policy(bytes: &[u8]) {
     let Ok(mut policy) = Policy::from_bytes(bytes) else { return };
     assert_eq!(policy.to_bytes(), bytes, "two forms of one policy");
     let known: Vec<_> = policy.standings().map(|(node, variant, _)| (node, variant)).collect();
+    policy.close();
     for (node, variant) in known {
-        policy.record(node, variant);
+        policy.record(node, variant, false);
         policy.find(node, variant, ol_trust::Finding::Passed, ol_protocol::Epoch(1));
         policy.find(node, variant, ol_trust::Finding::Failed, ol_protocol::Epoch(u64::MAX));
     }

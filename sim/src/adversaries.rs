@@ -66,14 +66,25 @@ pub struct Row {
     pub income_vs_honest_interval_95: [f64; 2],
     /// Whether all of that interval is above 1.
     pub profits: bool,
-    /// The income if a failed audit took all pay that is in escrow, which it does not.
-    pub income_if_escrow_was_lost: Option<f64>,
-    /// Whether it would profit then.
-    pub profits_if_escrow_was_lost: Option<bool>,
+    /// The same where a share of the tasks may become public, so that some of its faults take its escrow. Empty for who gives no answers.
+    pub where_public: Vec<WherePublic>,
     /// What others pay for it.
     pub cost_to_honest: Cost,
     /// What is assumed, and what is not modelled.
     pub limits: &'static str,
+}
+
+/// What an adversary has where tasks may become public.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WherePublic {
+    /// Share of the tasks.
+    pub share: f64,
+    /// Income as a share of what an honest operator earns in the same time.
+    pub income_vs_honest: f64,
+    /// Interval of 95 % of its mean.
+    pub income_vs_honest_interval_95: [f64; 2],
+    /// Whether all of that interval is above 1.
+    pub profits: bool,
 }
 
 /// What an adversary costs those who are honest.

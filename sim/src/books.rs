@@ -55,13 +55,13 @@ struct Lot {
 
 impl Known {
     // How often a result of a node of this kind is audited.
-    fn chance(&self, rule: &AuditRule) -> Chance {
+    fn chance(&self, rule: &AuditRule, floor: u64) -> Chance {
         let watched = bets::worth(&self.odds) >= 20 << 32;
         if self.suspect || watched || self.receipts < u64::from(rule.newcomer_tasks) {
             return Chance::ALWAYS;
         }
         let after_faults = if self.failed == 0 { 0 } else { self.trial() * 1_000_000 / u64::from(self.clean) };
-        Chance::per_million(after_faults.max(u64::from(rule.rate_ppm)).min(1_000_000) as u32)
+        Chance::per_million(after_faults.max(floor).min(1_000_000) as u32)
     }
 
     // Clean audits in a row after the last of its faults while all its results are audited.
@@ -91,6 +91,9 @@ pub struct Books {
     // Whose content shows that it is not what the variant gives; and who loses what it has in escrow at the next close.
     exposed: BTreeMap<AttemptId, (NodeId, OperatorId)>,
     ruined: BTreeSet<(NodeId, OperatorId)>,
+    // Private and public receipts of the open epoch, and how many of a million were public before.
+    seen: [u64; 2],
+    public_before: u64,
     epoch: u64,
 }
 
@@ -117,6 +120,8 @@ impl Books {
             calibrations: BTreeMap::new(),
             exposed: BTreeMap::new(),
             ruined: BTreeSet::new(),
+            seen: [0; 2],
+            public_before: 0,
             epoch: 0,
         }
     }
@@ -155,8 +160,10 @@ impl Books {
 
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
+        let floor = self.floor(receipt.charge.public);
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
-        let chance = known.chance(&self.rules.audit);
+        let chance = known.chance(&self.rules.audit, floor);
+        self.seen[usize::from(receipt.charge.public)] += 1;
         known.receipts += 1;
         let id = id(&receipt);
         if !self.items.contains_key(&id) {
@@ -165,6 +172,21 @@ impl Books {
             let item = Item { receipt, root, leaf, chance, found, cleared, doubtful, praised_by, blamed_by, split };
             self.items.insert(id, item);
             self.fresh.push(id);
+        }
+    }
+
+    // Of an unblemished node: in all as many audits as the rule says, a quarter of them for the private if the public are enough for the rest.
+    fn floor(&self, public: bool) -> u64 {
+        let (rate, of_public) = (u64::from(self.rules.audit.rate_ppm), self.public_before);
+        if of_public == 0 || of_public == 1_000_000 {
+            return rate;
+        }
+        let left = (rate - rate / 4) * 1_000_000 / of_public;
+        match (public, rate / 4 + left <= 1_000_000) {
+            (true, true) => rate / 4 + left,
+            (false, true) => rate / 4,
+            (true, false) => 1_000_000,
+            (false, false) => (rate.saturating_sub(of_public) * 1_000_000 / (1_000_000 - of_public)).min(rate),
         }
     }
 
@@ -208,7 +230,12 @@ impl Books {
                 }
                 let by = (verdict.auditor, verdict.operator);
                 let asked = (of.prompt, of.seed, of.variant) == (verdict.prompt, verdict.seed, verdict.variant);
-                if claims && asked && verdict.level == Level::Referee && of.finish != Finish::Embedded {
+                if claims
+                    && asked
+                    && item.receipt.charge.public
+                    && verdict.level == Level::Referee
+                    && of.finish != Finish::Embedded
+                {
                     self.exposed.insert(subject, (of.node, of.operator));
                 }
                 // Only the referee's word is against anyone.
@@ -252,6 +279,10 @@ impl Books {
         self.ruin();
         self.release(close.at);
         self.pay_out();
+        let [private, public] = std::mem::take(&mut self.seen);
+        if let Some(now) = (public * 1_000_000).checked_div(private + public) {
+            self.public_before = (7 * self.public_before + now) / 8;
+        }
         let next = close.epoch.next();
         self.epoch = next.0;
         if let Some((_, rules)) = self.later.iter().find(|(from, _)| *from == next) {

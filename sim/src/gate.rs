@@ -324,7 +324,6 @@ impl World {
         Some(Evidence { task: subject.task, level, prompt: facts.prompt, resumed_from, content })
     }
 
-    // Every second task may be public.
     fn open(
         &mut self,
         subject: AttemptId,
@@ -335,10 +334,11 @@ impl World {
         if let Some(node) = node.filter(|place| self.hosts[*place].kind == Kind::Honest) {
             return Err(Broken::Honest { node, why: "its answer would be evidence against it" });
         }
-        if subject.task.0[0].is_multiple_of(2) {
-            let content = self.tasks.get(&subject.task).and_then(|f| f.content.first(commitment.output_tokens.0));
-            inputs.extend(content.map(|content| Input::Evidence(content.evidence(subject))));
+        if !is_public(&subject.task) {
+            return Err(Broken::Unexpected("a private answer was asked for as evidence"));
         }
+        let content = self.tasks.get(&subject.task).and_then(|f| f.content.first(commitment.output_tokens.0));
+        inputs.extend(content.map(|content| Input::Evidence(content.evidence(subject))));
         Ok(())
     }
 
@@ -388,6 +388,12 @@ impl World {
             price: PRICE,
             deadline: Micros::from_secs(120),
             request: digest(Domain::Request, &[&task.0]),
+            public: is_public(&task),
         }))
     }
+}
+
+// Every second task.
+const fn is_public(task: &TaskId) -> bool {
+    task.0[0].is_multiple_of(2)
 }

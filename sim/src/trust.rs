@@ -359,7 +359,7 @@ impl<'a> Network<'a> {
         let wrong = self.is_cheating(at, temptation);
         match self.policy {
             Policy::Openledger => {
-                let chance = self.hosts[at].standing.chance(&self.rule);
+                let chance = self.hosts[at].standing.chance(&self.rule, self.rule.rate_ppm);
                 let drawn = chance.takes(self.random.word());
                 self.hosts[at].standing.record();
                 let outcome = self.scored(at, wrong, drawn);

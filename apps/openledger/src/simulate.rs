@@ -191,7 +191,7 @@ fn adversaries(args: &AdversariesArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     say(format!(
-        "{:<48} {:<14} {:>6} {:>11} {:>12} {:>8} (of an honest one's) profits",
+        "{:<48} {:<14} {:>6} {:>11} {:>12} {:>8} (of an honest one's) profits; where tasks may become public",
         "adversary", "verifier", "gain", "found after", "never found", "income"
     ));
     for row in &rows {
@@ -202,15 +202,20 @@ fn adversaries(args: &AdversariesArgs) -> anyhow::Result<ExitCode> {
             other => other.to_string(),
         };
         let [low, high] = row.income_vs_honest_interval_95;
+        let word = |profits: bool| if profits { "PROFITS" } else { "no" };
+        let public = |of: &ol_sim::adversaries::WherePublic| {
+            format!("{:.0} %: {} {}", of.share * 100.0, of.income_vs_honest, word(of.profits))
+        };
         say(format!(
-            "{:<48} {:<14} {:>6} {:>11} {:>10} % {:>8} ({low:.3} to {high:.3}) {}",
+            "{:<48} {:<14} {:>6} {:>11} {:>10} % {:>8} ({low:.3} to {high:.3}) {}; {}",
             text("adversary"),
             text("verifier"),
             text("gain_per_task"),
             text("found_after_tasks_p50"),
             text("never_found_pct"),
             text("income_vs_honest"),
-            if row.profits { "PROFITS" } else { "no" },
+            word(row.profits),
+            row.where_public.iter().map(public).collect::<Vec<_>>().join(", "),
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,9 @@ use crate::id::{Digest, TenantId};
 use crate::unit::{MicroCredits, Price, TokenCount};
 use alloc::vec::Vec;
 
+/// Ends the bytes of a public receipt.
+const PUBLIC: u8 = 1;
+
 /// The gateway's part of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
@@ -24,10 +27,12 @@ pub struct Charge {
     pub price: Price,
     /// The amount: the price of these tokens, rounded up.
     pub amount: MicroCredits,
+    /// Whether the tenant lets the content become public if the result is refuted.
+    pub public: bool,
 }
 
 impl Charge {
-    /// Length of the canonical bytes.
+    /// Length of the canonical bytes, but for a public one's.
     pub const BYTES: usize = 16 + 2 * 32 + 2 * 4 + 3 * 8;
 
     fn write(&self, w: &mut Writer) {
@@ -45,6 +50,7 @@ impl Charge {
             output_tokens: TokenCount(r.u32()?),
             price: Price { prompt_per_million: MicroCredits(r.u64()?), output_per_million: MicroCredits(r.u64()?) },
             amount: MicroCredits(r.u64()?),
+            public: false,
         })
     }
 }
@@ -59,7 +65,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Length of the canonical bytes.
+    /// Length of the canonical bytes; a public one's are one byte longer.
     pub const BYTES: usize = Commitment::BYTES + Charge::BYTES;
 
     /// Whether the amount is the price of the tokens charged, and no more tokens are charged than the node counted.
@@ -75,11 +81,22 @@ impl Receipt {
         let mut w = Writer::new();
         w.raw(&self.commitment.to_bytes());
         self.charge.write(&mut w);
+        if self.charge.public {
+            w.u8(PUBLIC);
+        }
         w.finish()
     }
 
-    /// Reads canonical bytes from the front of `r`.
-    pub fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self { commitment: Commitment::read(r)?, charge: Charge::read(r)? })
+    /// Reads canonical bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut r = Reader::new(bytes);
+        let (commitment, mut charge) = (Commitment::read(&mut r)?, Charge::read(&mut r)?);
+        charge.public = match r.rest() {
+            [] => false,
+            [PUBLIC] => true,
+            [other] => return Err(Error::Unknown { what: "mark of a receipt", value: u64::from(*other) }),
+            more => return Err(Error::Long { extra: more.len() }),
+        };
+        Ok(Self { commitment, charge })
     }
 }

@@ -188,7 +188,7 @@ impl Record {
         let record = match r.u8()? {
             0 => Self::Genesis(Genesis::read(&mut r)?),
             1 => return Slice::from_bytes(&bytes[1..]).map(Self::TopUp),
-            2 => Self::Receipt(Receipt::read(&mut r)?),
+            2 => return Receipt::from_bytes(&bytes[1..]).map(Self::Receipt),
             3 => Self::Batch(CountersignedBatch::read(&mut r)?),
             4 => Self::read_audit(&mut r)?,
             5 => Self::Close(Close {

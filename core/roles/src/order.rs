@@ -35,6 +35,8 @@ pub struct Order {
     pub output_tokens_max: TokenCount,
     /// How many output tokens earlier attempts had delivered.
     pub resumed_from: TokenCount,
+    /// Whether the tenant lets the content become public.
+    pub public: bool,
 }
 
 impl Order {
@@ -69,6 +71,10 @@ impl Order {
             .raw(&self.tenant.0);
         w.raw(&self.request.0).u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0);
         w.u32(self.prompt_tokens_max.0).u32(self.output_tokens_max.0).u32(self.resumed_from.0);
+        // An order without it is as before there were public ones: it may come back after an upgrade.
+        if self.public {
+            w.u8(1);
+        }
         w.finish()
     }
 
@@ -87,9 +93,11 @@ impl Order {
             prompt_tokens_max: TokenCount(r.u32()?),
             output_tokens_max: TokenCount(r.u32()?),
             resumed_from: TokenCount(r.u32()?),
+            public: false,
         };
-        r.finish()?;
-        Ok(order)
+        // Only this gateway makes orders: what follows is the mark.
+        let public = !r.rest().is_empty();
+        Ok(Self { public, ..order })
     }
 }
 
@@ -115,6 +123,7 @@ mod tests {
             prompt_tokens_max: TokenCount(9),
             output_tokens_max: TokenCount(10),
             resumed_from: TokenCount(11),
+            public: true,
         }
     }
 
@@ -124,6 +133,8 @@ mod tests {
         assert!(sealed.len() <= ORDER_BYTES_MAX);
         assert_eq!(Order::open(&sealed, &[9; 32]), Some(order()));
         assert_eq!(Order::open(&sealed, &[8; 32]), None);
+        let private = Order { public: false, ..order() };
+        assert_eq!(Order::open(&private.seal(&[9; 32]), &[9; 32]), Some(private));
     }
 
     #[test]

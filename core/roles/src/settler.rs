@@ -28,6 +28,10 @@ use ol_trust::suspicion::ODDS_ONE;
 const SEALS: u8 = 1;
 const REFUTED: u8 = 2;
 
+/// Bits of a held receipt's flags.
+const ACCUSED: u8 = 1;
+const PUBLIC: u8 = 2;
+
 /// Why a record can't follow the log so far.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -76,7 +80,8 @@ pub enum Fault {
     /// The log states another ruling than follows from it.
     #[error("the ruling on attempt {} of task {} is not the one that the log states", .0.attempt, .0.task)]
     Ruling(AttemptId),
-    /// Evidence about an attempt that the referee did not find bad in the node's own variant, or that was slashed for already.
+    /// Evidence about an attempt whose content is private, that the referee did not find bad in the node's own variant, or that was slashed for
+    /// already.
     #[error("evidence about attempt {} of task {}, which nobody refuted", .0.attempt, .0.task)]
     NotRefuted(AttemptId),
     /// Evidence that is not what the node committed to.
@@ -169,7 +174,7 @@ pub struct Settler {
     arriving: Vec<Receipt>,
     // Receipts that the last close did not charge.
     refused: Vec<AttemptId>,
-    // Commitments that their own node's variant refutes: evidence takes escrow.
+    // Commitments whose content may become public and that their own node's variant refutes: evidence takes escrow.
     refuted: BTreeMap<AttemptId, Commitment>,
 }
 
@@ -302,8 +307,9 @@ impl Settler {
             let commitment = &receipt.commitment;
             let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
             let rule = &self.ledger.parameters().audit;
-            let chance = self.policy.chance(rule, commitment.node, commitment.variant);
-            self.policy.record(commitment.node, commitment.variant);
+            let public = receipt.charge.public;
+            let chance = self.policy.chance(rule, commitment.node, commitment.variant, public);
+            self.policy.record(commitment.node, commitment.variant, public);
             if self.open.contains_key(&id) {
                 continue;
             }
@@ -417,7 +423,7 @@ impl Settler {
             Ruling::Failed => {
                 let commitment = &open.receipt.commitment;
                 let (node, variant) = (commitment.node, commitment.variant);
-                if is_stated && is_refuted(commitment, verdict, judgement) {
+                if is_stated && open.receipt.charge.public && is_refuted(commitment, verdict, judgement) {
                     self.refuted.insert(subject, commitment.clone());
                 }
                 self.policy.convict(node, variant);
@@ -487,6 +493,7 @@ impl Settler {
         self.find(epoch)?;
         self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
         let summary = self.ledger.close(epoch, at)?;
+        self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);
         Ok(summary)
@@ -630,14 +637,15 @@ impl Settler {
         let count = held.u64().ok()?;
         let mut open = BTreeMap::new();
         for _ in 0..count {
-            let receipt = Receipt::read(&mut held).ok()?;
+            let mut receipt = Receipt::from_bytes(held.raw(Receipt::BYTES).ok()?).ok()?;
             let (root, leaf) = (Digest(held.array().ok()?), held.u16().ok()?);
             // It was drawn: at which chance doesn't matter any more.
             let chance = Chance::ALWAYS;
             let id = AttemptId { task: receipt.commitment.task, attempt: receipt.commitment.attempt };
             let accuser = Auditor { node: NodeId(held.array().ok()?), operator: OperatorId(held.array().ok()?) };
-            let is_accused = held.u8().ok()? == 1;
-            let accuser = is_accused.then_some(accuser);
+            let flags = held.u8().ok()?;
+            let accuser = (flags & ACCUSED != 0).then_some(accuser);
+            receipt.charge.public = flags & PUBLIC != 0;
             open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
@@ -678,10 +686,13 @@ impl Settler {
         let mut w = Writer::new();
         w.u64(self.open.len() as u64);
         for open in self.open.values() {
-            w.raw(&open.receipt.to_bytes()).raw(&open.candidate.root.0).u16(open.candidate.leaf);
+            // A public one's last byte is among the flags.
+            w.raw(&open.receipt.to_bytes()[..Receipt::BYTES]).raw(&open.candidate.root.0).u16(open.candidate.leaf);
             let nobody = Auditor { node: NodeId([0; 32]), operator: OperatorId([0; 32]) };
             let accuser = open.accuser.unwrap_or(nobody);
-            w.raw(&accuser.node.0).raw(&accuser.operator.0).u8(u8::from(open.accuser.is_some()));
+            w.raw(&accuser.node.0)
+                .raw(&accuser.operator.0)
+                .u8(u8::from(open.accuser.is_some()) * ACCUSED + u8::from(open.receipt.charge.public) * PUBLIC);
         }
         w.finish()
     }

@@ -55,6 +55,37 @@ pub fn rank(secret: &[u8; 32], batch_root: &Digest, leaf: u16, auditor: &NodeId)
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// Clean audits beyond which more make no auditor likelier.
+const MERIT_MAX: u32 = 99;
+
+/// The weight of an operator in the draw of auditors: one, and one more for each clean audit of its nodes' own work, to a hundred. A new key costs
+/// nothing and weighs next to nothing; many nodes weigh no more than a few.
+pub fn merit(clean_audits: impl Iterator<Item = u32>) -> u64 {
+    1 + u64::from(clean_audits.fold(0, u32::saturating_add).min(MERIT_MAX))
+}
+
+/// One of several, each with a chance in proportion to its weight; nothing if all weights are 0. One hash. `turn` counts the draws for one result.
+pub fn pick<'a, T>(
+    secret: &[u8; 32],
+    batch_root: &Digest,
+    leaf: u16,
+    turn: u32,
+    among: &'a [(T, u64)],
+) -> Option<&'a T> {
+    let parts: [&[u8]; 5] = [b"pick", secret, &batch_root.0, &leaf.to_le_bytes(), &turn.to_le_bytes()];
+    let Digest([a, b, c, d, e, f, g, h, ..]) = digest(Domain::Draw, &parts);
+    let number = u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    let total: u128 = among.iter().map(|(_, weight)| u128::from(*weight)).sum();
+    // A uniform number of 64 bits in place of one below the total: the shares are off by less than 2^-50 for totals below 16,384.
+    let mut left = (number * total) >> 64;
+    among.iter().find_map(|(one, weight)| {
+        let weight = u128::from(*weight);
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it.then_some(one)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +161,21 @@ mod tests {
         assert!(first.iter().all(|n| n.abs_diff(2_000) < 200), "{first:?}");
     }
 
+    #[test]
+    fn operators_are_picked_by_their_merit_and_none_by_many_nodes() {
+        let veteran = merit(core::iter::repeat_n(50, 40));
+        assert_eq!((veteran, merit([99].into_iter()), merit(core::iter::empty())), (100, 100, 1));
+        let among = [("veteran", veteran), ("another", 100), ("newcomer", 1), ("nobody", 0)];
+        let picked = |name| (0..10_000).filter(|leaf| pick(&SECRET, &root(4), *leaf, 0, &among) == Some(&name)).count();
+        let (veteran, newcomer) = (picked("veteran"), picked("newcomer"));
+        // Five standard errors: 4,975 and 50 are expected.
+        assert!(veteran.abs_diff(4_975) < 250 && newcomer.abs_diff(50) < 36, "{veteran} {newcomer}");
+        assert_eq!((picked("nobody"), veteran + newcomer + picked("another")), (0, 10_000));
+        assert_eq!(pick(&SECRET, &root(4), 0, 0, &[("nobody", 0)]), None);
+        let turns: Vec<_> = (0..40).map(|turn| pick(&SECRET, &root(4), 0, turn, &among)).collect();
+        assert!(turns.contains(&Some(&"veteran")) && turns.contains(&Some(&"another")));
+    }
+
     // Computed with Python's hashlib from the description of the digests alone.
     #[test]
     fn seals_secrets_draws_and_ranks_have_fixed_values() {
@@ -140,5 +186,7 @@ mod tests {
         let leaves: Vec<u16> = (0..64).filter(|leaf| drawn(&SECRET, &root(9), *leaf, fifth)).collect();
         assert_eq!(leaves, [2, 4, 8, 10, 13, 16, 23, 30, 31, 39, 41, 43, 44, 50, 54, 55, 58, 62, 63]);
         assert_eq!(rank(&SECRET, &root(9), 258, &NodeId([1; 32])), 0x866506cb769d7c17);
+        let picked = (0..8).filter_map(|turn| pick(&SECRET, &root(9), 258, turn, &[('a', 1), ('b', 3)]));
+        assert_eq!(picked.collect::<alloc::string::String>(), "baabaabb");
     }
 }

@@ -18,6 +18,14 @@ const REDEEMING_AUDITS: u32 = 32;
 /// Most doublings, so that the count stays inside its type.
 const DOUBLINGS_MAX: u32 = 16;
 
+/// Which part of the audit rate a private result gets where others are public: the rest goes to those, whose faults cost escrow.
+const PRIVATE_PART: u64 = 4;
+
+/// How much of the share of public results is an epoch's own.
+const SMOOTHING: u64 = 8;
+
+const MILLION: u64 = 1_000_000;
+
 /// Version of the bytes.
 const SNAPSHOT_VERSION: u16 = 1;
 
@@ -70,22 +78,46 @@ pub enum RestoreError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     standings: BTreeMap<(NodeId, VariantId), Standing>,
+    // Share of the results of the last epochs that may become public, in millionths; and how many there are in this one.
+    public_ppm: u32,
+    public: u64,
+    all: u64,
 }
 
 impl Policy {
     /// Knows nobody yet.
     pub const fn new() -> Self {
-        Self { standings: BTreeMap::new() }
+        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0 }
     }
 
-    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`].
-    pub fn chance(&self, rule: &AuditRule, node: NodeId, variant: VariantId) -> Chance {
-        self.standing(node, variant).chance(rule)
+    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`]. What may become public is drawn more often, what may
+    /// not less, and all together as often as the rule says: a fault is found as soon either way, as no node can tell them apart, and of
+    /// those that are found more cost escrow.
+    pub fn chance(&self, rule: &AuditRule, node: NodeId, variant: VariantId, public: bool) -> Chance {
+        let floors = floors(rule.rate_ppm, self.public_ppm);
+        self.standing(node, variant).chance(rule, if public { floors.public } else { floors.private })
     }
 
     /// Counts a receipt.
-    pub fn record(&mut self, node: NodeId, variant: VariantId) {
+    pub fn record(&mut self, node: NodeId, variant: VariantId, public: bool) {
         self.standings.entry((node, variant)).or_default().record();
+        self.public = self.public.saturating_add(u64::from(public));
+        self.all = self.all.saturating_add(1);
+    }
+
+    /// Ends an epoch.
+    pub fn close(&mut self) {
+        let (public, all) = (core::mem::take(&mut self.public), core::mem::take(&mut self.all));
+        if all > 0 {
+            let share = u128::from(public) * u128::from(MILLION) / u128::from(all);
+            let before = u64::from(self.public_ppm);
+            self.public_ppm = ((before * (SMOOTHING - 1) + share as u64) / SMOOTHING) as u32;
+        }
+    }
+
+    /// Share of the results of the last epochs that may become public, in millionths.
+    pub const fn public_ppm(&self) -> u32 {
+        self.public_ppm
     }
 
     /// Counts the end of an audit.
@@ -132,6 +164,10 @@ impl Policy {
             w.raw(&node.0).raw(&variant.0);
             standing.write(&mut w);
         }
+        // Logs without public results are older than they are, and state digests without them.
+        if (self.public_ppm, self.public, self.all) != (0, 0, 0) {
+            w.u32(self.public_ppm).u64(self.public).u64(self.all);
+        }
         w.finish()
     }
 
@@ -143,22 +179,28 @@ impl Policy {
             other => return Err(bytes::Error::Unknown { what: "snapshot version", value: u64::from(other) }.into()),
         }
         let standings = read_standings(&mut r)?;
-        r.finish()?;
-        let policy = Self { standings };
-        if policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
+        let mut policy = Self { standings, ..Self::new() };
+        let rest = r.rest();
+        if !rest.is_empty() {
+            let mut r = Reader::new(rest);
+            (policy.public_ppm, policy.public, policy.all) = (r.u32()?, r.u64()?, r.u64()?);
+            r.finish()?;
+        }
+        let can_be = u64::from(policy.public_ppm) <= MILLION && policy.public <= policy.all;
+        if can_be && policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
     }
 }
 
 impl Standing {
-    /// The chance that the next receipt is drawn. Newcomers, suspects and who is watched always are, the others at the rule's rate, but who
+    /// The chance that the next receipt is drawn. Newcomers, suspects and who is watched always are, the others at the floor, but who
     /// failed before is drawn more often until many clean audits speak for it.
-    pub fn chance(&self, rule: &AuditRule) -> Chance {
+    pub fn chance(&self, rule: &AuditRule, floor_ppm: u32) -> Chance {
         if self.suspect || self.suspicion.is_watched() || self.tasks < u64::from(rule.newcomer_tasks) {
             return Chance::ALWAYS;
         }
         let redeeming = if self.failed > 0 { redeeming_audits(self.failed) } else { 0 };
         let ppm = u64::from(redeeming) * 1_000_000 / u64::from(self.clean.max(1));
-        Chance::per_million(rule.rate_ppm.max(u32::try_from(ppm).unwrap_or(u32::MAX)))
+        Chance::per_million(floor_ppm.max(u32::try_from(ppm).unwrap_or(u32::MAX)))
     }
 
     /// Without one audit that was counted: a result's own is weighed apart.
@@ -210,6 +252,32 @@ impl Standing {
     }
 }
 
+/// How often results are drawn of nodes that nothing speaks against, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floors {
+    /// Those that may not become public.
+    pub private: u32,
+    /// Those that may.
+    pub public: u32,
+}
+
+/// The floors that come to `rate_ppm` in the mean where `public_ppm` of the results may become public. The private one is a quarter of that, and more only
+/// where even all public ones are not enough.
+pub const fn floors(rate_ppm: u32, public_ppm: u32) -> Floors {
+    let (rate, share) = (rate_ppm as u64, public_ppm as u64);
+    if share == 0 || share >= MILLION {
+        return Floors { private: rate_ppm, public: rate_ppm };
+    }
+    let private = rate / PRIVATE_PART;
+    let public = private + (rate - private) * MILLION / share;
+    if public <= MILLION {
+        return Floors { private: private as u32, public: public as u32 };
+    }
+    // Both are below a million: the rate is above the share here.
+    let private = rate.saturating_sub(share) * MILLION / (MILLION - share);
+    Floors { private: if private < rate { private as u32 } else { rate_ppm }, public: MILLION as u32 }
+}
+
 fn read_standings(r: &mut Reader<'_>) -> Result<BTreeMap<(NodeId, VariantId), Standing>, bytes::Error> {
     let count = r.u64()?;
     let standing = |_| Ok(((NodeId(r.array()?), VariantId(r.array()?)), Standing::read(r)?));
@@ -233,7 +301,7 @@ mod tests {
 
     fn policy(tasks: u32) -> Policy {
         let mut policy = Policy::new();
-        (0..tasks).for_each(|_| policy.record(NODE, VARIANT));
+        (0..tasks).for_each(|_| policy.record(NODE, VARIANT, false));
         policy
     }
 
@@ -245,9 +313,9 @@ mod tests {
     fn the_first_tasks_in_each_variant_are_always_audited() {
         let other = VariantId([3; 32]);
         let chances: Vec<Chance> =
-            [0, 29, 30, 31].map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT)).into();
+            [0, 29, 30, 31].map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT, false)).into();
         assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
-        assert_eq!(policy(31).chance(&AuditRule::DEFAULT, NODE, other), Chance::ALWAYS);
+        assert_eq!(policy(31).chance(&AuditRule::DEFAULT, NODE, other, false), Chance::ALWAYS);
     }
 
     #[test]
@@ -264,20 +332,56 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(policy.standing(NODE, VARIANT), suspect);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::ALWAYS);
         pass(&mut policy, 31);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::ALWAYS);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::ALWAYS);
         pass(&mut policy, 1);
         assert!(!policy.standing(NODE, VARIANT).suspect);
         pass(&mut policy, 32);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), Chance::per_million(500_000));
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::per_million(500_000));
         pass(&mut policy, 3_136);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT), USUAL);
+        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), USUAL);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(3));
         pass(&mut policy, 63);
         assert!(policy.standing(NODE, VARIANT).suspect);
         pass(&mut policy, 1);
         assert!(!policy.standing(NODE, VARIANT).suspect);
+    }
+
+    #[test]
+    fn public_results_are_audited_more_and_all_together_as_often() {
+        let mut policy = policy(40);
+        let chance = |policy: &Policy, public| policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, public).to_ppm();
+        assert_eq!((chance(&policy, true), chance(&policy, false)), (10_000, 10_000));
+        policy.close();
+        for _ in 0..200 {
+            (0..50).for_each(|n| policy.record(NODE, VARIANT, n == 0));
+            policy.close();
+        }
+        // One in fifty: 377,500 where the share is met exactly.
+        assert!((19_900..=20_000).contains(&policy.public_ppm()), "{}", policy.public_ppm());
+        assert!((377_000..380_000).contains(&chance(&policy, true)), "{}", chance(&policy, true));
+        assert_eq!(chance(&policy, false), 2_500);
+        assert_eq!(Policy::from_bytes(&policy.to_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn floors_come_to_the_rate_in_the_mean() {
+        for (rate, share) in [
+            (10_000, 1),
+            (10_000, 100),
+            (10_000, 20_000),
+            (10_000, 999_999),
+            (0, 5),
+            (1_000_000, 5),
+            (300_000, 200_000),
+        ] {
+            let Floors { private, public } = floors(rate, share);
+            let mean =
+                (u64::from(public) * u64::from(share) + u64::from(private) * (MILLION - u64::from(share))) / MILLION;
+            assert!(u64::from(rate).abs_diff(mean) <= 2, "{rate} {share}: {private} {public}");
+            assert!(public >= private && public <= 1_000_000);
+        }
     }
 
     #[test]
@@ -291,7 +395,13 @@ mod tests {
 
     #[test]
     fn bytes_that_no_policy_wrote_are_refused() {
-        let bytes = policy(2).to_bytes();
+        let mut policy = policy(2);
+        let open = policy.to_bytes();
+        let mut impossible = open.clone();
+        impossible[open.len() - 16] = 3;
+        assert_eq!(Policy::from_bytes(&impossible), Err(RestoreError::NotCanonical), "more public ones than all");
+        policy.close();
+        let bytes = policy.to_bytes();
         assert!(Policy::from_bytes(&bytes[1..]).is_err());
         let mut two = bytes.clone();
         two[2] = 2;
@@ -304,7 +414,7 @@ mod tests {
 
         #[test]
         fn a_restored_policy_goes_on_as_the_first_would(
-            steps in prop::collection::vec((0..3u8, 0..2u8, 0..6u8, 0..9u64), 0..120), cut in 0..120usize,
+            steps in prop::collection::vec((0..3u8, 0..2u8, 0..8u8, 0..9u64), 0..120), cut in 0..120usize,
         ) {
             let mut first = Policy::new();
             let mut second = first.clone();
@@ -317,7 +427,8 @@ mod tests {
                         2 => policy.find(node, variant, Finding::Unauditable, Epoch(epoch)),
                         3 => policy.weigh(node, variant, 40_000_000, Epoch(epoch), Micros(1 << 40)),
                         4 => policy.convict(node, variant),
-                        _ => policy.record(node, variant),
+                        5 => policy.close(),
+                        _ => policy.record(node, variant, kind == 6),
                     }
                 }
                 if at == cut {
@@ -325,7 +436,7 @@ mod tests {
                 }
                 prop_assert_eq!(first.digest(), second.digest());
                 let known = first.standing(node, variant);
-                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(&AuditRule::DEFAULT, node, variant) == Chance::ALWAYS));
+                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(&AuditRule::DEFAULT, node, variant, false) == Chance::ALWAYS));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::cheat::{Cheat, Court, Next, Seen};
 use super::measured::{Kind, Verifier};
-use super::{COMPUTE, Cost, Row, Setting, interval, round};
+use super::{COMPUTE, Cost, Row, Setting, WherePublic, interval, round};
 use crate::random::{Random, Use};
 use ol_protocol::parameters::{AuditRule, EscrowRule};
 use ol_protocol::record::Ruling;
@@ -10,8 +10,9 @@ use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, Timestamp};
 use ol_sched::{Breaker, Reason};
 use ol_trust::judge::Known;
+use ol_trust::policy::floors;
 use ol_trust::suspicion::ODDS_ONE;
-use ol_trust::{Fault, Finding, Judgement, Odds, Standing, Suspicion, ruling};
+use ol_trust::{Chance, Fault, Finding, Judgement, Odds, Standing, Suspicion, ruling};
 use std::collections::VecDeque;
 
 /// Time of a task: 74 tokens, the mean of what was measured, at 37 a second.
@@ -22,6 +23,9 @@ const EPOCH: Micros = Micros::from_secs(60);
 
 /// Auditors of a panel, all of whom have to find a result bad.
 const PANEL: usize = 4;
+
+/// Shares of the tasks that may become public: accounts are kept for each. The first is what `income_vs_honest` is stated for.
+const PUBLIC: [f64; 4] = [0.0, 0.02, 0.2, 1.0];
 
 /// Length class of the answers: lengths are not modelled.
 const LENGTH_CLASS: usize = 2;
@@ -55,9 +59,18 @@ pub(super) fn row(setting: &Setting, cheat: Cheat, verifier: Verifier) -> Row {
 fn summary(cheat: Cheat, verifier: Verifier, lives: &[Life], honest: f64) -> Row {
     let sum = |of: fn(&Life) -> u64| lives.iter().map(of).sum::<u64>();
     let (tasks, cheated) = (sum(|life| life.tasks), sum(|life| life.cheated));
-    let ratios = |of: fn(&Life) -> f64| interval::mean(&lives.iter().map(|life| of(life) / honest).collect::<Vec<_>>());
-    let (income, income_95) = ratios(|life| life.income);
-    let (if_lost, if_lost_95) = ratios(|life| life.income_if_lost);
+    let accounts = PUBLIC.iter().enumerate().map(|(account, share)| {
+        let ratios: Vec<f64> = lives.iter().map(|life| life.income[account] / honest).collect();
+        let (income, interval) = interval::mean(&ratios);
+        WherePublic {
+            share: *share,
+            income_vs_honest: round(income),
+            income_vs_honest_interval_95: interval.map(round),
+            profits: interval[0] > 1.0,
+        }
+    });
+    let mut where_public: Vec<WherePublic> = accounts.collect();
+    let private = where_public.remove(0);
     let found: Vec<[u64; 2]> = lives.iter().filter_map(|life| life.found).collect();
     let began = lives.iter().filter(|life| life.cheated > 0).count() as u64;
     let p50 = |at: usize| interval::median(found.iter().map(|found| found[at] as f64).collect());
@@ -75,11 +88,10 @@ fn summary(cheat: Cheat, verifier: Verifier, lives: &[Life], honest: f64) -> Row
         found_after_audits_p50: p50(1),
         never_found_pct: (began > 0).then(|| round(never as f64 * 100.0 / began as f64)),
         never_found_pct_interval_95: (began > 0).then(|| share.map(|share| round(share * 100.0))),
-        income_vs_honest: round(income),
-        income_vs_honest_interval_95: income_95.map(round),
-        profits: income_95[0] > 1.0,
-        income_if_escrow_was_lost: Some(round(if_lost)),
-        profits_if_escrow_was_lost: Some(if_lost_95[0] > 1.0),
+        income_vs_honest: private.income_vs_honest,
+        income_vs_honest_interval_95: private.income_vs_honest_interval_95,
+        profits: private.profits,
+        where_public,
         cost_to_honest: Cost {
             audits_per_1000_tasks: per_1000(sum(|life| life.audits)),
             wrong_results_per_1000_tasks: per_1000(sum(|life| life.stood)),
@@ -95,9 +107,7 @@ fn summary(cheat: Cheat, verifier: Verifier, lives: &[Life], honest: f64) -> Row
 // What became of one operator. Money in parts of a task's pay.
 #[derive(Debug, Default)]
 struct Life {
-    income: f64,
-    // The same if a failed audit took all pay that is in escrow.
-    income_if_lost: f64,
+    income: [f64; PUBLIC.len()],
     // By cheating, over the honest way to do the same tasks.
     gained: f64,
     tasks: u64,
@@ -119,9 +129,14 @@ struct Identity {
     tasks: u64,
     // Honest tasks since it was caught.
     since_caught: Option<u64>,
-    // Pay that so few tasks followed that it is in escrow.
-    escrow: VecDeque<f64>,
-    escrow_if_lost: VecDeque<f64>,
+    // Pay in escrow, with when it was earned.
+    escrow: [VecDeque<(Timestamp, f64)>; PUBLIC.len()],
+}
+
+impl Life {
+    fn pay(&mut self, mut amount: impl FnMut(usize) -> f64) {
+        self.income.iter_mut().enumerate().for_each(|(account, income)| *income += amount(account));
+    }
 }
 
 struct Market {
@@ -155,13 +170,11 @@ impl Market {
             match self.cheat.next(identities[at].since_caught) {
                 Next::Stay => {}
                 Next::Leave => {
-                    life.income -= identities[at].escrow.iter().sum::<f64>();
-                    life.income_if_lost -= identities[at].escrow_if_lost.iter().sum::<f64>();
+                    life.pay(|account| -identities[at].locked(account));
                     identities[at] = Identity::new(&mut named);
                 }
                 Next::Ransom { cost } => {
-                    life.income -= cost;
-                    life.income_if_lost -= cost;
+                    life.pay(|_| -cost);
                     identities[at] = Identity::new(&mut named);
                 }
             }
@@ -171,7 +184,9 @@ impl Market {
 
     // Does one task and says whether it failed.
     fn task(&mut self, identity: &mut Identity, life: &mut Life, now: Timestamp) -> bool {
-        let chance = identity.standing.chance(&AuditRule::DEFAULT);
+        let rule = AuditRule::DEFAULT;
+        let chance = identity.standing.chance(&rule, rule.rate_ppm);
+        let is_floor = chance == Chance::per_million(rule.rate_ppm);
         let seen = Seen { tasks: identity.tasks, chance_ppm: chance.to_ppm(), since_caught: identity.since_caught };
         let deed = self.cheat.tempted(&seen, &mut self.random);
         identity.tasks += 1;
@@ -186,23 +201,40 @@ impl Market {
         };
         let (pay, cost, gain) = deed.map_or((1.0, COMPUTE, 0.0), |deed| (deed.pay, deed.cost(), deed.gain()));
         life.gained += gain;
-        life.income -= cost;
-        life.income_if_lost -= cost;
+        life.pay(|_| -cost);
         if failed {
             life.wrongly_failed += u64::from(deed.is_none());
             if life.cheated > 0 {
                 life.found = life.found.or(Some(life.exposed));
             }
             identity.since_caught = Some(0);
-            life.income_if_lost -= identity.escrow_if_lost.drain(..).sum::<f64>();
+            if self.verifier == Verifier::SameVariant {
+                self.slash(identity, life, is_floor);
+            }
             return true;
         }
         life.stood += u64::from(deed.is_some());
-        life.income += pay;
-        life.income_if_lost += pay;
-        identity.earn(pay);
+        life.pay(|_| pay);
+        identity.earn(pay, now);
         identity.since_caught = identity.since_caught.map(|tasks| tasks + u64::from(deed.is_none()));
         false
+    }
+
+    // Evidence, if the task may become public. What other variants find is none.
+    // At the floor public tasks are drawn more often than others.
+    fn slash(&mut self, identity: &mut Identity, life: &mut Life, is_floor: bool) {
+        let chance = self.random.unit();
+        let rate = AuditRule::DEFAULT.rate_ppm;
+        life.pay(|account| {
+            let share = PUBLIC[account];
+            let floor = f64::from(floors(rate, (share * 1e6) as u32).public);
+            let is_public = chance < if is_floor { share * floor / f64::from(rate) } else { share };
+            let lost: f64 = identity.escrow[account].iter().map(|(_, pay)| pay).sum();
+            if is_public {
+                identity.escrow[account].clear();
+            }
+            if is_public { -lost } else { 0.0 }
+        });
     }
 
     // One auditor; if it finds the result bad, who has to confirm it.
@@ -262,19 +294,25 @@ impl Identity {
             standing: Standing::default(),
             tasks: 0,
             since_caught: None,
-            escrow: VecDeque::new(),
-            escrow_if_lost: VecDeque::new(),
+            escrow: Default::default(),
         }
     }
 
-    // What this many tasks followed is out. The hour of the escrow rule passes by itself: it delays, and loses nothing.
-    fn earn(&mut self, pay: f64) {
-        for escrow in [&mut self.escrow, &mut self.escrow_if_lost] {
-            escrow.push_back(pay);
-            if escrow.len() > EscrowRule::DEFAULT.tasks as usize {
+    // What is older than the rule's hold and was followed by as many tasks as it says is out.
+    fn earn(&mut self, pay: f64, now: Timestamp) {
+        let EscrowRule { hold, tasks } = EscrowRule::DEFAULT;
+        for escrow in &mut self.escrow {
+            escrow.push_back((now, pay));
+            while escrow.len() > tasks as usize && escrow.front().is_some_and(|(earned, _)| now.since(*earned) >= hold)
+            {
                 escrow.pop_front();
             }
         }
+    }
+
+    // What only more tasks release. The hold passes by itself: who leaves waits for it beside its new key's work.
+    fn locked(&self, account: usize) -> f64 {
+        self.escrow[account].iter().rev().take(EscrowRule::DEFAULT.tasks as usize).map(|(_, pay)| pay).sum()
     }
 }
 
@@ -326,7 +364,7 @@ mod tests {
     #[test]
     fn who_is_good_again_after_its_first_fault_keeps_what_it_gained() {
         let row = of(Cheat::Repenter);
-        assert!(row.profits && row.profits_if_escrow_was_lost == Some(false), "{row:?}");
+        assert!(row.profits && row.where_public.iter().all(|public| !public.profits), "{row:?}");
     }
 
     #[test]

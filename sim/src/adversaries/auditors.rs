@@ -77,8 +77,7 @@ pub(super) fn row(setting: &Setting, auditor: Auditor) -> Row {
         income_vs_honest: round(income),
         income_vs_honest_interval_95: income_95.map(round),
         profits: income_95[0] > 1.0,
-        income_if_escrow_was_lost: None,
-        profits_if_escrow_was_lost: None,
+        where_public: Vec::new(),
         cost_to_honest: Cost {
             audits_per_1000_tasks: of(lives.iter().map(|life| life.again).sum()),
             wrong_results_per_1000_tasks: 0.0,

@@ -67,8 +67,7 @@ pub(super) fn row(setting: &Setting, gateway: Gateway) -> Row {
         income_vs_honest: round(income),
         income_vs_honest_interval_95: income_95.map(round),
         profits: income_95[0] > 1.0,
-        income_if_escrow_was_lost: None,
-        profits_if_escrow_was_lost: None,
+        where_public: Vec::new(),
         cost_to_honest: Cost::NONE,
         limits: gateway.limits(),
     }

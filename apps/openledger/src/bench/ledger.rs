@@ -167,7 +167,16 @@ impl World {
         let amount = price.charge(tokens, tokens).unwrap_or_default();
         let (request, response) = (Digest([9; 32]), Digest([10; 32]));
         let tenant = TenantId([11; 16]);
-        let charge = Charge { tenant, request, response, prompt_tokens: tokens, output_tokens: tokens, price, amount };
+        let charge = Charge {
+            tenant,
+            request,
+            response,
+            prompt_tokens: tokens,
+            output_tokens: tokens,
+            price,
+            amount,
+            public: false,
+        };
         Receipt { commitment, charge }
     }
 }

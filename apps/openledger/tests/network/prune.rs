@@ -138,7 +138,16 @@ impl History {
         let amount = price.charge(tokens, tokens).unwrap();
         let (request, response) = (Digest([9; 32]), Digest([10; 32]));
         let tenant = self.tenant;
-        let charge = Charge { tenant, request, response, prompt_tokens: tokens, output_tokens: tokens, price, amount };
+        let charge = Charge {
+            tenant,
+            request,
+            response,
+            prompt_tokens: tokens,
+            output_tokens: tokens,
+            price,
+            amount,
+            public: false,
+        };
         Receipt { commitment, charge }
     }
 

@@ -121,6 +121,7 @@ pub(crate) fn receipt(tenant: u8, node: u8, task: u8, epoch: u64, amount: u64) -
         output_tokens: TokenCount(1_000_000),
         price,
         amount: MicroCredits(amount),
+        public: false,
     };
     Receipt { commitment, charge }
 }

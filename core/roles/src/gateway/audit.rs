@@ -2,7 +2,7 @@
 
 use super::event::{Entry, Output};
 use super::{Appended, Gateway, limits};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::digest::{Domain, digest};
@@ -103,24 +103,38 @@ impl Gateway {
         ready
     }
 
-    // The first by draw among other operators' nodes that have a free slot; the referee where operators are too few to
+    // By draw among other operators that have a node with a free slot, as their nodes' own audits speak for them; the referee where operators are too few to
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
     fn auditor(&self, id: &AuditId, busy: &BTreeSet<NodeId>, operators: &BTreeSet<OperatorId>) -> Option<Auditor> {
         let audit = self.audits.get(id)?;
         let free_for = |node: NodeId| self.settler.verifiers(audit.variant).find(|v| self.offers.free(node, *v) > 0);
         let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
-        let peer = self
-            .workers
-            .iter()
-            .filter(|(node, operator)| **operator != audit.operator && !busy.contains(*node))
-            .filter(|(node, _)| !audit.tried.contains(*node))
-            .filter_map(|(node, _)| free_for(*node).map(|variant| (*node, variant)))
-            .min_by_key(|(node, _)| (self.rank(audit.subject, node), *node));
-        match peer {
+        let mut free: BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> = BTreeMap::new();
+        for (node, operator) in self.workers.iter().filter(|(_, operator)| **operator != audit.operator) {
+            if let Some(variant) = free_for(*node).filter(|_| !busy.contains(node) && !audit.tried.contains(node)) {
+                free.entry(*operator).or_default().push((*node, variant));
+            }
+        }
+        match self.peer(audit, &free) {
             Some((node, variant)) if !few && !audit.by_referee => Some((node, Level::CrossAudit, variant)),
             _ if few || audit.by_referee || !audit.tried.is_empty() => self.referee_for(audit.variant),
             _ => None,
         }
+    }
+
+    fn peer(
+        &self,
+        audit: &Audit,
+        free: &BTreeMap<OperatorId, Vec<(NodeId, VariantId)>>,
+    ) -> Option<(NodeId, VariantId)> {
+        let clean = |(node, variant): &(NodeId, VariantId)| self.settler.standing(*node, *variant).clean;
+        let weigh = |(operator, nodes): (&OperatorId, &Vec<_>)| (*operator, draw::merit(nodes.iter().map(clean)));
+        let among: Vec<(OperatorId, u64)> = free.iter().map(weigh).collect();
+        let (secret, subject) = (self.draw_secret(), audit.subject);
+        let task = digest(Domain::Task, &[&subject.task.0]);
+        let turn = u32::try_from(audit.tried.len()).unwrap_or(u32::MAX);
+        let operator = draw::pick(&secret, &task, u16::from(subject.attempt), turn, &among)?;
+        free.get(operator)?.iter().min_by_key(|(node, _)| (self.rank(subject, node), *node)).copied()
     }
 
     fn referee_for(&self, variant: VariantId) -> Option<Auditor> {

@@ -160,6 +160,7 @@ impl Gateway {
             output_tokens,
             price: order.price,
             amount: order.price.charge(prompt_tokens, output_tokens).unwrap_or(MicroCredits::ZERO),
+            public: order.public,
         };
         self.settle_reservation(id, charge.amount, order);
         Receipt { commitment, charge }

@@ -38,7 +38,7 @@ const BATCH_BYTES_MAX: usize = BatchHeader::BYTES + 64 + BATCH_MAX * Commitment:
 const RECORD_BYTES_MAX: usize = 65_535;
 
 /// Version of these bytes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// What a gateway started from: a snapshot, if there was one, and the records after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,10 +271,14 @@ fn write_attempt<'a>(w: &'a mut Writer, id: &AttemptId) -> &'a mut Writer {
 }
 
 fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut Writer {
-    let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, deadline, request } =
+    let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, deadline, request, public } =
         submission;
     w.raw(&task.0).raw(&tenant.0).raw(&variant.0).u32(prompt_tokens_max.0).u32(output_tokens_max.0);
-    w.u64(price.prompt_per_million.0).u64(price.output_per_million.0).u64(deadline.0).raw(&request.0)
+    w.u64(price.prompt_per_million.0)
+        .u64(price.output_per_million.0)
+        .u64(deadline.0)
+        .raw(&request.0)
+        .u8(u8::from(*public))
 }
 
 fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
@@ -287,6 +291,7 @@ fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
         price: Price { prompt_per_million: MicroCredits(r.u64()?), output_per_million: MicroCredits(r.u64()?) },
         deadline: Micros(r.u64()?),
         request: Digest(r.array()?),
+        public: truth(r)?,
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Submission {
     pub deadline: Micros,
     /// Salted digest of the request's bytes.
     pub request: Digest,
+    /// Whether the tenant lets the content become public if the result is refuted.
+    pub public: bool,
 }
 
 /// What a node commits to, held against what was relayed of the attempt.

@@ -475,6 +475,7 @@ fn order(
         variant: submission.variant,
         tenant: submission.tenant,
         request: submission.request,
+        public: submission.public,
         price: submission.price,
         prompt_tokens_max: submission.prompt_tokens_max,
         output_tokens_max: submission.output_tokens_max,

@@ -205,6 +205,7 @@ impl Any {
             },
             deadline: self.micros(),
             request: self.digest(),
+            public: self.truth(),
         }
     }
 

@@ -45,6 +45,45 @@ fn with_five_operators_another_operators_node_audits() {
 }
 
 #[test]
+fn who_was_found_clean_often_audits_more_than_newcomers() {
+    let mut bench = Bench::new();
+    bench.join(3);
+    bench.join(11);
+    for n in 0..24 {
+        let to = bench.assign(n);
+        let answer = bench.answer(&to, 8);
+        bench.batch(n.into(), &[(&answer, &to)]);
+        let out = bench.write();
+        bench.verdict(3, asked(&out)[0].1, &answer, |_| {});
+        bench.write();
+        bench.grant(11);
+    }
+    // Clean audits count from their epoch's close on.
+    bench.close();
+    assert_eq!(bench.gateway.settler().standing(node(11), VARIANT).clean, 24);
+    let out: Vec<Output> = [12, 13, 14, 15].iter().flat_map(|n| bench.join(*n)).collect();
+    assert_eq!(asked(&out), []);
+    let mut by = Vec::new();
+    for n in 30..50 {
+        let to = bench.assign(n);
+        let answer = bench.answer(&to, 8);
+        let (sequence, of) = (bench.gateway.next_batch(&to.node), to.node);
+        bench.batch(sequence, &[(&answer, &to)]);
+        let out = bench.write();
+        for (auditor, audit, _, level) in asked(&out) {
+            assert_eq!(level, Level::CrossAudit);
+            by.extend((of != node(11)).then_some(auditor));
+            bench.verdict(auditor.0[0], audit, &answer, |_| {});
+        }
+        bench.write();
+        bench.grant(to.node.0[0]);
+    }
+    let veteran = by.iter().filter(|auditor| **auditor == node(11)).count();
+    // 25 of 28 are expected of it.
+    assert!(by.len() >= 8 && veteran * 3 > by.len() * 2, "{veteran} of {}", by.len());
+}
+
+#[test]
 fn nobody_audits_without_a_free_slot_unless_it_is_the_referee() {
     let (_, _, asked) = drawn(&[]);
     assert_eq!(asked, []);

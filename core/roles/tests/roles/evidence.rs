@@ -10,8 +10,13 @@ use ol_roles::Settler;
 use ol_roles::gateway::event::{Input, Output};
 use ol_roles::settler::Fault;
 
-// Node 10 earns for task 1, whose audit passes; the referee is asked about task 2.
+// Node 10 earns for task 1, whose audit passes; the referee is asked about task 2, which is public.
 fn earned() -> (Bench, Commitment, AuditId) {
+    earned_before(2)
+}
+
+// Tasks of even numbers are public.
+fn earned_before(n: u8) -> (Bench, Commitment, AuditId) {
     let mut bench = Bench::new();
     bench.join(10);
     bench.join(3);
@@ -19,7 +24,7 @@ fn earned() -> (Bench, Commitment, AuditId) {
     bench.verdict(3, first.1, &first.0, |_| {});
     bench.write();
     bench.grant(10);
-    let (answer, audit) = answered(&mut bench, 2, 1);
+    let (answer, audit) = answered(&mut bench, n, 1);
     (bench, answer, audit)
 }
 
@@ -66,8 +71,12 @@ fn a_refuted_answer_that_becomes_public_takes_its_nodes_escrow() {
 
 #[test]
 fn a_private_answer_costs_its_pay_and_no_escrow() {
-    let (mut bench, answer, audit) = earned();
-    bench.verdict(3, audit, &answer, far_off);
+    let (mut bench, answer, audit) = earned_before(3);
+    let out = bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&out), []);
+    let mut settler = bench.gateway.settler().clone();
+    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
+    assert_eq!(settler.evidence(&evidence(&answer)), Err(Fault::NotRefuted(subject)));
     bench.write();
     let summary = bench.close();
     assert_eq!((escrow(&bench), summary.slashed), (i128::from(summary.paid_to_nodes.0), MicroCredits(0)));
@@ -138,4 +147,18 @@ fn a_verdict_of_another_variant_refutes_nobody() {
     let ruled = out.iter().any(|o| matches!(o, Output::Audited { passed: Some(false), .. }));
     assert!(ruled, "{out:?}");
     assert_eq!(opened(&out), []);
+}
+
+#[test]
+fn whether_a_receipt_is_public_outlives_a_close_and_a_restart() {
+    let (mut bench, answer, audit) = earned();
+    bench.close();
+    let settler = Settler::from_bytes(&bench.gateway.settler().to_bytes()).unwrap();
+    assert_eq!(settler.digest(), bench.gateway.settler().digest());
+    bench.restart();
+    bench.join(10);
+    bench.join(3);
+    let out = bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&out).len(), 1, "{out:?}");
+    assert!(bench.receipts().iter().any(|receipt| receipt.charge.public));
 }

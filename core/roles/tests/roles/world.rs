@@ -94,6 +94,7 @@ pub(crate) fn task(n: u8) -> TaskId {
 pub(crate) struct Assigned {
     pub(crate) node: NodeId,
     pub(crate) attempt: AttemptId,
+    pub(crate) epoch: Epoch,
     pub(crate) resumed_from: u32,
     pub(crate) order: Vec<u8>,
 }
@@ -324,13 +325,15 @@ pub(crate) fn submission(n: u8) -> Submission {
         price: PRICE,
         deadline: Micros::from_secs(300),
         request: Digest([0x71; 32]),
+        public: n.is_multiple_of(2),
     }
 }
 
 pub(crate) fn assigned(out: &[Output]) -> Option<Assigned> {
     out.iter().find_map(|output| match output {
-        Output::Assign { node, attempt, resumed_from, order, .. } => {
-            Some(Assigned { node: *node, attempt: *attempt, resumed_from: resumed_from.0, order: order.clone() })
+        Output::Assign { node, attempt, epoch, resumed_from, order, .. } => {
+            let (node, attempt, epoch) = (*node, *attempt, *epoch);
+            Some(Assigned { node, attempt, epoch, resumed_from: resumed_from.0, order: order.clone() })
         }
         _ => None,
     })
@@ -379,7 +382,7 @@ pub(crate) fn commitment(to: &Assigned, count: u32, finish: Finish) -> Commitmen
         operator: OperatorId(to.node.0),
         task: to.attempt.task,
         attempt: to.attempt.attempt,
-        epoch: Epoch(1),
+        epoch: to.epoch,
         variant: VARIANT,
         sampler_version: 1,
         prompt: prompt_digest(&SALT, &PROMPT_IDS, b"chat", &[]),

@@ -23,8 +23,6 @@ const TEMPLATES: [&[u8]; 3] = [b"chat", b"text", b"tokens"];
 pub(super) struct Content {
     pub(super) tenant: TenantId,
     pub(super) assurance: Assurance,
-    /// Whether its tenant lets it become public.
-    pub(super) public: bool,
     pub(super) price: Price,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
@@ -56,7 +54,6 @@ impl Content {
         Self {
             tenant: new.submission.tenant,
             assurance: new.assurance,
-            public: new.public,
             price: new.submission.price,
             payload: new.payload,
             salt: new.salt,

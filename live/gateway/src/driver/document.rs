@@ -151,13 +151,17 @@ fn commitment(c: &Commitment) -> Value {
 }
 
 fn charge(c: &Charge) -> Value {
-    json!({
+    let mut charge = json!({
         "tenant": c.tenant.to_string(), "request": c.request.to_string(), "response": c.response.to_string(),
         "prompt_tokens": c.prompt_tokens.0, "output_tokens": c.output_tokens.0,
         "prompt_micro_credits_per_million": c.price.prompt_per_million.0,
         "output_micro_credits_per_million": c.price.output_per_million.0,
         "amount_micro_credits": c.amount.0,
-    })
+    });
+    if c.public {
+        charge["public"] = true.into();
+    }
+    charge
 }
 
 fn batch(b: &CountersignedBatch) -> Value {
@@ -297,6 +301,10 @@ fn read_charge(f: &Fields<'_>) -> Result<Charge, Unreadable> {
             output_per_million: MicroCredits(f.number("output_micro_credits_per_million")?),
         },
         amount: MicroCredits(f.number("amount_micro_credits")?),
+        public: match f.map.get("public") {
+            None => false,
+            Some(value) => value.as_bool().ok_or_else(|| f.wrong("public"))?,
+        },
     })
 }
 

@@ -213,13 +213,13 @@ impl Handle {
                 price,
                 deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
                 request: salted(Domain::Request, &salt, &request_digest.0),
+                public,
             },
             assurance: variant.assurance,
             payload,
             salt,
             seed: seed.0,
             replies,
-            public,
         };
         Ok((new, events))
     }

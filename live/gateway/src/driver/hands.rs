@@ -490,9 +490,6 @@ impl GatewayHands {
         }
         if let Some(content) = content {
             facts["tenant"] = content.tenant.to_string().into();
-            if content.public {
-                facts["public"] = true.into();
-            }
             facts["created_unix_us"] = content.created.0.into();
             facts["trust_when_answered"] = content.trust.into();
         }
@@ -647,7 +644,7 @@ impl Hands for GatewayHands {
                 inputs.push(Input::Change(*change));
             }
             Message::Evidence { auditor, audit, how, row } => self.audit(auditor, audit, how, row, inputs),
-            Message::Opened { commitment, row, facts } => self.opened(&commitment, row, facts, inputs),
+            Message::Opened { commitment, row } => beside::opened(&commitment, row, inputs),
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => {
                 self.claims = self.claims.saturating_sub(1);

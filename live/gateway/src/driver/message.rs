@@ -12,7 +12,7 @@ use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, VariantId};
 use ol_roles::gateway::event::Submission;
-use ol_store::{Appended, Facts, NodeBatch, Payload};
+use ol_store::{Appended, NodeBatch, Payload};
 use ol_trust::Standing;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,7 +24,6 @@ pub struct New {
     pub(super) salt: Salt,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
-    pub(super) public: bool,
 }
 
 /// What others send the gateway's loop.
@@ -48,8 +47,6 @@ pub enum Message {
         commitment: Box<Commitment>,
         /// The content.
         row: Result<Option<Payload>, ol_store::Error>,
-        /// What is known of the task beside the log.
-        facts: Result<Option<Facts>, ol_store::Error>,
     },
     /// A node's link is gone.
     Left {

@@ -111,6 +111,7 @@ pub(crate) fn receipt(node_byte: u8, task: TaskId, attempt: u8) -> Receipt {
         output_tokens: TokenCount(20),
         price: Price::default(),
         amount: MicroCredits(0),
+        public: false,
     };
     Receipt { commitment, charge }
 }

@@ -12,7 +12,7 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{AuditId, MicroCredits, NodeId, TenantId};
 use ol_roles::gateway::event::Input;
-use ol_store::{Facts, NodeBatch, Read};
+use ol_store::{NodeBatch, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,39 +135,32 @@ impl GatewayHands {
 }
 
 impl GatewayHands {
-    /// Looks for the content of a refuted attempt, and whether its tenant lets it become public.
+    /// Looks for the content of a refuted attempt that may become public.
     pub(super) fn open(&mut self, subject: AttemptId, commitment: Commitment) {
         let rendered = self.rendered.remove(&subject);
         let commitment = Box::new(commitment);
         self.ask(
             Duration::ZERO,
-            move |read| (rendered.map_or_else(|| read.payload(subject), |row| Ok(Some(row))), read.facts(subject.task)),
-            move |(row, facts)| Message::Opened { commitment, row, facts },
+            move |read| rendered.map_or_else(|| read.payload(subject), |row| Ok(Some(row))),
+            move |row| Message::Opened { commitment, row },
         );
     }
+}
 
-    pub(super) fn opened(
-        &self,
-        commitment: &Commitment,
-        row: Result<Option<ol_store::Payload>, ol_store::Error>,
-        facts: Result<Option<Facts>, ol_store::Error>,
-        inputs: &mut Vec<Input>,
-    ) {
-        let (row, facts) = match (row, facts) {
-            (Ok(row), Ok(facts)) => (row, facts),
-            (Err(error), _) | (_, Err(error)) => {
-                return tracing::warn!(%error, "the content of a refuted answer can't be read: its node keeps its escrow until the next start");
-            }
-        };
-        let facts = facts.and_then(|facts| serde_json::from_slice::<serde_json::Value>(&facts.bytes).ok());
-        if facts.is_none_or(|facts| facts["public"] != true) {
-            return;
+/// What that brought, for the machine.
+pub(super) fn opened(
+    commitment: &Commitment,
+    row: Result<Option<ol_store::Payload>, ol_store::Error>,
+    inputs: &mut Vec<Input>,
+) {
+    let task = commitment.task;
+    match row.map(|row| row.and_then(|row| content::evidence(&row, commitment))) {
+        Ok(Some(evidence)) => inputs.push(Input::Evidence(evidence)),
+        Ok(None) => {
+            tracing::warn!(%task, "the content of a refuted answer is not here any more, or too long for the log")
         }
-        match row.and_then(|row| content::evidence(&row, commitment)) {
-            Some(evidence) => inputs.push(Input::Evidence(evidence)),
-            None => {
-                tracing::warn!(task = %commitment.task, "the content of a refuted answer is not here any more, or too long for the log")
-            }
+        Err(error) => {
+            tracing::warn!(%task, %error, "the content of a refuted answer can't be read: its node keeps its escrow until the next start");
         }
     }
 }
