@@ -2,6 +2,7 @@
 
 use crate::export::{self, ExportArgs, PayoutArgs};
 use crate::home::Home;
+use crate::honesty::{self, HonestyArgs};
 use crate::logging::say;
 use crate::verify::mirror;
 use crate::{backup, config::Role, flags, gateway, prune, restore};
@@ -52,6 +53,13 @@ enum What {
         #[command(flatten)]
         args: ExportArgs,
     },
+    /// Whether honesty pays: for each role and variant, how often results are audited and how often they would have to be.
+    Honesty {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        args: HonestyArgs,
+    },
     /// Check every record, proof and signature of the log, and the books.
     Fsck(Place),
     /// Copy the log to a file, also while the gateway runs.
@@ -81,6 +89,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Receipts { place, last } => receipts(open(place)?.read(), *last),
         What::Payouts { place, args } => export::payouts(open(place)?.read(), args),
         What::Export { place, args } => export::export(open(place)?.read(), args),
+        What::Honesty { place, args } => honesty::tell(&settle(open(place)?.read())?, args),
         What::Fsck(place) => fsck(&open(place)?),
         What::Backup(args) => backup::run(args),
         What::Prune(args) => prune::run(args),

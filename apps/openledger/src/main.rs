@@ -13,6 +13,7 @@ mod fetch;
 mod flags;
 mod gateway;
 mod home;
+mod honesty;
 mod inspect;
 mod issue;
 mod logging;

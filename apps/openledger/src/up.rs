@@ -13,13 +13,14 @@ use crate::{calibrations, flags, logging, node};
 use anyhow::Context as _;
 use ask::Asked;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ol_engine::Cheat;
+use ol_engine::{Cheat, Engine, sleeper};
 use ol_gateway::driver::News;
 use ol_net::frame::Role as LinkRole;
 use ol_node::dial;
 use ol_protocol::{NetworkId, NodeId};
 use report::Report;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Make one of the nodes cheat. With --once, requests go on until a verdict.
     #[arg(long, value_name = "HOW", value_parser = cheats())]
     cheat: Option<Cheat>,
+    /// With --cheat: how many texts it generates honestly before.
+    #[arg(long, value_name = "NUMBER", requires = "cheat", default_value_t = 0)]
+    cheat_after: u32,
     #[command(flatten)]
     common: flags::Common,
     #[command(flatten)]
@@ -75,7 +79,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let models = Models::load(&config, &data)?;
     let loaded = began.elapsed();
     let (serving, working) = (gateway::runtime()?, node::runtime()?);
-    let network = Network { config, data, home, models, loaded, began, cheat: args.cheat };
+    let network =
+        Network { config, data, home, models, loaded, began, cheat: args.cheat, cheat_after: args.cheat_after };
     let result = network.run(&args, &serving, &working);
     // Engine threads end with their handles; a runtime must not be dropped while its tasks wait for them.
     working.shutdown_timeout(Duration::from_secs(1));
@@ -91,6 +96,7 @@ struct Network {
     loaded: Duration,
     began: Instant,
     cheat: Option<Cheat>,
+    cheat_after: u32,
 }
 
 impl Network {
@@ -189,6 +195,15 @@ impl Network {
         Run { slots: self.config.slots.get(), threads, cheat }
     }
 
+    fn engines(&self, cheat: Option<Cheat>) -> Vec<Arc<dyn Engine>> {
+        let engines = self.models.engines(self.run_of(cheat));
+        if cheat.is_none() || self.cheat_after == 0 {
+            return engines;
+        }
+        let honest = self.models.engines(self.run_of(None));
+        honest.into_iter().zip(engines).map(|(honest, cheat)| sleeper(honest, cheat, self.cheat_after)).collect()
+    }
+
     fn start_node(
         &self,
         running: &Running,
@@ -205,7 +220,7 @@ impl Network {
             role: LinkRole::Worker,
             join_token: None,
             region: self.config.region.clone(),
-            engines: self.models.engines(self.run_of(cheat)),
+            engines: self.engines(cheat),
             calibrations: Vec::new(),
             data_dir: home.path().to_path_buf(),
         };

@@ -69,9 +69,9 @@ pub struct EscrowRule {
 }
 
 impl EscrowRule {
-    /// An hour and 120 tasks: what the honesty inequality needs at an audit rate of 1 % against who computes nothing at all, where one task in
-    /// fifty may become public (docs/adr/0020).
-    pub const DEFAULT: Self = Self { hold: Micros::from_secs(3_600), tasks: 120 };
+    /// An hour and 180 tasks: what the honesty inequality needs at an audit rate of 1 % against who computes nothing at all, where one task in
+    /// fifty may become public and a fifth of the auditors collude (docs/adr/0020).
+    pub const DEFAULT: Self = Self { hold: Micros::from_secs(3_600), tasks: 180 };
 }
 
 /// When money leaves the ledger for whoever earned it.

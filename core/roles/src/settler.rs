@@ -353,6 +353,16 @@ impl Settler {
         self.calibrations.get(&(prover, verifier)).map(|calibrated| &calibrated.calibration)
     }
 
+    /// All that is known of pairs of variants.
+    pub fn calibrations(&self) -> impl Iterator<Item = &Calibration> {
+        self.calibrations.values().map(|calibrated| &calibrated.calibration)
+    }
+
+    /// Share of the results of the last epochs that may become public, in millionths.
+    pub const fn public_ppm(&self) -> u32 {
+        self.policy.public_ppm()
+    }
+
     /// The variants that can audit one: itself first.
     pub fn verifiers(&self, prover: VariantId) -> impl Iterator<Item = VariantId> + '_ {
         let of_all = (prover, VariantId([0; 32]))..=(prover, VariantId([u8::MAX; 32]));

@@ -48,6 +48,7 @@ mod requantise;
 mod safetensors;
 mod scoring;
 mod sequence;
+mod sleeper;
 mod task;
 mod template;
 mod text;
@@ -66,6 +67,7 @@ pub use ol_protocol::prf::Seed;
 pub use ol_protocol::sampler::Sampling;
 pub use quant::Rounding;
 pub use requantise::requantise;
+pub use sleeper::sleeper;
 pub use task::{
     Done, Embeddings, Engine, Error, Event, Finish, FinishReason, Flow, GenerateTask, Message, Prompt, Role, ScoreTask,
     Scores, Sink, Token,

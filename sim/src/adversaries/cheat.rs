@@ -321,12 +321,12 @@ impl Cheat {
                 "Computes honestly as a newcomer, then runs half of the layers, and takes a new key when it is caught."
             }
             Self::CachedWhitewasher => "The same with cached answers, which cost nothing.",
-            Self::PatientWhitewasher => "A whitewasher that works honestly for 120 tasks before it takes a new key.",
+            Self::PatientWhitewasher => "A whitewasher that works honestly for 180 tasks before it takes a new key.",
             Self::Sybils => {
                 "Ten keys take turns; each is honest as a newcomer, then runs half of the layers until it is caught once."
             }
             Self::SelfDealingInTen | Self::SelfDealingInHundred => {
-                "A whitewasher that buys tiny tasks until 120 reach its own node, so that its escrow comes out, before it takes a new key."
+                "A whitewasher that buys tiny tasks until 180 reach its own node, so that its escrow comes out, before it takes a new key."
             }
             Self::FifthFriendsReferee | Self::HalfFriendsReferee => {
                 "Runs half of the layers; so many auditors pass it, the others' accusations are confirmed by the referee."
@@ -352,7 +352,7 @@ impl Cheat {
             }
             Self::Repenter | Self::Sybils => {
                 "A fault costs the failed result's pay and 15 s, and if the task was public what is in escrow: a task every two seconds, so \
-                 that the hour's hold is 1,800 of them. A slower node has less there, 120 at least."
+                 that the hour's hold is 1,800 of them. A slower node has less there, 180 at least."
             }
             Self::SelfDealingInTen | Self::SelfDealingInHundred => {
                 "A tenant can't choose its node, so it buys as many tiny tasks for others; requests have no least price here."
@@ -379,7 +379,7 @@ impl Cheat {
     }
 }
 
-// Tiny tasks that an operator with one of `nodes` nodes buys until 120 were its own, less what those pay it.
+// Tiny tasks that an operator with one of `nodes` nodes buys until 180 were its own, less what those pay it.
 fn ransom(nodes: f64) -> f64 {
     let own = f64::from(EscrowRule::DEFAULT.tasks);
     let price = TINY * 1e4 / f64::from(Split::DEFAULT.node_bp);

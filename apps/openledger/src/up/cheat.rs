@@ -103,12 +103,23 @@ struct Watch {
     withheld: u64,
     refunded: u64,
     slashed: u64,
+    // Epochs that ended after the one with the refund: evidence may come a moment later.
+    since_refund: u32,
     honest: BTreeSet<NodeId>,
 }
 
 impl Watch {
     const fn new(cheater: NodeId) -> Self {
-        Self { cheater, verdict: false, audits: 0, withheld: 0, refunded: 0, slashed: 0, honest: BTreeSet::new() }
+        Self {
+            cheater,
+            verdict: false,
+            audits: 0,
+            withheld: 0,
+            refunded: 0,
+            slashed: 0,
+            since_refund: 0,
+            honest: BTreeSet::new(),
+        }
     }
 
     fn add(&mut self, item: News) {
@@ -122,6 +133,7 @@ impl Watch {
                 }
             }
             News::Closed { summary } => {
+                self.since_refund += u32::from(self.refunded > 0);
                 self.withheld += summary.withheld.0;
                 self.refunded += summary.refunded.0;
                 self.slashed += summary.slashed.0;
@@ -136,9 +148,9 @@ impl Watch {
         }
     }
 
-    // With a verdict: once the epoch has settled it. Without: once audits have had time to end.
+    // With a verdict: once the epoch has settled it, and taken escrow or had another epoch's time for it. Without: once audits have had time to end.
     fn is_over(&self, since: Instant) -> bool {
-        if self.verdict { self.refunded > 0 } else { since.elapsed() > PATIENCE / 4 }
+        if self.verdict { self.slashed > 0 || self.since_refund > 0 } else { since.elapsed() > PATIENCE / 4 }
     }
 }
 

@@ -39,6 +39,17 @@ fn a_node_that_ends_answers_early_is_found() {
     found("truncate");
 }
 
+#[test]
+fn a_node_that_cheats_after_honest_work_loses_what_it_earned_with_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--once", "--json", "--cheat", "small-model", "--cheat-after", "1"];
+    let ended = run(&args(&up(folder.path(), &more)));
+    let object = ended.json();
+    assert!(ended.status.success(), "{object}\n{}", ended.err);
+    assert!(object["slashed_micro_credits"].as_u64().unwrap() > 0, "{object}");
+    assert_eq!(object["honest_nodes_sanctioned"].as_u64(), Some(0));
+}
+
 // What the log holds against nodes, once it holds something.
 fn evidence(network: &Up, folder: &Path) -> Vec<PathBuf> {
     let (log, to) = (format!("http://{}/log", network.address), folder.join("evidence"));
@@ -83,6 +94,12 @@ fn anyone_rescores_the_evidence_against_a_cheat() {
         let ended = rescored(&changed, folder.path(), "tiny");
         assert!(ended.complaint().contains(says), "{field}: {}", ended.err);
     }
+    let data = folder.path().join("network");
+    let honesty = run(&["ledger", "honesty", "--json", "--data-dir", data.to_str().unwrap()]).json();
+    let margin = |role: &str| honesty["rows"].as_array()?.iter().find(|row| row["role"] == role)?["margin"].as_f64();
+    assert!(honesty["public_share"].as_f64().unwrap() > 0.1, "{honesty}");
+    assert!(margin("node").unwrap() > 0.5 && margin("auditor").unwrap() > 1.0, "{honesty}");
+    assert_eq!(margin("gateway"), Some(0.0));
     std::fs::write(&changed, "{}").unwrap();
     assert!(rescored(&changed, folder.path(), "tiny").complaint().contains("not evidence"));
 }

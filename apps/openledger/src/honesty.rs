@@ -1,0 +1,125 @@
+//! `openledger ledger honesty`: whether honesty pays under a log's own rules, for each role and variant.
+
+use crate::logging::say;
+use ol_protocol::parameters::Parameters;
+use ol_roles::Settler;
+use ol_trust::honesty::{Stakes, detection, public_share_of_faults};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// What is assumed of who cheats.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HonestyArgs {
+    /// What a cheated task brings over an honest one, in hundredths of its price: 70 is what computing it costs.
+    #[arg(long, value_name = "PER CENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(1..=100))]
+    gain: u8,
+    /// How many auditors of a hundred collude with the node.
+    #[arg(long, value_name = "PER CENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=99))]
+    colluding: u8,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What scoring costs of generating (docs/bench/2026-11-main-job.md), and generating of a task's price.
+const SCORING: f64 = 0.21;
+const GENERATING: f64 = 0.7;
+
+struct Row {
+    role: &'static str,
+    of: String,
+    stakes: Stakes,
+    note: &'static str,
+}
+
+/// Prints the table.
+pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<ExitCode> {
+    let rows = rows(settler, args);
+    let public = f64::from(settler.public_ppm()) / 1e6;
+    let finite = |number: f64| number.is_finite().then_some(number);
+    if args.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|Row { role, of, stakes, note }| {
+                json!({
+                    "role": role, "of": of, "gain": stakes.gain, "rate": stakes.rate, "detection": stakes.detection,
+                    "certainty": stakes.certainty, "stake": stakes.stake, "rate_needed": finite(stakes.rate_needed()),
+                    "margin": finite(stakes.margin()), "stake_needed": finite(stakes.stake_needed()), "note": note,
+                })
+            })
+            .collect();
+        say(json!({ "public_share": public, "colluding": f64::from(args.colluding) / 100.0, "rows": rows }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!(
+        "{:.2} % of the results of the last epochs may become public; {} % of the auditors collude",
+        public * 100.0,
+        args.colluding
+    ));
+    say(format!(
+        "{:<8} {:<9} {:>6} {:>9} {:>9} {:>7} {:>9}",
+        "role", "of", "gain", "stake", "audited", "needed", "margin"
+    ));
+    for Row { role, of, stakes, note } in &rows {
+        let percent = |share: f64| if share <= 1.0 { format!("{:.2} %", share * 100.0) } else { "no rate".to_owned() };
+        say(format!(
+            "{role:<8} {of:<9} {:>6.3} {:>9.1} {:>9} {:>7} {:>9.2}  {}",
+            stakes.gain,
+            stakes.stake,
+            percent(stakes.rate),
+            percent(stakes.rate_needed()),
+            stakes.margin(),
+            if stakes.margin() > 1.0 { "honesty pays" } else { note }
+        ));
+    }
+    advise(settler.parameters(), &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rows(settler: &Settler, args: &HonestyArgs) -> Vec<Row> {
+    let Parameters { split, audit, escrow, .. } = *settler.parameters();
+    let rate = f64::from(audit.rate_ppm) / 1e6;
+    let gain = f64::from(args.gain) / 100.0;
+    let honest = 1.0 - f64::from(args.colluding) / 100.0;
+    let share = public_share_of_faults(audit.rate_ppm, settler.public_ppm());
+    let stake = f64::from(escrow.tasks) * f64::from(split.node_bp) / 1e4;
+    let mut rows: Vec<Row> = Vec::new();
+    for calibration in settler.calibrations() {
+        let Some(detection) = detection(&calibration.lengths) else { continue };
+        let is_same = calibration.prover == calibration.verifier;
+        let certainty = if is_same { share } else { 0.0 };
+        let stakes = Stakes { gain, rate, detection: detection * honest, certainty, stake };
+        let note = match (is_same, share > 0.0) {
+            (true, true) => "cheating pays",
+            (true, false) => "cheating pays until it is found: no result may become public",
+            (false, _) => "cheating pays until it is found: no evidence against another variant than the referee's",
+        };
+        rows.push(Row { role: "node", of: calibration.prover.short(), stakes, note });
+    }
+    // Its log-probabilities are held against the prover's in each audit; who has not computed has none that agree.
+    let pay = f64::from(audit.pay_bp) / 1e4;
+    let lazy = Stakes { gain: SCORING * GENERATING, rate: 1.0, detection: 1.0, certainty: 1.0, stake: pay };
+    rows.push(Row { role: "auditor", of: "lazy".to_owned(), stakes: lazy, note: "guessing pays" });
+    // It is named by everybody who draws again, and has nothing in escrow.
+    let skips = Stakes { gain: rate * pay, rate: 1.0, detection: 1.0, certainty: 0.0, stake: 0.0 };
+    rows.push(Row {
+        role: "gateway",
+        of: "skips".to_owned(),
+        stakes: skips,
+        note: "it is named by verify --draws, and nothing is at stake",
+    });
+    rows
+}
+
+// What would make honesty pay for the nodes that it doesn't pay.
+fn advise(parameters: &Parameters, rows: &[Row]) {
+    let poor = rows.iter().filter(|row| row.role == "node" && row.stakes.certainty > 0.0 && row.stakes.margin() <= 1.0);
+    let node_share = f64::from(parameters.split.node_bp) / 1e4;
+    let tasks = poor.map(|row| (row.stakes.stake_needed() / node_share).ceil()).fold(0.0, f64::max);
+    if tasks > 0.0 {
+        say(format!(
+            "to make it pay, hold pay for {tasks} tasks in place of {}: openledger issue parameters --set escrow.tasks=NUMBER, a tenth at a time",
+            parameters.escrow.tasks
+        ));
+    }
+}
