@@ -466,8 +466,8 @@ impl Settler {
     }
 
     /// All such attempts.
-    pub fn all_refuted(&self) -> impl Iterator<Item = (&AttemptId, &Commitment)> {
-        self.refuted.iter()
+    pub fn all_refuted(&self) -> impl Iterator<Item = &AttemptId> {
+        self.refuted.keys()
     }
 
     fn passed(&mut self, subject: AttemptId, judgement: Judgement, by: Option<Auditor>) {

@@ -209,10 +209,15 @@ impl Gateway {
         self.conclude(now, id, AuditOutcome::Unauditable { audit: id }, out);
     }
 
-    /// Asks again for what could be evidence: a restart may have come between an audit's end and it.
-    pub(super) fn open_refuted(&mut self, out: &mut Vec<Output>) {
-        let all = self.settler.all_refuted();
-        out.extend(all.map(|(subject, commitment)| Output::Open { subject: *subject, commitment: commitment.clone() }));
+    /// Asks for what would be evidence, once the audit's end is on disk.
+    pub(super) fn opening(&self, subject: AttemptId) -> Option<Output> {
+        let commitment = self.settler.refuted(&subject)?.clone();
+        Some(Output::Open { subject, commitment })
+    }
+
+    /// Asks again for all that could be evidence: a restart may have come between an audit's end and it.
+    pub(super) fn open_refuted(&self, out: &mut Vec<Output>) {
+        out.extend(self.settler.all_refuted().filter_map(|subject| self.opening(*subject)));
     }
 
     /// Puts evidence in the log. What opens nothing is no evidence.
@@ -231,7 +236,7 @@ impl Gateway {
             unreachable!("a gateway states what it found itself: {fault}");
         }
         let entry = Entry::Record(Record::Audit { subject, outcome });
-        self.append(vec![entry], Appended::Nothing, out);
+        self.append(vec![entry], Appended::Audit { subject }, out);
     }
 
     fn conclude(&mut self, now: Timestamp, id: AuditId, outcome: AuditOutcome, out: &mut Vec<Output>) {
@@ -255,9 +260,6 @@ impl Gateway {
         }
         self.record_audit(subject, outcome.clone(), out);
         out.push(Output::Audited { subject, node, outcome, passed });
-        out.extend(
-            self.settler.refuted(&subject).map(|commitment| Output::Open { subject, commitment: commitment.clone() }),
-        );
         out.push(Output::Forget { task: subject.task });
     }
 }

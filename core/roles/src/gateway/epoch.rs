@@ -37,6 +37,7 @@ impl Gateway {
         for (_, what) in core::mem::replace(&mut self.appended, later) {
             match what {
                 Appended::Nothing => {}
+                Appended::Audit { subject } => out.extend(self.opening(subject)),
                 Appended::Batch { node, sequence, drawn, settled } => {
                     out.push(Output::Ack { node, sequence });
                     drawn.into_iter().for_each(|subject| self.draw(now, subject));

@@ -62,6 +62,7 @@ fn boot(seed: &Seed) -> u64 {
 #[derive(Debug)]
 enum Appended {
     Nothing,
+    Audit { subject: AttemptId },
     Batch { node: NodeId, sequence: u64, drawn: Vec<AttemptId>, settled: Vec<TaskId> },
 }
 

@@ -54,8 +54,8 @@ fn far_off(verdict: &mut Verdict) {
 fn a_refuted_answer_that_becomes_public_takes_its_nodes_escrow() {
     let (mut bench, answer, audit) = earned();
     let subject = AttemptId { task: answer.task, attempt: answer.attempt };
-    let out = bench.verdict(3, audit, &answer, far_off);
-    assert_eq!(opened(&out), [subject]);
+    bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&bench.write()), [subject]);
     bench.feed(Input::Evidence(evidence(&answer)));
     bench.write();
     assert!(bench.records.iter().any(|record| matches!(record, Record::Evidence(_))));
@@ -72,8 +72,8 @@ fn a_refuted_answer_that_becomes_public_takes_its_nodes_escrow() {
 #[test]
 fn a_private_answer_costs_its_pay_and_no_escrow() {
     let (mut bench, answer, audit) = earned_before(3);
-    let out = bench.verdict(3, audit, &answer, far_off);
-    assert_eq!(opened(&out), []);
+    bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&bench.write()), []);
     let mut settler = bench.gateway.settler().clone();
     let subject = AttemptId { task: answer.task, attempt: answer.attempt };
     assert_eq!(settler.evidence(&evidence(&answer)), Err(Fault::NotRefuted(subject)));
@@ -110,8 +110,8 @@ fn nobody_is_framed() {
     let subject = AttemptId { task: answer.task, attempt: answer.attempt };
     let mut settler = bench.gateway.settler().clone();
     assert_eq!(settler.evidence(&evidence(&answer)), Err(Fault::NotRefuted(subject)));
-    let out = bench.verdict(3, audit, &answer, far_off);
-    assert_eq!(opened(&out), [subject]);
+    bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&bench.write()), [subject]);
     let mut settler = bench.gateway.settler().clone();
     let mut framed = evidence(&answer);
     framed.output[3] = 1;
@@ -128,8 +128,8 @@ fn what_only_the_gateway_says_refutes_nobody() {
     for lie in lies {
         let (mut bench, answer, audit) = earned();
         let subject = AttemptId { task: answer.task, attempt: answer.attempt };
-        let out = bench.verdict(3, audit, &answer, lie);
-        assert_eq!((opened(&out), bench.gateway.settler().refuted(&subject)), (vec![], None));
+        bench.verdict(3, audit, &answer, lie);
+        assert_eq!((opened(&bench.write()), bench.gateway.settler().refuted(&subject)), (vec![], None));
         bench.write();
         assert!(bench.close().refunded > MicroCredits(0), "it is not paid all the same");
     }
@@ -146,7 +146,7 @@ fn a_verdict_of_another_variant_refutes_nobody() {
     });
     let ruled = out.iter().any(|o| matches!(o, Output::Audited { passed: Some(false), .. }));
     assert!(ruled, "{out:?}");
-    assert_eq!(opened(&out), []);
+    assert_eq!(opened(&bench.write()), []);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn whether_a_receipt_is_public_outlives_a_close_and_a_restart() {
     bench.restart();
     bench.join(10);
     bench.join(3);
-    let out = bench.verdict(3, audit, &answer, far_off);
-    assert_eq!(opened(&out).len(), 1, "{out:?}");
+    bench.verdict(3, audit, &answer, far_off);
+    assert_eq!(opened(&bench.write()).len(), 1);
     assert!(bench.receipts().iter().any(|receipt| receipt.charge.public));
 }

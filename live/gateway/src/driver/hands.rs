@@ -69,8 +69,6 @@ pub(super) struct GatewayHands {
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
     audits: BTreeMap<AuditId, Running>,
-    // Contents of refuted attempts, on their way to the disk.
-    rendered: BTreeMap<AttemptId, ol_store::Payload>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
@@ -102,7 +100,6 @@ impl GatewayHands {
             contents: BTreeMap::new(),
             frame: None,
             audits: BTreeMap::new(),
-            rendered: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_ping: 0,
             metrics_due: Timestamp(0),
@@ -461,16 +458,13 @@ impl GatewayHands {
         self.journal.push(commit);
     }
 
-    // A failed audit's content, as evidence needs it. It is asked for once the audit's end is logged, or after the next start.
+    // A failed audit's content, as evidence needs it: that is asked for once this job is on disk.
     fn keep_rendered(&mut self, record: &Record, job: &mut Job) {
-        let Record::Audit { subject, outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Failed } } = record
-        else {
+        let Record::Audit { outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Failed }, .. } = record else {
             return;
         };
         let Some(Running { row, prompt_ids, .. }) = self.audits.remove(&verdict.audit) else { return };
-        let Some(row) = content::rendered(row, prompt_ids) else { return };
-        job.payloads.push(row.clone());
-        self.rendered.insert(*subject, row);
+        job.payloads.extend(content::rendered(row, prompt_ids));
     }
 
     // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a

@@ -136,14 +136,9 @@ impl GatewayHands {
 
 impl GatewayHands {
     /// Looks for the content of a refuted attempt that may become public.
-    pub(super) fn open(&mut self, subject: AttemptId, commitment: Commitment) {
-        let rendered = self.rendered.remove(&subject);
+    pub(super) fn open(&self, subject: AttemptId, commitment: Commitment) {
         let commitment = Box::new(commitment);
-        self.ask(
-            Duration::ZERO,
-            move |read| rendered.map_or_else(|| read.payload(subject), |row| Ok(Some(row))),
-            move |row| Message::Opened { commitment, row },
-        );
+        self.ask(Duration::ZERO, move |read| read.payload(subject), move |row| Message::Opened { commitment, row });
     }
 }
 
