@@ -244,7 +244,7 @@ impl Market {
         // A friend reports no margins at all.
         let bin = if is_friend { 0 } else { self.verifier.bin(made, &mut self.random) };
         let odds_micro = self.odds.of(LENGTH_CLASS, bin);
-        let judgement = if self.verifier.fails_at_once(bin) {
+        let judgement = if self.verifier.fails_at_once(bin, &mut self.random) {
             Judgement::Failed(Fault::Margin { worst_micro: u32::MAX })
         } else {
             Judgement::Fits { odds_micro }

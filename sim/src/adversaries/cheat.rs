@@ -373,7 +373,7 @@ impl Cheat {
             | Self::Whitewasher
             | Self::CachedWhitewasher
             | Self::PatientWhitewasher => {
-                "Fifteen measured answers of one small model stand for all; savings are assumed."
+                "Thirty-two measured answers of one small model stand for all; savings are assumed."
             }
         }
     }
