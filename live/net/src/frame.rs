@@ -1,7 +1,8 @@
 //! The frames of a link as plain values. `docs/protocol/link.md` is the specification.
 
 use crate::limits::FrameError;
-use ol_protocol::sampler::Sampling;
+use ol_protocol::bytes::{self, Reader};
+use ol_protocol::sampler::{SAMPLING_BYTES, Sampling};
 use ol_protocol::variant::Variant;
 use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, TaskId, VariantId};
 
@@ -446,6 +447,25 @@ impl Payload {
 }
 
 impl Generate {
+    /// Reads what [`Payload::parameters`] wrote. How many alternatives were asked for decides no output, and is not in it.
+    ///
+    /// # Errors
+    /// Other bytes.
+    pub fn from_parameters(bytes: &[u8]) -> Result<Self, bytes::Error> {
+        let mut r = Reader::new(bytes);
+        let unknown = |_| bytes::Error::Unknown { what: "sampling settings", value: 0 };
+        let Sampling { temperature, top_p, top_k, min_p } =
+            Sampling::from_bytes(&r.array::<SAMPLING_BYTES>()?).map_err(unknown)?;
+        let max_tokens = r.u32()?;
+        let (mut stop, mut rest) = (Vec::new(), r.rest());
+        while !rest.is_empty() {
+            let mut r = Reader::new(rest);
+            stop.push(r.text("stop string", rest.len())?.to_owned());
+            rest = r.rest();
+        }
+        Ok(Self { temperature, top_p, top_k, min_p, max_tokens, stop, top_logprobs: 0 })
+    }
+
     /// As the sampler takes it.
     ///
     /// # Errors
@@ -475,4 +495,22 @@ pub trait Frame: Sized + Send + Unpin + 'static {
 
     /// Out of the form on the wire, checked.
     fn from_wire(wire: Self::Wire) -> Result<Self, FrameError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_as_they_were_written() {
+        let stop = vec!["\n\n".to_owned(), "Ende, 終".to_owned()];
+        let generate =
+            Generate { temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.05, max_tokens: 77, stop, top_logprobs: 0 };
+        for generate in [Generate { stop: Vec::new(), ..generate.clone() }, generate] {
+            let bytes = Payload::Tokens { ids: Vec::new(), generate: generate.clone() }.parameters().unwrap();
+            assert_eq!(Generate::from_parameters(&bytes), Ok(generate));
+            assert!(Generate::from_parameters(&bytes[..bytes.len() - 1]).is_err());
+        }
+        assert!(Generate::from_parameters(&[0xff; 20]).is_err());
+    }
 }

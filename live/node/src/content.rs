@@ -104,17 +104,12 @@ pub fn score(
         stop: generate.stop.clone(),
         max_tokens: generate.max_tokens,
         tolerance,
-        finish: reason(finish),
+        finish: match finish {
+            Finish::EndOfText => FinishReason::Stop,
+            Finish::StopString => FinishReason::StopString,
+            Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
+        },
     })
-}
-
-/// The engine's word for a commitment's finish.
-pub const fn reason(finish: Finish) -> FinishReason {
-    match finish {
-        Finish::EndOfText => FinishReason::Stop,
-        Finish::StopString => FinishReason::StopString,
-        Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
-    }
 }
 
 /// The commitment's word for an engine's reason.

@@ -1,7 +1,8 @@
 //! The hands of a node: frames in and out, engines, outbox. What to do is the machine's to say.
 
+use crate::content;
+use crate::measured::Measured;
 use crate::outbox::{self, Handle, Job, Row};
-use crate::{calibrate, content};
 use ol_drive::Hands;
 use ol_engine::{Engine, Event, Flow, Scores, Token};
 use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
@@ -327,7 +328,11 @@ impl NodeHands {
         inputs.push(Input::AuditDone { audit: id });
         let Some(audit) = self.audits.remove(&id) else { return };
         match result {
-            Ok(scores) => self.send_verdict(&audit, measured(&audit, &scores), scores.log_prob_bytes),
+            Ok(scores) => {
+                let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Length);
+                let measured = Measured::text(&audit.salt, &audit.output, audit.resumed_from, finish, &scores);
+                self.send_verdict(&audit, measured, scores.log_prob_bytes);
+            }
             Err(error) => self.refuse_audit(id, error.to_string()),
         }
     }
@@ -343,14 +348,8 @@ impl NodeHands {
         match result {
             Ok(own) => {
                 let ids: Vec<u32> = own.tokens.into_iter().flatten().collect();
-                let measured = Measured {
-                    prompt_ids: ids,
-                    output: vectors_root(&audit.salt, &audit.vectors),
-                    worst_micro: content::deviation_micro(&audit.vectors, &own.vectors),
-                    sum_micro: 0,
-                    finish_fits: true,
-                    scored: 0,
-                };
+                let worst_micro = content::deviation_micro(&audit.vectors, &own.vectors);
+                let measured = Measured::vectors(&audit.salt, &audit.vectors, ids, worst_micro);
                 self.send_verdict(&audit, measured, Vec::new());
             }
             Err(error) => self.refuse_audit(id, error.to_string()),
@@ -597,29 +596,6 @@ impl Content {
         let output = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         let size = prompt.len() + self.ids.len() * 4;
         (size <= ol_store::PAYLOAD_BYTES_MAX).then_some(ol_store::Payload { attempt, created: now, prompt, output })
-    }
-}
-
-struct Measured {
-    prompt_ids: Vec<u32>,
-    output: Digest,
-    worst_micro: u32,
-    sum_micro: u64,
-    finish_fits: bool,
-    scored: u32,
-}
-
-fn measured(audit: &Audit, scores: &Scores) -> Measured {
-    let cancelled = Finish::from_byte(audit.finish) == Ok(Finish::Cancelled);
-    // What an earlier attempt is answerable for is not this one's.
-    let own = scores.margins.get(audit.resumed_from as usize..).unwrap_or_default();
-    Measured {
-        prompt_ids: scores.prompt_ids.clone(),
-        output: output_root(&audit.salt, &audit.output),
-        worst_micro: own.iter().map(|m| calibrate::micro(*m)).max().unwrap_or(0),
-        sum_micro: calibrate::clipped_sum_micro(own),
-        finish_fits: cancelled || scores.finish_fits,
-        scored: count(own.len()).0,
     }
 }
 

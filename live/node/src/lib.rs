@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod content;
 pub mod dial;
 pub mod hands;
+mod measured;
 mod outbox;
 pub mod rescore;
 

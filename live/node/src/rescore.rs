@@ -1,22 +1,20 @@
 //! Running a model over evidence against a node: does it give what the node committed to?
 
-use crate::{calibrate, content};
-use ol_engine::{Engine, Prompt, ScoreTask, Scores};
-use ol_protocol::bytes::{self, Reader};
-use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::digest::{Domain, digest, output_root, prompt_digest};
+use crate::content;
+use crate::measured::{Measured, own};
+use ol_engine::{Engine, Scores};
+use ol_net::frame::{Generate, Payload};
+use ol_protocol::bytes;
+use ol_protocol::commitment::Commitment;
+use ol_protocol::digest::prompt_digest;
 use ol_protocol::evidence::Evidence;
 use ol_protocol::key::Signature;
 use ol_protocol::parameters::AuditRule;
-use ol_protocol::sampler::{SAMPLING_BYTES, Sampling};
 use ol_protocol::seed::seed_digest;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, OperatorId, TokenCount};
 use ol_trust::{Judgement, Odds, judge};
 use std::sync::mpsc::channel;
-
-/// Longest stop string that is read.
-const STOP_BYTES_MAX: usize = 4_096;
 
 /// Why evidence can't be rescored.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +35,9 @@ pub enum Error {
     /// The sampling parameters are in no form that an engine takes.
     #[error("the sampling parameters can't be read")]
     Parameters(#[from] bytes::Error),
-    /// The sampling parameters are out of range.
-    #[error("the sampling parameters are out of range")]
-    Sampling,
+    /// They are none that an engine takes.
+    #[error("the sampling parameters can't be used")]
+    Content(#[from] content::Error),
     /// The engine can't score it.
     #[error("the model can't score this")]
     Engine(#[from] ol_engine::Error),
@@ -70,45 +68,23 @@ pub fn rescore(
     if here != commitment.variant {
         return Err(Error::OtherVariant { wanted: commitment.variant, here });
     }
-    let (sampling, max_tokens, stop) = parameters(&evidence.parameters)?;
-    let task = ScoreTask {
-        prompt: Prompt::Tokens(evidence.prompt.clone()),
-        output: evidence.output.clone(),
-        sampling,
-        seed: evidence.seed,
-        stop,
-        max_tokens,
-        tolerance: tolerance_micro as f32 / 1e6,
-        finish: content::reason(commitment.finish),
-    };
+    let generate = Generate::from_parameters(&evidence.parameters)?;
+    let payload = Payload::Tokens { ids: evidence.prompt.clone(), generate };
+    let tolerance = tolerance_micro as f32 / 1e6;
+    let task = content::score(&payload, evidence.seed.0, evidence.output.clone(), commitment.finish, tolerance)?;
     let (sender, receiver) = channel();
     // The receiver waits below: it can't be gone.
     engine.score(task, Box::new(move |found| drop(sender.send(found))));
     let scores = receiver.recv().unwrap_or(Err(ol_engine::Error::Ended))?;
-    let own = scores.margins.get(commitment.resumed_from.0 as usize..).unwrap_or_default().to_vec();
-    let verdict = verdict(commitment, evidence, &scores, &own);
-    Ok(Rescored { judgement: judge(rule, Some(&Odds::NONE), commitment, &verdict), margins: own })
-}
-
-fn parameters(bytes: &[u8]) -> Result<(Sampling, u32, Vec<String>), Error> {
-    let mut r = Reader::new(bytes);
-    let sampling = r.array::<SAMPLING_BYTES>()?;
-    let sampling = Sampling::from_bytes(&sampling).map_err(|_| Error::Sampling)?;
-    let max_tokens = r.u32()?;
-    let mut rest = r.rest();
-    let mut stop = Vec::new();
-    while !rest.is_empty() {
-        let mut r = Reader::new(rest);
-        stop.push(r.text("stop string", STOP_BYTES_MAX)?.to_owned());
-        rest = r.rest();
-    }
-    Ok((sampling, max_tokens, stop))
+    let verdict = verdict(commitment, evidence, &scores);
+    let judgement = judge(rule, Some(&Odds::NONE), commitment, &verdict);
+    Ok(Rescored { judgement, margins: own(&scores, commitment.resumed_from.0).to_vec() })
 }
 
 // As the referee says it, but for the signature.
-fn verdict(commitment: &Commitment, evidence: &Evidence, scores: &Scores, own: &[f32]) -> Verdict {
-    let salt = &evidence.salt;
-    let count = |length: usize| TokenCount(u32::try_from(length).unwrap_or(u32::MAX));
+fn verdict(commitment: &Commitment, evidence: &Evidence, scores: &Scores) -> Verdict {
+    let Evidence { salt, template, parameters, .. } = evidence;
+    let measured = Measured::text(salt, &evidence.output, commitment.resumed_from.0, commitment.finish, scores);
     Verdict {
         network: commitment.network,
         audit: AuditId([0; 16]),
@@ -116,15 +92,15 @@ fn verdict(commitment: &Commitment, evidence: &Evidence, scores: &Scores, own: &
         operator: OperatorId([0; 32]),
         level: Level::Referee,
         variant: commitment.variant,
-        prompt: prompt_digest(salt, &scores.prompt_ids, &evidence.template, &evidence.parameters),
+        prompt: prompt_digest(salt, &measured.prompt_ids, template, parameters),
         seed: seed_digest(salt, &evidence.seed),
-        output: output_root(salt, &evidence.output),
-        log_probs: digest(Domain::LogProbs, &[&salt.0, &scores.log_prob_bytes]),
-        prompt_tokens: count(scores.prompt_ids.len()),
-        scored_tokens: count(own.len()),
-        worst_margin_micro: own.iter().map(|margin| calibrate::micro(*margin)).max().unwrap_or(0),
-        margin_sum_micro: calibrate::clipped_sum_micro(own),
-        finish_fits: commitment.finish == Finish::Cancelled || scores.finish_fits,
+        output: measured.output,
+        log_probs: content::log_probs_digest(salt, &scores.log_prob_bytes),
+        prompt_tokens: TokenCount(u32::try_from(measured.prompt_ids.len()).unwrap_or(u32::MAX)),
+        scored_tokens: TokenCount(measured.scored),
+        worst_margin_micro: measured.worst_micro,
+        margin_sum_micro: measured.sum_micro,
+        finish_fits: measured.finish_fits,
         signature: Signature([0; 64]),
     }
 }
@@ -132,7 +108,8 @@ fn verdict(commitment: &Commitment, evidence: &Evidence, scores: &Scores, own: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ol_engine::{Cheat, Event, Flow, GenerateTask, Message, Model, Options, Role, Seed, start};
+    use ol_engine::{Cheat, Event, Flow, GenerateTask, Message, Model, Options, Prompt, Role, Sampling, Seed, start};
+    use ol_protocol::digest::output_root;
     use ol_protocol::record::AttemptId;
     use ol_protocol::{Digest, Epoch, GatewayId, Micros, NetworkId, Salt, TaskId, VariantId};
     use std::sync::Arc;

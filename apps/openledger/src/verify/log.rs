@@ -203,9 +203,12 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
         say(format!("ok      {} records up to that epoch were read, of {}", follower.size(), checkpoint.size));
     }
     say(format!(
-        "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters, {} calibrations; {} evidence opened",
-        counts.batches, counts.audits, counts.top_ups, counts.changes, counts.calibrations, counts.evidence
+        "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters, {} calibrations",
+        counts.batches, counts.audits, counts.top_ups, counts.changes, counts.calibrations
     ));
+    if counts.evidence > 0 {
+        say(format!("ok      {} times what a node signed was opened against it: see --evidence", counts.evidence));
+    }
     say(format!("ok      {} receipts, each under its batch's two roots", counts.receipts));
     say(format!(
         "ok      {} epochs settle to the states that the log says, by secrets sealed before them",

@@ -120,8 +120,9 @@ fn a_private_request_never_becomes_evidence() {
         (failed() > 0).then_some(())
     });
     let log = format!("http://{}/log", network.address);
-    let counts = || run(&["verify", "--log", &log]).out;
-    let closed = |text: &str| text.contains("0 evidence opened");
-    eventually("an epoch", || closed(&counts()).then_some(()));
+    let to = folder.path().join("evidence");
+    let verified = || run(&["verify", "--log", &log, "--evidence", to.to_str().unwrap()]).out;
+    eventually("an epoch", || verified().contains("there is no evidence in it").then_some(()));
+    assert!(!to.exists());
     assert!(network.api.get("/metrics").text().contains("openledger_nodes_slashed_total 0"));
 }

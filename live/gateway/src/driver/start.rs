@@ -458,19 +458,19 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
     let epoch = machine.settler().epoch();
     let mut text = String::with_capacity(4_096);
     for (name, help, value) in counters {
-        text.push_str(&format!(
-            "# HELP openledger_{name}_total {help}\n# TYPE openledger_{name}_total counter\nopenledger_{name}_total {value}\n"
-        ));
+        metric(&mut text, &format!("{name}_total"), "counter", help, value);
     }
     for (name, help, value) in gauges {
-        text.push_str(&format!(
-            "# HELP openledger_{name} {help}\n# TYPE openledger_{name} gauge\nopenledger_{name} {value}\n"
-        ));
+        metric(&mut text, name, "gauge", help, value as u64);
     }
-    text.push_str(&format!(
-        "# HELP openledger_epoch The open epoch.\n# TYPE openledger_epoch gauge\nopenledger_epoch {epoch}\n"
-    ));
+    metric(&mut text, "epoch", "gauge", "The open epoch.", epoch.0);
     text
+}
+
+fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    text.push_str(&format!(
+        "# HELP openledger_{name} {help}\n# TYPE openledger_{name} {kind}\nopenledger_{name} {value}\n"
+    ));
 }
 
 /// The part of a price list that people read: micro-credits for one token.
