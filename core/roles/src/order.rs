@@ -1,5 +1,6 @@
 //! A gateway's order for a task, sealed to itself: it travels to the node with the assignment and comes back with the
-//! batch, so that a gateway that lost its memory still knows whom to charge, and for how much at most.
+//! batch, so that a gateway that lost its memory still knows whom to charge, and for how much at most. The node can't read it: from the
+//! tenant, or from whether the content may become public, it could tell which results cost escrow.
 
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
@@ -40,15 +41,17 @@ pub struct Order {
 }
 
 impl Order {
-    /// Canonical bytes with a keyed digest in front, which only the gateway can make.
+    /// A keyed digest of the canonical bytes, which only the gateway can make, and the bytes under a mask that follows from it. All orders are
+    /// equally long. Nine hashes of a few blocks.
     pub fn seal(&self, master: &[u8; 32]) -> alloc::vec::Vec<u8> {
         let body = self.body();
+        let tag = tag(master, &body);
         let mut w = Writer::new();
-        w.raw(&tag(master, &body).0).raw(&body);
+        w.raw(&tag.0).raw(&masked(master, &tag.0, &body));
         w.finish()
     }
 
-    /// Opens what [`Order::seal`] made with the same key; `None` for anything else.
+    /// Opens what [`Order::seal`] made with the same key, now or when it used no mask; `None` for anything else.
     pub fn open(bytes: &[u8], master: &[u8; 32]) -> Option<Self> {
         if bytes.len() > ORDER_BYTES_MAX {
             return None;
@@ -56,8 +59,9 @@ impl Order {
         let (said, body) = bytes.split_at_checked(32)?;
         // Both sides are digests under a secret key: a node learns nothing from the time that a comparison takes that
         // would bring it nearer to a forgery than 2^-256 a try, but a fixed-time one costs nothing.
-        let wrong = said.iter().zip(tag(master, body).0).fold(0, |acc, (a, b)| acc | (a ^ b));
-        (wrong == 0).then(|| Self::parse(body).ok()).flatten()
+        let is_ours = |body: &[u8]| said.iter().zip(tag(master, body).0).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0;
+        let unmasked = masked(master, said, body);
+        [unmasked.as_slice(), body].into_iter().find(|body| is_ours(body)).and_then(|body| Self::parse(body).ok())
     }
 
     fn body(&self) -> alloc::vec::Vec<u8> {
@@ -71,10 +75,7 @@ impl Order {
             .raw(&self.tenant.0);
         w.raw(&self.request.0).u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0);
         w.u32(self.prompt_tokens_max.0).u32(self.output_tokens_max.0).u32(self.resumed_from.0);
-        // An order without it is as before there were public ones: it may come back after an upgrade.
-        if self.public {
-            w.u8(1);
-        }
+        w.u8(u8::from(self.public));
         w.finish()
     }
 
@@ -95,14 +96,27 @@ impl Order {
             resumed_from: TokenCount(r.u32()?),
             public: false,
         };
-        // Only this gateway makes orders: what follows is the mark.
-        let public = !r.rest().is_empty();
-        Ok(Self { public, ..order })
+        // Orders of before there were public ones end here: they may come back after an upgrade.
+        match r.rest() {
+            [] | [0] => Ok(order),
+            [1] => Ok(Self { public: true, ..order }),
+            more => Err(Error::Long { extra: more.len() }),
+        }
     }
 }
 
 fn tag(master: &[u8; 32], body: &[u8]) -> Digest {
     digest(Domain::Task, &[b"order", master, body])
+}
+
+// The tag is another for every body, so that no two masks are the same: a synthetic initialisation vector (RFC 5297), with the
+// keyed digest as its function. Masking twice gives the body back.
+fn masked(master: &[u8; 32], tag: &[u8], body: &[u8]) -> alloc::vec::Vec<u8> {
+    let blocks = (0u32..).zip(body.chunks(32)).flat_map(|(number, block)| {
+        let mask = digest(Domain::Task, &[b"order mask", master, tag, &number.to_le_bytes()]);
+        block.iter().zip(mask.0).map(|(byte, mask)| byte ^ mask)
+    });
+    blocks.collect()
 }
 
 #[cfg(test)]
@@ -135,6 +149,30 @@ mod tests {
         assert_eq!(Order::open(&sealed, &[8; 32]), None);
         let private = Order { public: false, ..order() };
         assert_eq!(Order::open(&private.seal(&[9; 32]), &[9; 32]), Some(private));
+    }
+
+    // The attack: a node that tells public results from private ones is honest in those only.
+    #[test]
+    fn an_order_does_not_show_its_node_the_tenant_or_what_may_become_public() {
+        let sealed: alloc::vec::Vec<_> =
+            [true, false].map(|public| Order { public, ..order() }.seal(&[9; 32])).into_iter().collect();
+        assert_eq!(sealed[0].len(), sealed[1].len());
+        let equal = sealed[0].iter().zip(&sealed[1]).filter(|(a, b)| a == b).count();
+        assert!(equal < 12, "{equal} of {} bytes are the same", sealed[0].len());
+        for bytes in &sealed {
+            let same = |window: &[u8]| window.iter().all(|byte| *byte == window[0]);
+            assert!(!bytes.windows(4).any(same), "an id of equal bytes shows");
+        }
+    }
+
+    #[test]
+    fn an_order_of_before_masks_still_opens() {
+        let body = order().body();
+        // Without its last byte it is one of before there were public ones.
+        for (body, public) in [(&body[..], true), (&body[..body.len() - 1], false)] {
+            let bytes = [&tag(&[9; 32], body).0, body].concat();
+            assert_eq!(Order::open(&bytes, &[9; 32]), Some(Order { public, ..order() }));
+        }
     }
 
     #[test]
