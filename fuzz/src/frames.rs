@@ -130,6 +130,7 @@ fn downs() -> Vec<Down> {
         payload,
         output: vec![1],
         resumed_from: 0,
+        until: 1,
         vectors: Vec::new(),
         finish: 0,
         tolerance_micro: 50_000,

@@ -3,9 +3,11 @@
 use crate::history::{records, reveal};
 use crate::{Heap, Target};
 use ol_ledger::Ledger;
-use ol_protocol::Timestamp;
+use ol_protocol::parameters::AuditRule;
+use ol_protocol::{MicroCredits, NodeId, Timestamp, VariantId};
 use ol_roles::Settler;
 use ol_trust::Policy;
+use ol_trust::policy::Work;
 
 /// Maps of small entries.
 const MAPS: Heap = Heap { fixed: 256 << 10, per_byte: 64 };
@@ -22,10 +24,14 @@ fn policies() -> Vec<Vec<u8>> {
     let mut policy = Policy::new();
     for record in &records {
         if let ol_protocol::record::Record::Receipt(receipt) = record {
-            policy.record(receipt.commitment.node, receipt.commitment.variant, true);
+            policy.record(&AuditRule::DEFAULT, &work(receipt.commitment.node, receipt.commitment.variant));
         }
     }
     vec![Policy::new().to_bytes(), policy.to_bytes()]
+}
+
+fn work(node: NodeId, variant: VariantId) -> Work {
+    Work { node, variant, public: true, charge: MicroCredits(u64::MAX), with_audit: false }
 }
 
 fn read_ledger(bytes: &[u8]) {
@@ -40,7 +46,8 @@ fn read_policy(bytes: &[u8]) {
     let known: Vec<_> = policy.standings().map(|(node, variant, _)| (node, variant)).collect();
     policy.close();
     for (node, variant) in known {
-        policy.record(node, variant, false);
+        policy.record(&AuditRule::DEFAULT, &work(node, variant));
+        let _ = policy.chance(&AuditRule::DEFAULT, &work(node, variant));
         policy.find(node, variant, ol_trust::Finding::Passed, ol_protocol::Epoch(1));
         policy.find(node, variant, ol_trust::Finding::Failed, ol_protocol::Epoch(u64::MAX));
     }

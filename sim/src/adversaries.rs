@@ -21,6 +21,9 @@ use serde::Serialize;
 /// Source: the honesty inequality's own example, in which who computes nothing gains 0.7 of the price.
 const COMPUTE: f64 = 0.7;
 
+/// What scoring as far as a draw reaches costs, as a share of computing the answer, where eight are computed together (docs/bench/2026-11-prefixes.md).
+const SCORING: f64 = 0.43;
+
 /// How much is simulated.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Setting {

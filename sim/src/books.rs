@@ -29,8 +29,9 @@ struct Item {
     // The nodes whose word that it is good, or bad, was not the referee's.
     praised_by: Option<(NodeId, OperatorId)>,
     blamed_by: Option<(NodeId, OperatorId)>,
-    // What held when it was charged.
+    // What held when it was charged, and what was set aside for its audit.
     split: Split,
+    aside: i128,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -94,6 +95,8 @@ pub struct Books {
     // Private and public receipts of the open epoch, and how many of a million were public before.
     seen: [u64; 2],
     public_before: u64,
+    // By variant: what a result cost in the epochs before, and each of the open one.
+    costs: BTreeMap<VariantId, (u64, Vec<u64>)>,
     epoch: u64,
 }
 
@@ -122,6 +125,7 @@ impl Books {
             ruined: BTreeSet::new(),
             seen: [0; 2],
             public_before: 0,
+            costs: BTreeMap::new(),
             epoch: 0,
         }
     }
@@ -160,16 +164,27 @@ impl Books {
 
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
-        let floor = self.floor(receipt.charge.public);
+        let floor = self.by_cost(self.floor(receipt.charge.public), &receipt);
+        if self.rules.audit.by_charge {
+            self.costs.entry(commitment.variant).or_default().1.push(receipt.charge.amount.0);
+        }
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
-        let chance = known.chance(&self.rules.audit, floor);
+        let chance = match receipt.charge.with_audit {
+            true => Chance::ALWAYS,
+            false => known.chance(&self.rules.audit, floor),
+        };
         self.seen[usize::from(receipt.charge.public)] += 1;
         known.receipts += 1;
         let id = id(&receipt);
         if !self.items.contains_key(&id) {
             let split = self.rules.split;
+            let aside = match receipt.charge.with_audit {
+                true => i128::from(receipt.charge.amount.0) * i128::from(self.rules.audit.pay_bp) / 10_000,
+                false => 0,
+            };
             let (found, cleared, doubtful, praised_by, blamed_by) = (None, false, false, None, None);
-            let item = Item { receipt, root, leaf, chance, found, cleared, doubtful, praised_by, blamed_by, split };
+            let item =
+                Item { receipt, root, leaf, chance, found, cleared, doubtful, praised_by, blamed_by, split, aside };
             self.items.insert(id, item);
             self.fresh.push(id);
         }
@@ -187,6 +202,17 @@ impl Books {
             (false, true) => rate / 4,
             (true, false) => 1_000_000,
             (false, false) => (rate.saturating_sub(of_public) * 1_000_000 / (1_000_000 - of_public)).min(rate),
+        }
+    }
+
+    // What costs twice as much as usual is drawn twice as often, and nothing less than a quarter as often.
+    fn by_cost(&self, floor: u64, receipt: &Receipt) -> u64 {
+        match self.costs.get(&receipt.commitment.variant) {
+            Some((usual, _)) if self.rules.audit.by_charge && *usual > 0 => {
+                let parts = u128::from(floor) * u128::from(receipt.charge.amount.0) / u128::from(*usual);
+                (parts.min(1_000_000) as u64).max(floor / 4)
+            }
+            Some(_) | None => floor,
         }
     }
 
@@ -283,6 +309,11 @@ impl Books {
         if let Some(now) = (public * 1_000_000).checked_div(private + public) {
             self.public_before = (7 * self.public_before + now) / 8;
         }
+        for (usual, fresh) in self.costs.values_mut().filter(|(_, fresh)| !fresh.is_empty()) {
+            let now = fresh.iter().sum::<u64>() / fresh.len() as u64;
+            *usual = if *usual == 0 { now } else { (7 * *usual + now) / 8 };
+            fresh.clear();
+        }
         let next = close.epoch.next();
         self.epoch = next.0;
         if let Some((_, rules)) = self.later.iter().find(|(from, _)| *from == next) {
@@ -312,12 +343,12 @@ impl Books {
                 continue;
             }
             let split = item.split;
-            let share = |bp: u16| amount * i128::from(bp) / 10_000;
+            let share = |bp: u16| (amount - item.aside) * i128::from(bp) / 10_000;
             let (node, audits, gateway) = (share(split.node_bp), share(split.verification_bp), share(split.gateway_bp));
             self.shift(Account::Pending, Account::Escrow(commitment.node), node);
-            self.shift(Account::Pending, Account::Verification, audits);
+            self.shift(Account::Pending, Account::Verification, audits + item.aside);
             self.shift(Account::Pending, Account::Gateway(self.genesis.gateway), gateway);
-            self.shift(Account::Pending, Account::Reserve, amount - node - audits - gateway);
+            self.shift(Account::Pending, Account::Reserve, amount - item.aside - node - audits - gateway);
             let of = earned.entry((commitment.node, commitment.operator)).or_default();
             of.0 += node;
             of.1 += u64::from(amount > 0);
@@ -404,7 +435,7 @@ fn is_bad(receipt: &Receipt, verdict: &Verdict, margin_max: u32) -> bool {
     let same = commitment.prompt == verdict.prompt
         && commitment.seed == verdict.seed
         && commitment.prompt_tokens == verdict.prompt_tokens
-        && (of_vectors || commitment.added_tokens() == verdict.scored_tokens);
+        && (of_vectors || commitment.added_tokens() == verdict.output_tokens);
     let ended = commitment.finish == Finish::Cancelled || verdict.finish_fits;
     // Of vectors the deviation of a cosine from 1 is measured.
     let largest = if of_vectors { 1_000 } else { margin_max };

@@ -25,6 +25,9 @@ pub(crate) struct Facts {
     pub(crate) hostile: bool,
     ends: u32,
     answered: bool,
+    // Whether its answer is kept back, and whether an audit of it passed.
+    pub(crate) waits: bool,
+    pub(crate) passed: bool,
     pub(crate) gone: bool,
     pub(crate) interrupted: bool,
     pub(crate) forgotten: bool,
@@ -43,6 +46,8 @@ impl Facts {
             hostile: false,
             ends: 0,
             answered: false,
+            waits: false,
+            passed: false,
             gone: false,
             interrupted: false,
             forgotten: false,
@@ -74,7 +79,7 @@ impl World {
         self.report.finished += 1;
         let now = self.now;
         let facts = self.ended(task)?;
-        facts.answered = true;
+        (facts.answered, facts.waits) = (true, finished.waits);
         let whole = facts.answer.min(facts.max);
         if facts.content.count() != finished.output_tokens.0 {
             return Err(facts.wrong(task, "charged for another number of tokens than was relayed"));
@@ -92,7 +97,21 @@ impl World {
 
     pub(crate) fn refused(&mut self, task: TaskId) -> Result<(), Broken> {
         self.report.refused += 1;
+        // An answer that was kept back is not given after all.
+        if self.tasks.get_mut(&task).is_some_and(|facts| std::mem::take(&mut facts.waits)) {
+            self.report.unconfirmed += 1;
+            return Ok(());
+        }
         self.ended(task).map(|_| ())
+    }
+
+    pub(crate) fn released(&mut self, task: TaskId) -> Result<(), Broken> {
+        self.report.confirmed += 1;
+        let may = self.tasks.get_mut(&task).is_some_and(|facts| std::mem::take(&mut facts.waits) && facts.passed);
+        match may {
+            true => Ok(()),
+            false => Err(Broken::Unexpected("an answer goes out that did not wait, or whose audit did not pass")),
+        }
     }
 
     fn ended(&mut self, task: TaskId) -> Result<&mut Facts, Broken> {
@@ -107,6 +126,11 @@ impl World {
     pub(crate) fn audited(&mut self, node: &NodeId, passed: Option<bool>) -> Result<(), Broken> {
         self.report.audits += 1;
         let Some(place) = self.places.get(node).copied() else { return Err(Broken::Unexpected("audit of nobody")) };
+        let distrusted = self.gateway.iter().flat_map(|gateway| gateway.distrusted());
+        let mut honest = distrusted.filter_map(|node| self.places.get(&node).copied());
+        if let Some(node) = honest.find(|place| self.hosts[*place].kind == Kind::Honest) {
+            return Err(Broken::Honest { node, why: "is not asked for audits any more" });
+        }
         match passed {
             Some(true) => {}
             None => self.report.unauditable += 1,
@@ -178,6 +202,9 @@ impl World {
     }
 
     fn check_ends(&self) -> Result<(), Broken> {
+        if self.tasks.values().any(|facts| facts.waits) {
+            return Err(Broken::Unexpected("an answer is kept back for ever"));
+        }
         let wrong = self.tasks.iter().find(|(_, facts)| facts.times_ended() != 1);
         wrong.map_or(Ok(()), |(task, facts)| Err(Broken::Ends { task: task.short(), times: facts.times_ended() }))
     }

@@ -75,6 +75,10 @@ pub struct Report {
     pub finished: u64,
     /// Refused or given up.
     pub refused: u64,
+    /// Answers that were kept back until their audits passed.
+    pub confirmed: u64,
+    /// Answers that were kept back and never given.
+    pub unconfirmed: u64,
     /// Whose client went away.
     pub client_gone: u64,
     /// In flight when the gateway was killed.

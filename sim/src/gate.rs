@@ -10,11 +10,12 @@ use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
+use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TokenCount};
 use ol_roles::Gateway;
 use ol_roles::gateway::Setup;
-use ol_roles::gateway::event::{Input, Match, Output, Submission};
+use ol_roles::gateway::event::{Input, Match, Output, Submission, TrustFloor};
 use ol_roles::node::FailCode;
 use ol_sched::Limits;
 use std::collections::VecDeque;
@@ -27,6 +28,9 @@ const CLIENT_LEAVES: f64 = 0.02;
 
 /// Chance that what an audit needs was lost.
 const PAYLOAD_LOST: f64 = 0.002;
+
+/// What some ask for: a newcomer's answer has it once its audit passed, a node's that passed thirty audits without one.
+const FLOOR_PPM: u32 = 990_000;
 
 /// What comes to the gateway.
 #[derive(Debug, Clone)]
@@ -202,6 +206,7 @@ impl World {
                 self.respond(task);
                 return self.finished(task, &finished);
             }
+            Output::Release { task } => return self.released(task),
             Output::Refuse { task, .. } => {
                 self.respond(task);
                 return self.refused(task);
@@ -218,11 +223,16 @@ impl World {
                 self.agenda.plan(self.disk_free, Event::Durable { life: self.life });
             }
             Output::Ack { node, sequence } => self.send_to(&node, Down::Ack { sequence }),
-            Output::Audit { auditor, audit, subject, level, .. } => match self.evidence(subject, level) {
+            Output::Audit { auditor, audit, subject, level, reach, .. } => match self.evidence(subject, level, reach) {
                 Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
                 None => inputs.push_back(Input::PayloadLost { audit }),
             },
-            Output::Audited { node, passed, .. } => return self.audited(&node, passed),
+            Output::Audited { subject, node, passed, .. } => {
+                if let Some(facts) = self.tasks.get_mut(&subject.task) {
+                    facts.passed |= passed == Some(true);
+                }
+                return self.audited(&node, passed);
+            }
             Output::Open { subject, commitment } => return self.open(subject, &commitment, inputs),
             Output::Closed { snapshot, .. } => {
                 self.log.snapshot(snapshot);
@@ -315,13 +325,14 @@ impl World {
     }
 
     // What was relayed, as far as the commitment goes: a frame that never came can't be audited.
-    fn evidence(&mut self, subject: AttemptId, level: Level) -> Option<Evidence> {
+    fn evidence(&mut self, subject: AttemptId, level: Level, reach: TokenCount) -> Option<Evidence> {
         let lost = self.chances.audits.happens(PAYLOAD_LOST);
         let commitment = self.gateway.as_ref()?.settler().commitment(&subject)?;
         let facts = self.tasks.get(&subject.task).filter(|facts| !lost && !facts.forgotten)?;
         let content = facts.content.first(commitment.output_tokens.0)?;
         let resumed_from = commitment.resumed_from.0.min(content.count());
-        Some(Evidence { task: subject.task, level, prompt: facts.prompt, resumed_from, content })
+        let until = resumed_from.saturating_add(reach.0).min(content.count());
+        Some(Evidence { task: subject.task, level, prompt: facts.prompt, resumed_from, until, content })
     }
 
     fn open(
@@ -389,8 +400,14 @@ impl World {
             deadline: Micros::from_secs(120),
             request: digest(Domain::Request, &[&task.0]),
             public: is_public(&task),
+            floor: has_floor(&task).then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded }),
         }))
     }
+}
+
+// One in sixteen asks for an answer that can be trusted.
+const fn has_floor(task: &TaskId) -> bool {
+    task.0[1].is_multiple_of(16)
 }
 
 // Every second task.

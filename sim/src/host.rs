@@ -7,6 +7,7 @@ use crate::random::Random;
 use crate::world::{Event, VARIANT, World, node, operator};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::record::AttemptId;
@@ -71,6 +72,8 @@ pub(crate) struct Evidence {
     pub(crate) level: Level,
     pub(crate) prompt: u32,
     pub(crate) resumed_from: u32,
+    // Tokens that are scored, with those before.
+    pub(crate) until: u32,
     pub(crate) content: Content,
 }
 
@@ -444,7 +447,7 @@ impl World {
     fn score(&mut self, place: usize, audit: AuditId) {
         let host = &mut self.hosts[place];
         let Some(evidence) = host.evidence.get(&audit) else { return };
-        let tokens = u64::from(evidence.prompt + evidence.content.count());
+        let tokens = u64::from(evidence.prompt + evidence.until);
         let at = host.scoring_until.max(self.now).after(Micros(host.prefill.0 * tokens));
         host.scoring_until = at;
         let life = host.life;
@@ -463,17 +466,20 @@ impl World {
 
     // A cheater doesn't compute: it accuses or waves through, and its log-probabilities are nobody's.
     fn measure(&mut self, place: usize, audit: AuditId, evidence: &Evidence) -> (Verdict, bool) {
-        let foreign = evidence.content.foreign_after(evidence.resumed_from);
+        let seen = evidence.content.first(evidence.until).unwrap_or_default();
+        let foreign = seen.foreign_after(evidence.resumed_from);
         let visible = self.config.cheat_visible;
         let computes = self.hosts[place].kind != Kind::Cheater;
         let bad = match computes {
-            true => (0..foreign).any(|_| self.chances.audits.happens(visible)),
+            // The same arithmetic sees the same: whoever scores a token, and however many others.
+            true => (0..foreign).any(|at| shows(&evidence.task, at, visible)),
             false => self.chances.audits.happens(0.5),
         };
         // One bad answer in four has no margin above the limit: only several of them show it.
-        let is_plain = bad && !self.chances.audits.happens(0.25);
+        let is_plain = bad && (!computes || !shows(&evidence.task, u32::MAX, 0.25));
         let mean_micro = if bad { 20_000 } else { self.chances.audits.below(content::HONEST_MARGINS_MICRO) as u32 };
-        let scored = evidence.content.count() - evidence.resumed_from;
+        let output = evidence.content.count() - evidence.resumed_from;
+        let scored = evidence.until - evidence.resumed_from;
         let host = &self.hosts[place];
         let verdict = Verdict {
             network: self.genesis.network(),
@@ -487,6 +493,7 @@ impl World {
             output: evidence.content.root(&evidence.task),
             log_probs: Digest([0x6c; 32]),
             prompt_tokens: TokenCount(evidence.prompt),
+            output_tokens: TokenCount(output),
             scored_tokens: TokenCount(scored),
             worst_margin_micro: if is_plain { 1_000_000 } else { mean_micro },
             margin_sum_micro: u64::from(mean_micro) * u64::from(scored),
@@ -574,4 +581,10 @@ impl World {
             }
         }
     }
+}
+
+// Whether a wrong token of a task shows itself, by its number among the wrong ones.
+fn shows(task: &TaskId, at: u32, visible: f64) -> bool {
+    let Digest([a, b, c, d, ..]) = digest(Domain::Task, &[&task.0, &at.to_le_bytes()]);
+    f64::from(u32::from_le_bytes([a, b, c, d])) < visible * f64::from(u32::MAX)
 }

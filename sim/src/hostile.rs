@@ -101,6 +101,7 @@ impl World {
             output: Digest([3; 32]),
             log_probs: Digest([4; 32]),
             prompt_tokens: TokenCount(1),
+            output_tokens: TokenCount(1),
             scored_tokens: TokenCount(1),
             worst_margin_micro: u32::MAX,
             margin_sum_micro: u64::MAX,

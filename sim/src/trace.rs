@@ -71,6 +71,7 @@ impl Trace {
             Output::Cancel { node, attempt } => self.begin(now, gateway, 1).bytes(&node.0).attempt(attempt),
             Output::Relay { attempt, count } => self.begin(now, gateway, 2).attempt(attempt).number(u64::from(count.0)),
             Output::Finish { task, finished } => self.begin(now, gateway, 3).bytes(&task.0).text(finished),
+            Output::Release { task } => self.begin(now, gateway, 16).bytes(&task.0),
             Output::Refuse { task, refusal } => self.begin(now, gateway, 4).bytes(&task.0).text(refusal),
             Output::Forget { task } => self.begin(now, gateway, 5).bytes(&task.0),
             Output::Append { append, entries } => {
@@ -79,8 +80,9 @@ impl Trace {
                 self
             }
             Output::Ack { node, sequence } => self.begin(now, gateway, 7).bytes(&node.0).number(*sequence),
-            Output::Audit { auditor, audit, subject, level, .. } => {
-                self.begin(now, gateway, 8).bytes(&auditor.0).bytes(&audit.0).attempt(subject).bytes(&[level.to_byte()])
+            Output::Audit { auditor, audit, subject, level, reach, .. } => {
+                let audited = self.begin(now, gateway, 8).bytes(&auditor.0).bytes(&audit.0).attempt(subject);
+                audited.bytes(&[level.to_byte()]).number(reach.0.into())
             }
             Output::Audited { subject, node, outcome, passed } => {
                 self.begin(now, gateway, 9).attempt(subject).bytes(&node.0).text(outcome).text(passed)

@@ -254,6 +254,7 @@ impl World {
                 self.agenda.plan(at, Event::Dropped { place, link });
             }
         }
+        self.tasks.values_mut().for_each(|facts| facts.waits = false);
         for facts in self.tasks.values_mut().filter(|facts| !facts.is_over()) {
             facts.interrupted = true;
             self.report.interrupted += 1;

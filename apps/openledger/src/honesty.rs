@@ -21,8 +21,9 @@ pub(crate) struct HonestyArgs {
     json: bool,
 }
 
-/// What scoring costs of generating (docs/bench/2026-11-main-job.md), and generating of a task's price.
-const SCORING: f64 = 0.21;
+/// What scoring as far as a draw reaches costs of generating where eight answers are generated together (docs/bench/2026-11-prefixes.md), and generating of
+/// a task's price.
+const SCORING: f64 = 0.43;
 const GENERATING: f64 = 0.7;
 
 struct Row {

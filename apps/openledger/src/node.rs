@@ -7,7 +7,8 @@ use crate::logging::say;
 use crate::models::{self, Models, Run};
 use crate::{calibrations, claims, flags, gateway, logging};
 use anyhow::Context as _;
-use ol_engine::{Engine, Instant};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ol_engine::{Engine, FalseAuditor, Instant, false_auditor};
 use ol_net::frame::Role as LinkRole;
 use ol_node::dial;
 use ol_protocol::id::hex;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Answer at once with this many fixed tokens instead of running a model: to measure coordination alone.
     #[arg(long, value_name = "TOKENS", hide = true)]
     instant: Option<u32>,
+    /// Audit others' answers without computing: all is well, or all is wrong. For tests and demonstrations.
+    #[arg(long, value_name = "HOW", hide = true, conflicts_with = "referee", value_parser = false_audits())]
+    audits: Option<FalseAuditor>,
     /// Be the network's referee: it gets no tasks and scores what a young network or a failed audit asks for. Give the
     /// gateway's --data-dir: the referee's key is there.
     #[arg(long)]
@@ -63,6 +67,10 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the node's threads")
 }
 
+fn false_audits() -> impl TypedValueParser<Value = FalseAuditor> {
+    PossibleValuesParser::new(FalseAuditor::ALL.map(FalseAuditor::name)).try_map(|name| name.parse::<FalseAuditor>())
+}
+
 /// Runs `openledger node`.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(Other::Claims(claims)) = &args.other {
@@ -93,7 +101,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let threads = config.threads.map_or(0, std::num::NonZero::get);
     let run = Run { slots: config.slots.get(), threads, cheat: None };
     let instant = move |tokens| Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn Engine>;
-    let (engines, models) = engines(&config, &data, args.instant.map(instant), run)?;
+    let (mut engines, models) = engines(&config, &data, args.instant.map(instant), run)?;
+    if let Some(says) = args.audits {
+        let models = models
+            .as_ref()
+            .context("--audits pretends with a model of this process: leave --llama-server and --instant out")?;
+        engines[0] = false_auditor(engines[0].clone(), models.text(), says);
+    }
     let calibrations = if args.referee { calibrations::load(&data)? } else { Vec::new() };
     say(format!("node     {}", hex(&identity.key.public())));
     say(format!("operator {}", identity.certificate.operator));

@@ -2,7 +2,7 @@
 
 use crate::split::Shares;
 use ol_protocol::bytes::{Error, Reader, Writer};
-use ol_protocol::parameters::Split;
+use ol_protocol::parameters::Parameters;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{NodeId, OperatorId, TaskId, TenantId};
@@ -68,13 +68,17 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(receipt: &Receipt, drawn: bool, split: &Split) -> Self {
+    pub(crate) fn new(receipt: &Receipt, drawn: bool, parameters: &Parameters) -> Self {
         let (commitment, charge) = (&receipt.commitment, &receipt.charge);
+        let (split, pay_bp) = (&parameters.split, parameters.audit.pay_bp);
         Self {
             tenant: charge.tenant,
             node: commitment.node,
             operator: commitment.operator,
-            shares: Shares::of(charge.amount, split),
+            shares: match charge.with_audit {
+                true => Shares::with_audit(charge.amount, split, pay_bp),
+                false => Shares::of(charge.amount, split),
+            },
             stage: if drawn { Stage::Drawn } else { Stage::Undrawn },
         }
     }

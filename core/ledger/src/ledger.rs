@@ -302,7 +302,7 @@ impl Ledger {
             return Err(Error::Overdrawn { tenant, available, needed });
         }
         self.book.post(Account::Tenant(tenant), Account::Pending, needed);
-        self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters.split));
+        self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters));
         Ok(())
     }
 

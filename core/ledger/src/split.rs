@@ -32,6 +32,13 @@ impl Shares {
         }
     }
 
+    /// Splits an amount that an audit is paid from first: its part, rounded down, is for audits, and the rest is split.
+    pub fn with_audit(amount: MicroCredits, split: &Split, pay_bp: u16) -> Self {
+        let audit = share(amount, pay_bp);
+        let rest = Self::of(MicroCredits(amount.0.saturating_sub(audit)), split);
+        Self { verification: MicroCredits(rest.verification.0.saturating_add(audit)), ..rest }
+    }
+
     /// The charge.
     pub const fn total(&self) -> MicroCredits {
         let rest = self.verification.0.saturating_add(self.reserve.0).saturating_add(self.gateway.0);
@@ -75,6 +82,8 @@ mod tests {
             gateway: MicroCredits(7),
         };
         assert_eq!(shares, expected);
+        let audited = Shares::with_audit(MicroCredits(165), &Split::DEFAULT, 4_000);
+        assert_eq!(audited, Shares { verification: MicroCredits(expected.verification.0 + 66), ..expected });
     }
 
     proptest! {

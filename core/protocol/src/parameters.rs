@@ -39,6 +39,8 @@ pub struct AuditRule {
     pub newcomer_tasks: u32,
     /// Afterwards, out of a million tasks.
     pub rate_ppm: u32,
+    /// Whether a task's chance grows with its charge: else all are drawn alike.
+    pub by_charge: bool,
     /// A margin above this many millionths of a nat fails.
     pub margin_micro_max: u32,
     /// Below this many operators the referee audits.
@@ -48,14 +50,16 @@ pub struct AuditRule {
 }
 
 impl AuditRule {
-    /// Thirty tasks, then one in a hundred (docs/adr/0018); 0.05 nats; five operators. Scoring costs 0.21 of generating, and 85 % of a charge pay
-    /// for generating: an auditor gets a fifth of the charge, a little more than the same work earns elsewhere.
+    /// Thirty tasks, then one in a hundred (docs/adr/0018), the dear more often (docs/adr/0021); 0.05 nats; five operators. Scoring as far as a draw
+    /// reaches costs 0.43 of generating where eight answers are generated together, less elsewhere (docs/bench/2026-11-prefixes.md), and 85 % of a
+    /// charge pay for generating: an auditor gets 40 % of the charge, a little more than the same work earns elsewhere.
     pub const DEFAULT: Self = Self {
         newcomer_tasks: 30,
         rate_ppm: 10_000,
+        by_charge: true,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
-        pay_bp: 2_000,
+        pay_bp: 4_000,
     };
 }
 
@@ -130,6 +134,9 @@ pub enum BadParameters {
     },
 }
 
+/// The bit of the audit rate's word that says that the chance grows with the charge: no rate needs it.
+const BY_CHARGE: u32 = 1 << 31;
+
 /// Longest time that pay may be held: thirty days.
 const HOLD_MAX: u64 = Micros::from_secs(30 * 86_400).0;
 
@@ -145,7 +152,8 @@ impl Parameters {
     // Each value with its name and bounds.
     fn values(&self) -> [(&'static str, u64, u64, u64); 12] {
         let Split { node_bp, verification_bp, reserve_bp, gateway_bp } = self.split;
-        let AuditRule { newcomer_tasks, rate_ppm, margin_micro_max, cross_audit_operators_min, pay_bp } = self.audit;
+        let AuditRule { newcomer_tasks, rate_ppm, margin_micro_max, cross_audit_operators_min, pay_bp, .. } =
+            self.audit;
         [
             ("the node's share", u64::from(node_bp), 0, 10_000),
             ("the share for audits", u64::from(verification_bp), 0, 10_000),
@@ -191,19 +199,24 @@ impl Parameters {
         let mut w = Writer::new();
         let Split { node_bp, verification_bp, reserve_bp, gateway_bp } = self.split;
         w.u16(node_bp).u16(verification_bp).u16(reserve_bp).u16(gateway_bp);
-        let AuditRule { newcomer_tasks, rate_ppm, margin_micro_max, cross_audit_operators_min, pay_bp } = self.audit;
-        w.u32(newcomer_tasks).u32(rate_ppm).u32(margin_micro_max).u32(cross_audit_operators_min).u16(pay_bp);
+        let AuditRule { newcomer_tasks, rate_ppm, by_charge, margin_micro_max, cross_audit_operators_min, pay_bp } =
+            self.audit;
+        let rate = rate_ppm | if by_charge { BY_CHARGE } else { 0 };
+        w.u32(newcomer_tasks).u32(rate).u32(margin_micro_max).u32(cross_audit_operators_min).u16(pay_bp);
         w.u64(self.escrow.hold.0).u32(self.escrow.tasks).u64(self.payout.threshold.0);
         w.finish()
     }
 
     /// Reads canonical bytes from the front of `r`; bounds are not checked.
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        let split = Split { node_bp: r.u16()?, verification_bp: r.u16()?, reserve_bp: r.u16()?, gateway_bp: r.u16()? };
+        let (newcomer_tasks, rate) = (r.u32()?, r.u32()?);
         Ok(Self {
-            split: Split { node_bp: r.u16()?, verification_bp: r.u16()?, reserve_bp: r.u16()?, gateway_bp: r.u16()? },
+            split,
             audit: AuditRule {
-                newcomer_tasks: r.u32()?,
-                rate_ppm: r.u32()?,
+                newcomer_tasks,
+                rate_ppm: rate & !BY_CHARGE,
+                by_charge: rate & BY_CHARGE != 0,
                 margin_micro_max: r.u32()?,
                 cross_audit_operators_min: r.u32()?,
                 pay_bp: r.u16()?,

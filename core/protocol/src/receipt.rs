@@ -6,8 +6,9 @@ use crate::id::{Digest, TenantId};
 use crate::unit::{MicroCredits, Price, TokenCount};
 use alloc::vec::Vec;
 
-/// Ends the bytes of a public receipt.
+/// Bits of the byte that ends a receipt with a mark. One without any is written as before there were marks.
 const PUBLIC: u8 = 1;
+const WITH_AUDIT: u8 = 2;
 
 /// The gateway's part of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +30,12 @@ pub struct Charge {
     pub amount: MicroCredits,
     /// Whether the tenant lets the content become public if the result is refuted.
     pub public: bool,
+    /// Whether the tenant pays for an audit of it: it is drawn for certain, scored whole, and the auditor's pay is in its price.
+    pub with_audit: bool,
 }
 
 impl Charge {
-    /// Length of the canonical bytes, but for a public one's.
+    /// Length of the canonical bytes without marks.
     pub const BYTES: usize = 16 + 2 * 32 + 2 * 4 + 3 * 8;
 
     fn write(&self, w: &mut Writer) {
@@ -51,6 +54,7 @@ impl Charge {
             price: Price { prompt_per_million: MicroCredits(r.u64()?), output_per_million: MicroCredits(r.u64()?) },
             amount: MicroCredits(r.u64()?),
             public: false,
+            with_audit: false,
         })
     }
 }
@@ -65,7 +69,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Length of the canonical bytes; a public one's are one byte longer.
+    /// Length of the canonical bytes; with a mark they are one byte longer.
     pub const BYTES: usize = Commitment::BYTES + Charge::BYTES;
 
     /// Whether the amount is the price of the tokens charged, and no more tokens are charged than the node counted.
@@ -81,8 +85,9 @@ impl Receipt {
         let mut w = Writer::new();
         w.raw(&self.commitment.to_bytes());
         self.charge.write(&mut w);
-        if self.charge.public {
-            w.u8(PUBLIC);
+        let marks = u8::from(self.charge.public) * PUBLIC + u8::from(self.charge.with_audit) * WITH_AUDIT;
+        if marks != 0 {
+            w.u8(marks);
         }
         w.finish()
     }
@@ -91,12 +96,13 @@ impl Receipt {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut r = Reader::new(bytes);
         let (commitment, mut charge) = (Commitment::read(&mut r)?, Charge::read(&mut r)?);
-        charge.public = match r.rest() {
-            [] => false,
-            [PUBLIC] => true,
+        let marks = match r.rest() {
+            [] => 0,
+            [marks @ 1..=3] => *marks,
             [other] => return Err(Error::Unknown { what: "mark of a receipt", value: u64::from(*other) }),
             more => return Err(Error::Long { extra: more.len() }),
         };
+        (charge.public, charge.with_audit) = (marks & PUBLIC != 0, marks & WITH_AUDIT != 0);
         Ok(Self { commitment, charge })
     }
 }

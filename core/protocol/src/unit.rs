@@ -99,6 +99,16 @@ impl Price {
             + u128::from(self.output_per_million.0) * u128::from(output.0);
         u64::try_from(millionths.div_ceil(1_000_000)).ok().map(MicroCredits)
     }
+
+    /// The price with an audit in it: `pay_bp` hundredths of a per cent of each charge are the audit's, and this price is left. Rounded up; `None` if all or
+    /// more would be the audit's, or it passes `u64::MAX`.
+    pub fn with_audit(&self, pay_bp: u16) -> Option<Self> {
+        let left = 10_000_u128.checked_sub(u128::from(pay_bp)).filter(|left| *left > 0)?;
+        let raised =
+            |price: MicroCredits| u64::try_from((u128::from(price.0) * 10_000).div_ceil(left)).ok().map(MicroCredits);
+        let (prompt, output) = (raised(self.prompt_per_million)?, raised(self.output_per_million)?);
+        Some(Self { prompt_per_million: prompt, output_per_million: output })
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +120,16 @@ mod tests {
         let price = Price { prompt_per_million: MicroCredits(500_000), output_per_million: MicroCredits(1_500_001) };
         assert_eq!(price.charge(TokenCount(1), TokenCount(1)), Some(MicroCredits(3)));
         assert_eq!(price.charge(TokenCount(0), TokenCount(0)), Some(MicroCredits(0)));
+    }
+
+    #[test]
+    fn a_price_with_an_audit_leaves_the_price_without() {
+        let price = Price { prompt_per_million: MicroCredits(600), output_per_million: MicroCredits(1_000) };
+        let raised = Price { prompt_per_million: MicroCredits(1_000), output_per_million: MicroCredits(1_667) };
+        assert_eq!(price.with_audit(4_000), Some(raised));
+        assert_eq!((price.with_audit(0), price.with_audit(10_000)), (Some(price), None));
+        let dear = Price { prompt_per_million: MicroCredits(u64::MAX), ..price };
+        assert_eq!(dear.with_audit(1), None);
     }
 
     #[test]

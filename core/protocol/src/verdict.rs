@@ -8,6 +8,10 @@ use crate::key::{BadSignature, SecretKey, Signature, verify};
 use crate::unit::TokenCount;
 use alloc::vec::Vec;
 
+/// Bits of a verdict's flags. One over all of an output is written as before there were others.
+const FINISH_FITS: u8 = 1;
+const PARTLY: u8 = 2;
+
 /// How high in the order of checks a verdict stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
@@ -75,7 +79,9 @@ pub struct Verdict {
     pub log_probs: Digest,
     /// Prompt tokens that it counted.
     pub prompt_tokens: TokenCount,
-    /// Output tokens that it scored.
+    /// Output tokens of the attempt that it counted, those that it did not score included.
+    pub output_tokens: TokenCount,
+    /// How many of them it scored, from the first on.
     pub scored_tokens: TokenCount,
     /// Largest margin of a scored token in millionths of a nat, capped; for embeddings the largest deviation of a
     /// cosine from 1 in millionths.
@@ -89,8 +95,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Length of the canonical bytes.
+    /// Length of the canonical bytes where all of the output was scored.
     pub const BYTES: usize = 2 + 32 + 16 + 2 * 32 + 1 + 32 + 4 * 32 + 4 + 4 + 4 + 8 + 1 + 64;
+    /// Where a part of it was.
+    pub const BYTES_MAX: usize = Self::BYTES + 4;
 
     /// Signs it, replacing whatever signature it carries.
     pub fn sign(mut self, key: &SecretKey) -> Self {
@@ -116,7 +124,7 @@ impl Verdict {
     /// Reads canonical bytes from the front of `r`.
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
         crate::version(r)?;
-        Ok(Self {
+        let mut verdict = Self {
             network: NetworkId(r.array()?),
             audit: AuditId(r.array()?),
             auditor: NodeId(r.array()?),
@@ -128,16 +136,24 @@ impl Verdict {
             output: Digest(r.array()?),
             log_probs: Digest(r.array()?),
             prompt_tokens: TokenCount(r.u32()?),
+            output_tokens: TokenCount(0),
             scored_tokens: TokenCount(r.u32()?),
             worst_margin_micro: r.u32()?,
             margin_sum_micro: r.u64()?,
-            finish_fits: match r.u8()? {
-                0 => false,
-                1 => true,
-                other => return Err(Error::Unknown { what: "truth value", value: u64::from(other) }),
-            },
-            signature: Signature(r.array()?),
-        })
+            finish_fits: false,
+            signature: Signature([0; 64]),
+        };
+        let flags = r.u8()?;
+        if flags > FINISH_FITS + PARTLY {
+            return Err(Error::Unknown { what: "flags of a verdict", value: u64::from(flags) });
+        }
+        verdict.finish_fits = flags & FINISH_FITS != 0;
+        verdict.output_tokens = if flags & PARTLY == 0 { verdict.scored_tokens } else { TokenCount(r.u32()?) };
+        if flags & PARTLY != 0 && verdict.output_tokens <= verdict.scored_tokens {
+            return Err(Error::Unknown { what: "part of an output", value: verdict.output_tokens.0.into() });
+        }
+        verdict.signature = Signature(r.array()?);
+        Ok(verdict)
     }
 
     /// Reads canonical bytes.
@@ -153,7 +169,11 @@ impl Verdict {
         w.u16(FORMAT_VERSION).raw(&self.network.0).raw(&self.audit.0).raw(&self.auditor.0).raw(&self.operator.0);
         w.u8(self.level.to_byte()).raw(&self.variant.0).raw(&self.prompt.0).raw(&self.seed.0).raw(&self.output.0);
         w.raw(&self.log_probs.0).u32(self.prompt_tokens.0).u32(self.scored_tokens.0).u32(self.worst_margin_micro);
-        w.u64(self.margin_sum_micro).u8(u8::from(self.finish_fits));
+        let is_partly = self.output_tokens != self.scored_tokens;
+        w.u64(self.margin_sum_micro).u8(u8::from(self.finish_fits) * FINISH_FITS + u8::from(is_partly) * PARTLY);
+        if is_partly {
+            w.u32(self.output_tokens.0);
+        }
         w.finish()
     }
 }

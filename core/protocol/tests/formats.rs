@@ -42,6 +42,7 @@ const PARAMETERS: Parameters = Parameters {
     audit: AuditRule {
         newcomer_tasks: 3,
         rate_ppm: 200_000,
+        by_charge: false,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 2_000,
@@ -199,6 +200,7 @@ fn receipt(attempt: u8) -> Receipt {
         price,
         amount: MicroCredits(263),
         public: false,
+        with_audit: false,
     };
     Receipt { commitment: commitment(attempt), charge }
 }
@@ -226,6 +228,7 @@ fn verdict() -> Verdict {
         output: claimed.output,
         log_probs: salted(Domain::LogProbs, &task_salt(), &[13; 33]),
         prompt_tokens: TokenCount(3),
+        output_tokens: TokenCount(33),
         scored_tokens: TokenCount(33),
         worst_margin_micro: 12,
         margin_sum_micro: 34,
@@ -233,6 +236,15 @@ fn verdict() -> Verdict {
         signature: Signature([0; 64]),
     };
     unsigned.sign(&referee())
+}
+
+fn verdict_of_a_part() -> Verdict {
+    Verdict { scored_tokens: TokenCount(32), ..verdict() }.sign(&referee())
+}
+
+fn change_of_weighing() -> ParameterChange {
+    let audit = AuditRule { by_charge: true, ..PARAMETERS.audit };
+    ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { audit, ..PARAMETERS })
 }
 
 fn change() -> ParameterChange {
@@ -260,6 +272,11 @@ fn calibration() -> Calibration {
 fn public_receipt() -> Receipt {
     let Receipt { commitment, charge } = receipt(0);
     Receipt { commitment, charge: Charge { public: true, ..charge } }
+}
+
+fn audited_receipt() -> Receipt {
+    let Receipt { commitment, charge } = receipt(0);
+    Receipt { commitment, charge: Charge { with_audit: true, ..charge } }
 }
 
 fn evidence() -> Evidence {
@@ -389,7 +406,13 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("public receipt", public_receipt().to_bytes(), |b| {
             Receipt::from_bytes(b).ok().map(|r| unsigned(r.to_bytes()))
         }),
+        ("receipt with an audit", audited_receipt().to_bytes(), |b| {
+            Receipt::from_bytes(b).ok().map(|r| unsigned(r.to_bytes()))
+        }),
         ("verdict", verdict().to_bytes(), |b| {
+            Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
+        }),
+        ("verdict of a part", verdict_of_a_part().to_bytes(), |b| {
             Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
         }),
         ("calibration", calibration().to_bytes(), |b| {
@@ -398,6 +421,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("evidence", evidence().to_bytes(), |b| Evidence::from_bytes(b).ok().map(|e| unsigned(e.to_bytes()))),
         ("variant", variant().to_bytes(), |b| Variant::from_bytes(b).ok().map(|v| unsigned(v.to_bytes()))),
         ("change of parameters", change().to_bytes(), |b| {
+            whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
+        }),
+        ("change of weighing", change_of_weighing().to_bytes(), |b| {
             whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),
         ("genesis", genesis().to_bytes(), |b| whole(b, Genesis::read).map(|g| unsigned(g.to_bytes()))),
@@ -460,9 +486,10 @@ fn every_format_is_read_back_and_its_signatures_hold() {
 fn a_cut_format_is_unreadable() {
     for (name, bytes, read) in formats() {
         for length in 0..bytes.len() {
-            // Without its mark a public receipt is a private one, under another leaf.
-            let is_private = name == "public receipt" && length == Receipt::BYTES;
-            assert_eq!(read(&bytes[..length]).is_some(), is_private, "{name} cut to {length}");
+            // Without its mark a receipt is another one, under another leaf.
+            let has_mark = matches!(name, "public receipt" | "receipt with an audit");
+            let is_another = has_mark && length == Receipt::BYTES;
+            assert_eq!(read(&bytes[..length]).is_some(), is_another, "{name} cut to {length}");
         }
     }
 }

@@ -16,12 +16,13 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    Digest, Epoch, MicroCredits, NetworkId, NodeId, OperatorId, TaskId, TenantId, Timestamp, VariantId, merkle,
+    Digest, Epoch, MicroCredits, NetworkId, NodeId, OperatorId, TaskId, TenantId, Timestamp, TokenCount, VariantId,
+    merkle,
 };
 use ol_trust::Odds;
 use ol_trust::draw::{self, Chance};
 use ol_trust::judge::{Judgement, Known, judge, ruling};
-use ol_trust::policy::{Policy, Standing};
+use ol_trust::policy::{Policy, Standing, Work};
 use ol_trust::suspicion::ODDS_ONE;
 
 /// Bits of a snapshot's flags.
@@ -31,6 +32,7 @@ const REFUTED: u8 = 2;
 /// Bits of a held receipt's flags.
 const ACCUSED: u8 = 1;
 const PUBLIC: u8 = 2;
+const WITH_AUDIT: u8 = 4;
 
 /// Why a record can't follow the log so far.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +149,11 @@ impl Candidate {
     /// Whether the secret draws it.
     pub fn is_drawn(&self, secret: &[u8; 32]) -> bool {
         draw::drawn(secret, &self.root, self.leaf, self.chance)
+    }
+
+    /// How many of so many output tokens its audit scores.
+    pub fn reach(&self, secret: &[u8; 32], tokens: TokenCount) -> TokenCount {
+        draw::reach(secret, &self.root, self.leaf, tokens)
     }
 }
 
@@ -307,9 +314,15 @@ impl Settler {
             let commitment = &receipt.commitment;
             let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
             let rule = &self.ledger.parameters().audit;
-            let public = receipt.charge.public;
-            let chance = self.policy.chance(rule, commitment.node, commitment.variant, public);
-            self.policy.record(commitment.node, commitment.variant, public);
+            let work = Work {
+                node: commitment.node,
+                variant: commitment.variant,
+                public: receipt.charge.public,
+                charge: receipt.charge.amount,
+                with_audit: receipt.charge.with_audit,
+            };
+            let chance = self.policy.chance(rule, &work);
+            self.policy.record(rule, &work);
             if self.open.contains_key(&id) {
                 continue;
             }
@@ -330,6 +343,15 @@ impl Settler {
     /// How an unsettled result may be drawn.
     pub fn candidate(&self, id: &AttemptId) -> Option<Candidate> {
         self.open.get(id).map(|open| open.candidate)
+    }
+
+    /// How many of its output tokens the audit of an unsettled result scores, with the open epoch's secret: all where an earlier one drew it, or its
+    /// tenant pays for it.
+    pub fn reach(&self, id: &AttemptId, secret: &[u8; 32]) -> Option<TokenCount> {
+        let open = self.open.get(id)?;
+        let all = open.receipt.commitment.added_tokens();
+        let is_whole = open.held || open.receipt.charge.with_audit;
+        Some(if is_whole { all } else { open.candidate.reach(secret, all) })
     }
 
     /// Takes the referee's word for what honest answers look like. It holds for the verdicts that follow.
@@ -384,6 +406,12 @@ impl Settler {
     /// What follows from a record of an audit before it is applied: what it states, or what followed when records stated nothing.
     pub fn ruling_of(&self, subject: AttemptId, verdict: &Verdict, stated: Ruling) -> Option<Ruling> {
         self.weigh(self.open.get(&subject)?, verdict, Some(stated)).map(|(_, ruling)| ruling)
+    }
+
+    /// Whether a verdict on an unsettled attempt says that it is bad by itself, whatever else its node answered.
+    pub fn is_fault(&self, subject: AttemptId, verdict: &Verdict) -> bool {
+        let judgement = self.open.get(&subject).and_then(|open| self.weigh(open, verdict, None));
+        matches!(judgement, Some((Judgement::Failed(_), _)))
     }
 
     fn weigh(&self, open: &Open, verdict: &Verdict, stated: Option<Ruling>) -> Option<(Judgement, Ruling)> {
@@ -655,7 +683,7 @@ impl Settler {
             let accuser = Auditor { node: NodeId(held.array().ok()?), operator: OperatorId(held.array().ok()?) };
             let flags = held.u8().ok()?;
             let accuser = (flags & ACCUSED != 0).then_some(accuser);
-            receipt.charge.public = flags & PUBLIC != 0;
+            (receipt.charge.public, receipt.charge.with_audit) = (flags & PUBLIC != 0, flags & WITH_AUDIT != 0);
             open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
@@ -696,13 +724,13 @@ impl Settler {
         let mut w = Writer::new();
         w.u64(self.open.len() as u64);
         for open in self.open.values() {
-            // A public one's last byte is among the flags.
+            // The byte that ends one with a mark is among the flags.
             w.raw(&open.receipt.to_bytes()[..Receipt::BYTES]).raw(&open.candidate.root.0).u16(open.candidate.leaf);
             let nobody = Auditor { node: NodeId([0; 32]), operator: OperatorId([0; 32]) };
             let accuser = open.accuser.unwrap_or(nobody);
-            w.raw(&accuser.node.0)
-                .raw(&accuser.operator.0)
-                .u8(u8::from(open.accuser.is_some()) * ACCUSED + u8::from(open.receipt.charge.public) * PUBLIC);
+            let charge = &open.receipt.charge;
+            let marks = u8::from(charge.public) * PUBLIC + u8::from(charge.with_audit) * WITH_AUDIT;
+            w.raw(&accuser.node.0).raw(&accuser.operator.0).u8(u8::from(open.accuser.is_some()) * ACCUSED + marks);
         }
         w.finish()
     }

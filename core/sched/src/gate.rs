@@ -76,6 +76,22 @@ pub enum Gate {
     /// What the tenant has left is shared with other gateways, and can't be asked for.
     #[error("what this tenant has left can't be asked for now: try again in a moment")]
     BudgetUnknown,
+    /// No node could be trusted so far even if the answer's audit passes.
+    #[error(
+        "no connected node is trusted more than {} after an audit, {} is asked for: ask for less, or wait until nodes have proved themselves",
+        f64::from(*.best_ppm) / 1e6, f64::from(*.needed_ppm) / 1e6
+    )]
+    TrustTooHigh {
+        /// What is asked for, in millionths.
+        needed_ppm: u32,
+        /// What the best node could have.
+        best_ppm: u32,
+    },
+    /// Nobody could audit the answer.
+    #[error(
+        "nobody can audit this model variant now: start the referee, let it measure the variant, or ask without min_trust"
+    )]
+    NoAuditor,
     /// The task failed on as many nodes as it may try.
     #[error("failed on {max} nodes, no further attempt")]
     AttemptsSpent {

@@ -233,6 +233,11 @@ impl Offers {
         self.nodes.contains_key(&node)
     }
 
+    /// Whether the node has ever granted a slot for the variant on this link.
+    pub fn serves(&self, node: NodeId, variant: VariantId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.credits.contains_key(&variant))
+    }
+
     /// Tasks of all variants sent to the node and not finished.
     pub fn in_flight(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).map_or(0, |known| known.in_flight)

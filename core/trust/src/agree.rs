@@ -1,5 +1,8 @@
 //! Whether a prover's and an auditor's log-probabilities come from the same computation.
 
+use crate::draw;
+use ol_protocol::TokenCount;
+
 /// One position in so many may lie further apart than the steps that were measured, which 99 in a hundred honest ones do not: four times as
 /// many, and one more.
 const POSITIONS_PER_OUTLIER: usize = 25;
@@ -9,6 +12,14 @@ const POSITIONS_PER_OUTLIER: usize = 25;
 pub fn agree(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
     let outliers = prover.iter().zip(auditor).filter(|(a, b)| a.abs_diff(**b) > steps).count();
     prover.len() == auditor.len() && outliers <= 1 + prover.len() / POSITIONS_PER_OUTLIER
+}
+
+/// Whether they agree as far as any draw may reach: then who scored less and had others did not compute, and nobody is made to look so by a few bytes that
+/// are hidden in the many.
+pub fn agree_throughout(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
+    let tokens = TokenCount(u32::try_from(prover.len()).unwrap_or(u32::MAX));
+    let mut ends = draw::reaches(tokens).map(|end| end.0 as usize);
+    prover.len() == auditor.len() && ends.all(|end| agree(&prover[..end], &auditor[..end], steps))
 }
 
 #[cfg(test)]
@@ -22,6 +33,17 @@ mod tests {
         assert!(!agree(&[10, 20, 255, 0], &[13, 23, 255, 0], 2));
         assert!(agree(&[10, 20, 255, 0], &[13, 23, 255, 0], 3));
         assert!(agree(&[], &[], 0));
+    }
+
+    #[test]
+    fn strange_bytes_at_the_front_are_not_hidden_among_many() {
+        let mut framing = [100; 160];
+        (0..5).for_each(|at| framing[at] = 0);
+        assert!(agree(&framing, &[100; 160], 2));
+        assert!(!agree(&framing[..32], &[100; 32], 2));
+        assert!(!agree_throughout(&framing, &[100; 160], 2));
+        assert!(agree_throughout(&[100; 160], &[100; 160], 2) && agree_throughout(&[], &[], 2));
+        assert!(!agree_throughout(&[100; 160], &[100; 150], 2));
     }
 
     #[test]

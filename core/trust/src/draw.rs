@@ -4,7 +4,7 @@
 //! reveals it in the epoch's close, so that anyone can draw again.
 
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, Epoch, NodeId};
+use ol_protocol::{Digest, Epoch, NodeId, TokenCount};
 
 /// A probability as a count out of 2^32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +46,26 @@ pub fn secret(master: &[u8; 32], epoch: Epoch) -> [u8; 32] {
 pub fn drawn(secret: &[u8; 32], batch_root: &Digest, leaf: u16, chance: Chance) -> bool {
     let Digest([a, b, c, d, ..]) = digest(Domain::Draw, &[b"draw", secret, &batch_root.0, &leaf.to_le_bytes()]);
     chance.takes(u32::from_le_bytes([a, b, c, d]))
+}
+
+/// Tokens in a step of [`reach`].
+const REACH_STEP: u32 = 32;
+
+/// How far an audit of so many tokens may reach: multiples of 32, and all.
+pub fn reaches(tokens: TokenCount) -> impl Iterator<Item = TokenCount> {
+    (1..=tokens.0.div_ceil(REACH_STEP)).map(move |step| TokenCount(step.saturating_mul(REACH_STEP).min(tokens.0)))
+}
+
+/// How many of an output's tokens the audit of the result scores, from the first on: a multiple of 32 or all, each as likely. So a token is as likely to
+/// be scored as there are tokens from it to the end, whatever part a node cheats in costs it as much for what it gains, and scoring costs half of
+/// what all of a long output would. One hash.
+pub fn reach(secret: &[u8; 32], batch_root: &Digest, leaf: u16, tokens: TokenCount) -> TokenCount {
+    let parts: [&[u8]; 4] = [b"reach", secret, &batch_root.0, &leaf.to_le_bytes()];
+    let Digest([a, b, c, d, ..]) = digest(Domain::Draw, &parts);
+    let steps = u64::from(tokens.0.div_ceil(REACH_STEP));
+    // Below `steps`, which is at most 2^27: uniform but for less than one part in 32.
+    let step = (u64::from(u32::from_le_bytes([a, b, c, d])) * steps) >> 32;
+    TokenCount((step as u32 + 1).saturating_mul(REACH_STEP).min(tokens.0))
 }
 
 /// An auditor's place in the order for one result: the lowest with an offer audits. One hash.
@@ -159,6 +179,24 @@ mod tests {
         }
         // 2,000 expected of each; five standard errors are 200.
         assert!(first.iter().all(|n| n.abs_diff(2_000) < 200), "{first:?}");
+    }
+
+    #[test]
+    fn an_audit_reaches_as_far_as_any_number_of_steps_equally_often() {
+        let reached = |tokens| {
+            let mut counts = alloc::collections::BTreeMap::new();
+            (0..10_000).for_each(|leaf| {
+                *counts.entry(reach(&SECRET, &root(5), leaf, TokenCount(tokens)).0).or_insert(0u32) += 1
+            });
+            counts
+        };
+        assert_eq!(reached(0).into_iter().collect::<Vec<_>>(), [(0, 10_000)]);
+        assert_eq!(reached(31).into_iter().collect::<Vec<_>>(), [(31, 10_000)]);
+        let counts = reached(130);
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [32, 64, 96, 128, 130]);
+        // 2,000 expected of each; five standard errors are 200.
+        assert!(counts.values().all(|n| n.abs_diff(2_000) < 200), "{counts:?}");
+        assert_eq!(reach(&SECRET, &root(5), 1, TokenCount(u32::MAX)).0 % 32, 0);
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub fn ruling(judgement: Judgement, level: Level, known: &Known) -> Option<Rulin
 }
 
 /// Judges an attempt by a verdict whose signature was checked, with the odds of its pair of variants if those were measured. The auditor
-/// scores the tokens that the attempt added, not inherited ones, which are another node's. An embedding has no output
+/// scores the first of the tokens that the attempt added, or all, not inherited ones, which are another node's. An embedding has no output
 /// tokens, so only its prompt is counted.
 ///
 /// Where prover and auditor are of one variant their arithmetic is the same, and one margin above the rule's limit fails.
@@ -156,7 +156,7 @@ fn counts_fit(commitment: &Commitment, verdict: &Verdict) -> bool {
     let output = match commitment.finish {
         Finish::Embedded => true,
         Finish::EndOfText | Finish::StopString | Finish::Length | Finish::Cancelled => {
-            inherited && commitment.added_tokens() == verdict.scored_tokens
+            inherited && commitment.added_tokens() == verdict.output_tokens
         }
     };
     output && commitment.prompt_tokens == verdict.prompt_tokens
@@ -216,6 +216,7 @@ mod tests {
             output: Digest([10; 32]),
             log_probs: Digest([15; 32]),
             prompt_tokens: TokenCount(30),
+            output_tokens: TokenCount(15),
             scored_tokens: TokenCount(15),
             worst_margin_micro: 50_000,
             margin_sum_micro: 60_000,
@@ -332,14 +333,28 @@ mod tests {
         assert_eq!(judged(Finish::Length, |v| v.prompt = Digest([0; 32])), failed(Fault::OtherPrompt));
         assert_eq!(judged(Finish::Length, |v| v.seed = Digest([0; 32])), failed(Fault::OtherSeed));
         assert_eq!(judged(Finish::Length, |v| v.prompt_tokens.0 += 1), failed(Fault::WrongCount));
-        assert_eq!(judged(Finish::Length, |v| v.scored_tokens.0 -= 1), failed(Fault::WrongCount));
+        assert_eq!(judged(Finish::Length, |v| v.output_tokens.0 -= 1), failed(Fault::WrongCount));
         assert_eq!(judged(Finish::Length, |v| v.finish_fits = false), failed(Fault::WrongEnd));
+    }
+
+    #[test]
+    fn a_part_of_an_output_is_judged_by_its_own_length() {
+        let part = |scored, sum| {
+            judged(Finish::Length, move |v| {
+                v.scored_tokens = TokenCount(scored);
+                v.margin_sum_micro = sum;
+            })
+        };
+        assert_eq!(part(5, 20_000), judged(Finish::Length, |v| v.margin_sum_micro = 60_000));
+        assert_ne!(part(5, 60_000), part(5, 0));
+        let worst = judged(Finish::Length, |v| (v.scored_tokens, v.worst_margin_micro) = (TokenCount(1), 50_001));
+        assert_eq!(worst, Judgement::Failed(Fault::Margin { worst_micro: 50_001 }));
     }
 
     #[test]
     fn more_inherited_than_there_is_is_a_wrong_count() {
         let commitment = Commitment { resumed_from: TokenCount(21), ..commitment(Finish::Length) };
-        let verdict = Verdict { scored_tokens: TokenCount(0), ..verdict() };
+        let verdict = Verdict { output_tokens: TokenCount(0), scored_tokens: TokenCount(0), ..verdict() };
         assert_eq!(judge(&RULE, Some(&odds()), &commitment, &verdict), Judgement::Failed(Fault::WrongCount));
     }
 
@@ -352,7 +367,7 @@ mod tests {
     fn an_embedding_has_its_own_limit_and_no_output_tokens() {
         let deviation = |micro| {
             judged(Finish::Embedded, |v| {
-                v.scored_tokens = TokenCount(0);
+                (v.output_tokens, v.scored_tokens) = (TokenCount(0), TokenCount(0));
                 v.worst_margin_micro = micro;
             })
         };

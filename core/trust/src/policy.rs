@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::parameters::AuditRule;
-use ol_protocol::{Digest, Epoch, Micros, NodeId, VariantId};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, VariantId};
 
 /// Clean audits in a row after its first fault until not every result of a node is audited; each further fault doubles them.
 /// With n clean audits since, of which the first K were of every result, a result is then audited with chance K / n: a
@@ -21,7 +21,10 @@ const DOUBLINGS_MAX: u32 = 16;
 /// Which part of the audit rate a private result gets where others are public: the rest goes to those, whose faults cost escrow.
 const PRIVATE_PART: u64 = 4;
 
-/// How much of the share of public results is an epoch's own.
+/// Which part of the usual chance the cheapest results keep.
+const CHEAP_PART: u32 = 4;
+
+/// How much of the share of public results, and of the mean charge, is an epoch's own: one in so many.
 const SMOOTHING: u64 = 8;
 
 const MILLION: u64 = 1_000_000;
@@ -63,6 +66,42 @@ pub struct Standing {
     pub suspicion: Suspicion,
 }
 
+/// A result, as far as it decides how likely it is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Whose it is.
+    pub node: NodeId,
+    /// What computed it.
+    pub variant: VariantId,
+    /// Whether its content may become public.
+    pub public: bool,
+    /// What it costs.
+    pub charge: MicroCredits,
+    /// Whether the tenant pays for its audit.
+    pub with_audit: bool,
+}
+
+/// What results of a variant cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Charges {
+    // Of the epochs before, in micro-credits.
+    mean: u64,
+    // Of this one.
+    sum: u64,
+    count: u64,
+}
+
+impl Charges {
+    fn close(&mut self) {
+        let (sum, count) = (core::mem::take(&mut self.sum), core::mem::take(&mut self.count));
+        if let Some(mean) = sum.checked_div(count) {
+            let smoothed =
+                (u128::from(self.mean) * u128::from(SMOOTHING - 1) + u128::from(mean)) / u128::from(SMOOTHING);
+            self.mean = if self.mean == 0 { mean } else { smoothed as u64 };
+        }
+    }
+}
+
 /// Why bytes are no snapshot of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
@@ -82,27 +121,39 @@ pub struct Policy {
     public_ppm: u32,
     public: u64,
     all: u64,
+    charges: BTreeMap<VariantId, Charges>,
 }
 
 impl Policy {
     /// Knows nobody yet.
     pub const fn new() -> Self {
-        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0 }
+        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0, charges: BTreeMap::new() }
     }
 
-    /// The chance that a node's next receipt in a variant is drawn: ask before [`Policy::record`]. What may become public is drawn more often, what may
+    /// The chance that a node's next result is drawn: ask before [`Policy::record`]. What may become public is drawn more often, what may
     /// not less, and all together as often as the rule says: a fault is found as soon either way, as no node can tell them apart, and of
-    /// those that are found more cost escrow.
-    pub fn chance(&self, rule: &AuditRule, node: NodeId, variant: VariantId, public: bool) -> Chance {
+    /// those that are found more cost escrow. Where the rule weighs by charge, a result is drawn in proportion to what it costs as compared with the variant's
+    /// others, so that nobody gains by cheating in the dearest only. Whose audit the tenant pays is drawn for certain.
+    pub fn chance(&self, rule: &AuditRule, work: &Work) -> Chance {
+        if work.with_audit {
+            return Chance::ALWAYS;
+        }
         let floors = floors(rule.rate_ppm, self.public_ppm);
-        self.standing(node, variant).chance(rule, if public { floors.public } else { floors.private })
+        let floor = if work.public { floors.public } else { floors.private };
+        let mean = self.charges.get(&work.variant).filter(|_| rule.by_charge).map_or(0, |charges| charges.mean);
+        self.standing(work.node, work.variant).chance(rule, by_charge(floor, work.charge, mean))
     }
 
-    /// Counts a receipt.
-    pub fn record(&mut self, node: NodeId, variant: VariantId, public: bool) {
-        self.standings.entry((node, variant)).or_default().record();
-        self.public = self.public.saturating_add(u64::from(public));
+    /// Counts a result.
+    pub fn record(&mut self, rule: &AuditRule, work: &Work) {
+        self.standings.entry((work.node, work.variant)).or_default().record();
+        self.public = self.public.saturating_add(u64::from(work.public));
         self.all = self.all.saturating_add(1);
+        if rule.by_charge {
+            let charges = self.charges.entry(work.variant).or_default();
+            charges.sum = charges.sum.saturating_add(work.charge.0);
+            charges.count = charges.count.saturating_add(1);
+        }
     }
 
     /// Ends an epoch.
@@ -113,6 +164,7 @@ impl Policy {
             let before = u64::from(self.public_ppm);
             self.public_ppm = ((before * (SMOOTHING - 1) + share as u64) / SMOOTHING) as u32;
         }
+        self.charges.values_mut().for_each(Charges::close);
     }
 
     /// Share of the results of the last epochs that may become public, in millionths.
@@ -164,9 +216,12 @@ impl Policy {
             w.raw(&node.0).raw(&variant.0);
             standing.write(&mut w);
         }
-        // Logs without public results are older than they are, and state digests without them.
-        if (self.public_ppm, self.public, self.all) != (0, 0, 0) {
+        // Logs without public results, or chances by charge, are older than those are, and state digests without them.
+        if (self.public_ppm, self.public, self.all) != (0, 0, 0) || !self.charges.is_empty() {
             w.u32(self.public_ppm).u64(self.public).u64(self.all);
+        }
+        for (variant, charges) in &self.charges {
+            w.raw(&variant.0).u64(charges.mean).u64(charges.sum).u64(charges.count);
         }
         w.finish()
     }
@@ -184,7 +239,7 @@ impl Policy {
         if !rest.is_empty() {
             let mut r = Reader::new(rest);
             (policy.public_ppm, policy.public, policy.all) = (r.u32()?, r.u64()?, r.u64()?);
-            r.finish()?;
+            policy.charges = read_charges(r.rest())?;
         }
         let can_be = u64::from(policy.public_ppm) <= MILLION && policy.public <= policy.all;
         if can_be && policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
@@ -278,6 +333,32 @@ pub const fn floors(rate_ppm: u32, public_ppm: u32) -> Floors {
     Floors { private: if private < rate { private as u32 } else { rate_ppm }, public: MILLION as u32 }
 }
 
+/// A chance in proportion to a charge, up to certainty and down to a quarter; as it is where no mean is known.
+const fn by_charge(floor_ppm: u32, charge: MicroCredits, mean: u64) -> u32 {
+    if mean == 0 {
+        return floor_ppm;
+    }
+    let ppm = floor_ppm as u128 * charge.0 as u128 / mean as u128;
+    let (least, most) = (floor_ppm / CHEAP_PART, MILLION as u128);
+    if ppm > most {
+        MILLION as u32
+    } else if (ppm as u32) < least {
+        least
+    } else {
+        ppm as u32
+    }
+}
+
+fn read_charges(bytes: &[u8]) -> Result<BTreeMap<VariantId, Charges>, bytes::Error> {
+    let read = |bytes| {
+        let mut r = Reader::new(bytes);
+        let read = (VariantId(r.array()?), Charges { mean: r.u64()?, sum: r.u64()?, count: r.u64()? });
+        r.finish()?;
+        Ok(read)
+    };
+    bytes.chunks(32 + 3 * 8).map(read).collect()
+}
+
 fn read_standings(r: &mut Reader<'_>) -> Result<BTreeMap<(NodeId, VariantId), Standing>, bytes::Error> {
     let count = r.u64()?;
     let standing = |_| Ok(((NodeId(r.array()?), VariantId(r.array()?)), Standing::read(r)?));
@@ -299,9 +380,16 @@ mod tests {
     const VARIANT: VariantId = VariantId([2; 32]);
     const USUAL: Chance = Chance::per_million(10_000);
 
+    const RULE: AuditRule = AuditRule::DEFAULT;
+    const ALIKE: AuditRule = AuditRule { by_charge: false, ..RULE };
+
+    fn work(public: bool) -> Work {
+        Work { node: NODE, variant: VARIANT, public, charge: MicroCredits(100), with_audit: false }
+    }
+
     fn policy(tasks: u32) -> Policy {
         let mut policy = Policy::new();
-        (0..tasks).for_each(|_| policy.record(NODE, VARIANT, false));
+        (0..tasks).for_each(|_| policy.record(&RULE, &work(false)));
         policy
     }
 
@@ -312,10 +400,9 @@ mod tests {
     #[test]
     fn the_first_tasks_in_each_variant_are_always_audited() {
         let other = VariantId([3; 32]);
-        let chances: Vec<Chance> =
-            [0, 29, 30, 31].map(|tasks| policy(tasks).chance(&AuditRule::DEFAULT, NODE, VARIANT, false)).into();
+        let chances: Vec<Chance> = [0, 29, 30, 31].map(|tasks| policy(tasks).chance(&RULE, &work(false))).into();
         assert_eq!(chances, [Chance::ALWAYS, Chance::ALWAYS, USUAL, USUAL]);
-        assert_eq!(policy(31).chance(&AuditRule::DEFAULT, NODE, other, false), Chance::ALWAYS);
+        assert_eq!(policy(31).chance(&RULE, &Work { variant: other, ..work(false) }), Chance::ALWAYS);
     }
 
     #[test]
@@ -332,15 +419,15 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(policy.standing(NODE, VARIANT), suspect);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::ALWAYS);
+        assert_eq!(policy.chance(&RULE, &work(false)), Chance::ALWAYS);
         pass(&mut policy, 31);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::ALWAYS);
+        assert_eq!(policy.chance(&RULE, &work(false)), Chance::ALWAYS);
         pass(&mut policy, 1);
         assert!(!policy.standing(NODE, VARIANT).suspect);
         pass(&mut policy, 32);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), Chance::per_million(500_000));
+        assert_eq!(policy.chance(&RULE, &work(false)), Chance::per_million(500_000));
         pass(&mut policy, 3_136);
-        assert_eq!(policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, false), USUAL);
+        assert_eq!(policy.chance(&RULE, &work(false)), USUAL);
         policy.find(NODE, VARIANT, Finding::Failed, Epoch(3));
         pass(&mut policy, 63);
         assert!(policy.standing(NODE, VARIANT).suspect);
@@ -351,11 +438,11 @@ mod tests {
     #[test]
     fn public_results_are_audited_more_and_all_together_as_often() {
         let mut policy = policy(40);
-        let chance = |policy: &Policy, public| policy.chance(&AuditRule::DEFAULT, NODE, VARIANT, public).to_ppm();
+        let chance = |policy: &Policy, public| policy.chance(&RULE, &work(public)).to_ppm();
         assert_eq!((chance(&policy, true), chance(&policy, false)), (10_000, 10_000));
         policy.close();
         for _ in 0..200 {
-            (0..50).for_each(|n| policy.record(NODE, VARIANT, n == 0));
+            (0..50).for_each(|n| policy.record(&RULE, &work(n == 0)));
             policy.close();
         }
         // One in fifty: 377,500 where the share is met exactly.
@@ -363,6 +450,36 @@ mod tests {
         assert!((377_000..380_000).contains(&chance(&policy, true)), "{}", chance(&policy, true));
         assert_eq!(chance(&policy, false), 2_500);
         assert_eq!(Policy::from_bytes(&policy.to_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn a_result_is_drawn_in_proportion_to_its_charge() {
+        let mut policy = policy(40);
+        policy.close();
+        let costing = |charge| Work { charge: MicroCredits(charge), ..work(false) };
+        let ppm = |policy: &Policy, rule, charge| policy.chance(rule, &costing(charge)).to_ppm();
+        let paid = Work { with_audit: true, ..costing(10) };
+        assert_eq!(policy.chance(&RULE, &paid), Chance::ALWAYS);
+        let of = [0, 10, 50, 100, 1_000, 20_000, u64::MAX].map(|charge| ppm(&policy, &RULE, charge));
+        assert_eq!(of, [2_500, 2_500, 5_000, 10_000, 100_000, 1_000_000, 1_000_000]);
+        assert_eq!([0, 100, u64::MAX].map(|charge| ppm(&policy, &ALIKE, charge)), [10_000; 3]);
+        let other = Work { variant: VariantId([7; 32]), node: NODE, ..costing(9) };
+        (0..40).for_each(|_| policy.record(&RULE, &other));
+        assert_eq!(policy.chance(&RULE, &other).to_ppm(), 10_000, "before anything is known of a variant's charges");
+        (0..40).for_each(|_| policy.record(&RULE, &costing(900)));
+        policy.close();
+        // An eighth of the way from 100 to 900.
+        assert_eq!(ppm(&policy, &RULE, 200), 10_000);
+        assert_eq!(policy.chance(&RULE, &other).to_ppm(), 10_000);
+        assert_eq!(Policy::from_bytes(&policy.to_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn a_policy_that_weighs_all_alike_is_written_as_before_there_was_another() {
+        let mut policy = Policy::new();
+        (0..3).for_each(|_| policy.record(&ALIKE, &work(false)));
+        policy.close();
+        assert_eq!(policy.to_bytes().len(), 10 + 64 + 26);
     }
 
     #[test]
@@ -395,10 +512,12 @@ mod tests {
 
     #[test]
     fn bytes_that_no_policy_wrote_are_refused() {
-        let mut policy = policy(2);
+        let mut policy = Policy::new();
+        (0..2).for_each(|_| policy.record(&ALIKE, &work(false)));
         let open = policy.to_bytes();
         let mut impossible = open.clone();
-        impossible[open.len() - 16] = 3;
+        let at = open.len() - 16;
+        impossible[at] = 3;
         assert_eq!(Policy::from_bytes(&impossible), Err(RestoreError::NotCanonical), "more public ones than all");
         policy.close();
         let bytes = policy.to_bytes();
@@ -414,8 +533,9 @@ mod tests {
 
         #[test]
         fn a_restored_policy_goes_on_as_the_first_would(
-            steps in prop::collection::vec((0..3u8, 0..2u8, 0..8u8, 0..9u64), 0..120), cut in 0..120usize,
+            steps in prop::collection::vec((0..3u8, 0..2u8, 0..8u8, 0..9u64), 0..120), cut in 0..120usize, by_charge in any::<bool>(),
         ) {
+            let rule = if by_charge { RULE } else { ALIKE };
             let mut first = Policy::new();
             let mut second = first.clone();
             for (at, (node, variant, kind, epoch)) in steps.into_iter().enumerate() {
@@ -428,7 +548,7 @@ mod tests {
                         3 => policy.weigh(node, variant, 40_000_000, Epoch(epoch), Micros(1 << 40)),
                         4 => policy.convict(node, variant),
                         5 => policy.close(),
-                        _ => policy.record(node, variant, kind == 6),
+                        _ => policy.record(&rule, &Work { node, variant, public: kind == 6, charge: MicroCredits(epoch), with_audit: false }),
                     }
                 }
                 if at == cut {
@@ -436,7 +556,9 @@ mod tests {
                 }
                 prop_assert_eq!(first.digest(), second.digest());
                 let known = first.standing(node, variant);
-                prop_assert!(!known.suspect || (known.failed > 0 && first.chance(&AuditRule::DEFAULT, node, variant, false) == Chance::ALWAYS));
+                let next = Work { node, variant, public: false, charge: MicroCredits(1), with_audit: false };
+                let is_always = first.chance(&rule, &next) == Chance::ALWAYS;
+                prop_assert!(!known.suspect || (known.failed > 0 && is_always));
             }
         }
     }

@@ -15,6 +15,8 @@ use crate::task::{Engine, Error, GenerateTask, Prompt, ScoreTask};
 const LENGTH: u32 = 128;
 /// Prompt tokens of the prefill measurement.
 const PREFILL_TOKENS: u32 = 512;
+/// How far an audit's draw may reach into such an output, each as likely.
+const REACHES: [usize; 4] = [32, 64, 96, 128];
 /// Sequences generated together.
 const SEQUENCES: u32 = 8;
 /// Measurements of each figure; the best counts, as others disturb the machine.
@@ -46,6 +48,14 @@ pub struct Report {
     pub score_128_128_cpu_s: f64,
     /// Their ratio.
     pub score_over_generate: f64,
+    /// CPU seconds to score the same as far as the draw of an audit reaches, in the mean.
+    pub score_drawn_128_128_cpu_s: f64,
+    /// CPU seconds to generate one of eight such answers together.
+    pub generate_8_together_128_128_cpu_s: f64,
+    /// Scoring all of an answer over generating it with seven others.
+    pub score_over_generate_together: f64,
+    /// Scoring it as far as the draw reaches, over the same.
+    pub score_drawn_over_generate_together: f64,
 }
 
 /// Measures an engine of this model; `threads` as in [`Options`].
@@ -70,8 +80,14 @@ pub fn run(model: Arc<Model>, threads: u32, progress: &mut dyn FnMut(&str)) -> R
     progress("score");
     let checked = last.map(|answer| check(&answer)).ok_or(Error::Empty)?;
     let scoring = best(|| timed(|| score(engine, checked.clone())).map(|(cpu_s, _)| cpu_s))?;
+    let mut drawn = 0.0;
+    for until in REACHES {
+        let part = ScoreTask { until, ..checked.clone() };
+        drawn += best(|| timed(|| score(engine, part.clone())).map(|(cpu_s, _)| cpu_s))? / REACHES.len() as f64;
+    }
     progress("decode 8 sequences");
-    let together = best(|| together(engine))?;
+    let decode_together = best(|| together(engine, 4, 64))? / 64.0;
+    let generate_together = best(|| together(engine, LENGTH, LENGTH))?;
     let variant = engine.variant();
     Ok(Report {
         model: variant.name.clone(),
@@ -80,10 +96,14 @@ pub fn run(model: Arc<Model>, threads: u32, progress: &mut dyn FnMut(&str)) -> R
         prefill_tokens_per_cpu_s: f64::from(PREFILL_TOKENS) / prefill,
         decode_tokens_per_cpu_s: 1.0 / decode,
         decode_tokens_per_s: 1.0 / wall,
-        decode_8_sequences_tokens_per_cpu_s: 1.0 / together,
+        decode_8_sequences_tokens_per_cpu_s: 1.0 / decode_together,
         generate_128_128_cpu_s: generate,
         score_128_128_cpu_s: scoring,
         score_over_generate: scoring / generate,
+        score_drawn_128_128_cpu_s: drawn,
+        generate_8_together_128_128_cpu_s: generate_together,
+        score_over_generate_together: scoring / generate_together,
+        score_drawn_over_generate_together: drawn / generate_together,
     })
 }
 
@@ -165,16 +185,18 @@ fn check(answer: &Answer) -> ScoreTask {
         max_tokens: LENGTH,
         tolerance: 0.05,
         finish: answer.finish.reason,
+        until: usize::MAX,
     }
 }
 
-/// CPU seconds per token of several sequences together.
-fn together(engine: &dyn Engine) -> Result<f64, Error> {
+/// CPU seconds of one of several answers that are generated together, had all of them the length that was asked for.
+fn together(engine: &dyn Engine, prompt_tokens: u32, max_tokens: u32) -> Result<f64, Error> {
     let cpu = cpu_s();
-    let pending: Vec<_> = (0..SEQUENCES).map(|seed| begin(engine, task(engine, 4, 64, seed as u8))).collect();
+    let begin = |seed| begin(engine, task(engine, prompt_tokens, max_tokens, seed as u8));
+    let pending: Vec<_> = (0..SEQUENCES).map(begin).collect();
     let mut tokens = 0;
     for answer in pending {
         tokens += answer.wait()?.finish.output_tokens;
     }
-    Ok((cpu_s() - cpu) / f64::from(tokens.max(1)))
+    Ok((cpu_s() - cpu) / f64::from(tokens.max(1)) * f64::from(max_tokens))
 }

@@ -151,6 +151,7 @@ impl Given {
             max_tokens: task.max_tokens,
             tolerance,
             finish: answer.finish.reason,
+            until: usize::MAX,
         };
         let scores = score(verifier, check)?;
         let score_cpu_s = cpu_s() - began;

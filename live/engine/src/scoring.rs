@@ -14,7 +14,7 @@ pub(crate) struct Scoring {
     task: ScoreTask,
     done: Done<Scores>,
     prompt_ids: Vec<u32>,
-    /// Prompt and output but its last id: what the model sees.
+    /// Prompt and output up to the last id that is checked: what the model sees.
     ids: Vec<u32>,
     cache: Cache,
     margins: Vec<f32>,
@@ -31,8 +31,8 @@ impl Scoring {
                 return None;
             }
         };
-        let (frontend, count) = (&model.frontend, task.output.len());
-        let length = u32::try_from(count).unwrap_or(u32::MAX);
+        let (frontend, count) = (&model.frontend, task.until.min(task.output.len()));
+        let length = u32::try_from(task.output.len()).unwrap_or(u32::MAX);
         if frontend.known(&task.output).is_err() || frontend.fits(prompt_ids.len(), length).is_err() {
             let (margins, log_prob_bytes) = (vec![f32::INFINITY; count], vec![u8::MAX; count]);
             done(Ok(Scores { prompt_ids, margins, log_prob_bytes, finish_fits: false }));
@@ -46,7 +46,7 @@ impl Scoring {
 
     fn admit(model: &TextModel, task: &ScoreTask) -> Result<Vec<u32>, Error> {
         task.sampling.validated()?;
-        if task.output.is_empty() {
+        if task.output.is_empty() || task.until == 0 {
             return Err(Error::Empty);
         }
         model.frontend.prompt_ids(&task.prompt)

@@ -154,6 +154,8 @@ pub struct ScoreTask {
     pub tolerance: f32,
     /// The claimed end.
     pub finish: FinishReason,
+    /// Output ids to check, from the first on: all where there are fewer. What comes after them is only held against the claimed end.
+    pub until: usize,
 }
 
 /// What a check found.
@@ -161,9 +163,9 @@ pub struct ScoreTask {
 pub struct Scores {
     /// The rendered prompt.
     pub prompt_ids: Vec<u32>,
-    /// For each output token, how far in nats it is from being the one to choose.
+    /// For each checked token, how far in nats it is from being the one to choose.
     pub margins: Vec<f32>,
-    /// For each output token, the checker's own log-probability byte.
+    /// For each checked token, the checker's own log-probability byte.
     pub log_prob_bytes: Vec<u8>,
     /// The claimed end holds: end-of-text, stop string or length exactly at the last token and not before.
     pub finish_fits: bool,

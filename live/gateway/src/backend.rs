@@ -87,6 +87,8 @@ pub struct Submission {
     pub max_price: Option<MicroCredits>,
     /// Whether request and answer may become public if the answer turns out to be wrong.
     pub public: bool,
+    /// The least trust value, in millionths, that an answer may have; it is kept back until then.
+    pub min_trust_ppm: Option<u32>,
 }
 
 /// A task that was taken on. Dropping it closes the channel, which cancels the task.
@@ -94,7 +96,8 @@ pub struct Submission {
 pub struct Running {
     /// The task.
     pub task: TaskId,
-    /// `Started`, any number of `Delta`s, then `Finished` or `Failed`. A closed channel without either is a failure.
+    /// `Started`, any number of `Delta`s, then `Finished` or `Failed`; after a `Finished` that waits, `Released` or `Failed`. A closed channel without
+    /// these is a failure.
     pub events: mpsc::Receiver<Reply>,
 }
 
@@ -121,6 +124,8 @@ pub enum Reply {
     },
     /// The answer is complete.
     Finished(Box<Finished>),
+    /// The audit that the answer waited for passed.
+    Released,
     /// There will be no more.
     Failed(Refusal),
 }
@@ -164,7 +169,9 @@ pub struct Finished {
     pub region: String,
     /// How many nodes worked on it.
     pub attempts: u32,
-    /// How far that node's answers are trusted, 0 to 1.
+    /// Whether the client gets it only after [`Reply::Released`].
+    pub waits: bool,
+    /// How far the answer is trusted, 0 to 1: if it waits, once its audit has passed.
     pub trust: f64,
     /// What stands behind the answer: `seeded`, `greedy`, `redundant` or `none`.
     pub assurance: &'static str,

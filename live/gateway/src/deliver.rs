@@ -31,12 +31,17 @@ pub(crate) struct Vectors {
 }
 
 /// Waits for the whole answer; the headers and body of a success.
-pub(crate) async fn whole(head: &Head, task: &mut Task, vectors: Vectors) -> Result<(HeaderMap, Bytes), Refusal> {
+pub(crate) async fn whole<B: Backend>(
+    head: &Head,
+    task: &mut Task,
+    vectors: Vectors,
+    sent: &mut Sent<B>,
+) -> Result<(HeaderMap, Bytes), Refusal> {
     let mut text = String::new();
     let mut logprobs = Vec::new();
     let finished = loop {
         match task.next().await {
-            Reply::Started { .. } => {}
+            Reply::Started { .. } | Reply::Released => {}
             Reply::Delta { text: more, logprobs: more_logprobs, .. } => {
                 text.push_str(&more);
                 logprobs.extend(more_logprobs);
@@ -49,6 +54,10 @@ pub(crate) async fn whole(head: &Head, task: &mut Task, vectors: Vectors) -> Res
         Api::Chat | Api::Text => head.whole(&text, &logprobs, &finished),
         Api::Embeddings => embeddings(head, &finished, vectors)?,
     };
+    if finished.waits {
+        sent.report(&body);
+        task.released().await?;
+    }
     let mut headers = evidence(head.task, &finished);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok((headers, Bytes::from(body)))
@@ -134,19 +143,21 @@ impl<B: Backend> HttpBody for Whole<B> {
     }
 }
 
-/// Waits for the first token, so that a failure before it is an ordinary error; then streams.
+/// Waits for the first token, so that a failure before it is an ordinary error; then streams. What may be kept back goes out in one piece.
 pub(crate) async fn stream<B: Backend>(
     head: Head,
     mut task: Task,
     sent: Sent<B>,
     usage: bool,
     slot: Option<Slot>,
+    keeps_back: bool,
 ) -> Result<Response, (Refusal, Sent<B>)> {
     let mut headers = HeaderMap::new();
     put(&mut headers, "x-openledger-receipt", &head.task.to_string());
     let first = loop {
         match task.next().await {
             Reply::Started { node, region, .. } => place(head.task, &node, &region, &mut headers),
+            Reply::Released => {}
             Reply::Delta { text, logprobs, .. } if text.is_empty() && logprobs.is_empty() => {}
             Reply::Failed(refusal) => return Err((refusal, sent)),
             first @ (Reply::Delta { .. } | Reply::Finished(_)) => break first,
@@ -156,7 +167,10 @@ pub(crate) async fn stream<B: Backend>(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     let events =
-        Events { head, task, sent, usage, first: Some(first), opened: false, ended: false, characters: 0, _slot: slot };
+        Events { head, task, sent, usage, first: Some(first), opened: false, ended: None, characters: 0, _slot: slot };
+    if keeps_back {
+        return events.in_one_piece(headers).await;
+    }
     let frames = stream::unfold(events, |mut events| async move {
         events.frame().await.map(|frame| (Ok::<_, Infallible>(frame), events))
     });
@@ -176,14 +190,51 @@ struct Events<B: Backend> {
     usage: bool,
     first: Option<Reply>,
     opened: bool,
-    ended: bool,
+    ended: Option<End>,
     characters: usize,
 }
 
+/// How a stream ended.
+#[derive(Debug, Clone)]
+enum End {
+    Finished { waits: bool },
+    Failed(Refusal),
+}
+
 impl<B: Backend> Events<B> {
+    /// All events at once, when the answer may go out; a failure is an ordinary error.
+    async fn in_one_piece(mut self, headers: HeaderMap) -> Result<Response, (Refusal, Sent<B>)> {
+        let mut out = Vec::new();
+        let end = loop {
+            let reply = match self.first.take() {
+                Some(first) => first,
+                None => self.task.next().await,
+            };
+            self.write(reply, &mut out);
+            if let Some(end) = self.ended.take() {
+                break end;
+            }
+        };
+        let body = Bytes::from(out);
+        let refused = match end {
+            End::Failed(refusal) => Some(refusal),
+            End::Finished { waits: false } => None,
+            End::Finished { waits: true } => {
+                self.sent.report(&body);
+                self.task.released().await.err()
+            }
+        };
+        if let Some(refusal) = refused {
+            return Err((refusal, self.sent));
+        }
+        let mut response = Response::new(Whole::body(body, self.sent));
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
     /// The next bytes for the socket; `None` after the last.
     async fn frame(&mut self) -> Option<Bytes> {
-        if self.ended {
+        if self.ended.is_some() {
             self.sent.complete();
             return None;
         }
@@ -195,7 +246,7 @@ impl<B: Backend> Events<B> {
             };
             self.write(reply, &mut out);
         }
-        while !self.ended
+        while self.ended.is_none()
             && out.len() < FRAME_BYTES
             && let Some(reply) = self.task.try_next()
         {
@@ -208,7 +259,7 @@ impl<B: Backend> Events<B> {
 
     fn write(&mut self, reply: Reply, out: &mut Vec<u8>) {
         match reply {
-            Reply::Started { .. } => {}
+            Reply::Started { .. } | Reply::Released => {}
             Reply::Delta { text, logprobs, .. } => self.write_delta(&text, &logprobs, out),
             Reply::Finished(finished) => {
                 self.open(out);
@@ -217,11 +268,11 @@ impl<B: Backend> Events<B> {
                     event(&self.head.usage(&finished), out);
                 }
                 event(b"[DONE]", out);
-                self.ended = true;
+                self.ended = Some(End::Finished { waits: finished.waits });
             }
             Reply::Failed(refusal) => {
                 event(&refusal.to_json(), out);
-                self.ended = true;
+                self.ended = Some(End::Failed(refusal));
             }
         }
     }

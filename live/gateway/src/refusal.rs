@@ -75,6 +75,8 @@ pub enum Kind {
     Deadline,
     /// The node failed and no other could take over.
     NodeFailed,
+    /// The answer is not trusted as far as the client asked.
+    Unconfirmed,
     /// The gateway is about to end.
     ShuttingDown,
     /// A fault of the gateway.
@@ -207,6 +209,7 @@ impl Refusal {
             Kind::Deadline => {
                 Verdict { kind: "server_error", ..invalid(StatusCode::REQUEST_TIMEOUT, Some("deadline_exceeded")) }
             }
+            Kind::Unconfirmed => later(BUSY, "server_error", "unconfirmed", NODE_RETRY),
             Kind::NodeFailed => later(BUSY, "server_error", "node_failed", NODE_RETRY),
             Kind::ShuttingDown => later(BUSY, "server_error", "shutting_down", NODE_RETRY),
             Kind::Internal => {

@@ -79,6 +79,8 @@ pub(crate) struct Policy {
     pub(crate) deadline: Option<Micros>,
     pub(crate) max_price: Option<MicroCredits>,
     pub(crate) public: Option<bool>,
+    /// In millionths.
+    pub(crate) min_trust: Option<u32>,
 }
 
 impl Request {
@@ -256,6 +258,10 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
         deadline: fields.integer("deadline_ms", 1, DEADLINE_MS_MAX)?.map(Micros::from_millis),
         max_price: fields.integer("max_price", 0, u64::MAX)?.map(MicroCredits),
         public: fields.boolean("public")?,
+        min_trust: match fields.number("min_trust", 1.0)? {
+            Some(value) => Some(min_trust(&fields.name("min_trust"), f64::from(value))?),
+            None => None,
+        },
     };
     for member in trivial::POLICY_UNSUPPORTED {
         if fields.take(member).is_some() {
@@ -285,9 +291,22 @@ impl Policy {
                     .map_err(|_| Refusal::invalid(&*header, format!("`{header}` must be true or false")))?;
                 settle(&mut self.public, public, &header)
             }
+            "min-trust" => {
+                let value: f64 = value.parse().unwrap_or(f64::NAN);
+                settle(&mut self.min_trust, min_trust(&header, value)?, &header)
+            }
             "max-price" => settle(&mut self.max_price, MicroCredits(number(0, u64::MAX)?), &header),
             _ => Err(trivial::unsupported(&header)),
         }
+    }
+}
+
+// Nothing is ever certain.
+fn min_trust(name: &str, value: f64) -> Result<u32, Refusal> {
+    let ppm = (value * 1e6).round();
+    match (1.0..1e6).contains(&ppm) {
+        true => Ok(ppm as u32),
+        false => Err(Refusal::invalid(name, format!("`{name}` must be a number above 0 and below 1"))),
     }
 }
 

@@ -397,6 +397,7 @@ async fn admit<B: Backend>(
         deadline: request.policy.deadline,
         max_price: request.policy.max_price,
         public: request.policy.public.unwrap_or(false),
+        min_trust_ppm: request.policy.min_trust,
     };
     Ok(Admitted::Fresh(Box::new(Fresh { request, submission, reservation, slot })))
 }
@@ -439,18 +440,19 @@ async fn perform<B: Backend>(app: &App<B>, fresh: Fresh, arrived: Instant) -> Re
     let Fresh { request, submission, reservation, slot } = fresh;
     let task_id = submission.task;
     let logprobs = request.generate.as_ref().is_some_and(|generate| generate.top_logprobs.is_some());
+    let keeps_back = submission.min_trust_ppm.is_some();
     let running = app.backend.submit(submission).await?;
-    let sent = Sent::new(Arc::clone(&app.backend), task_id);
+    let mut sent = Sent::new(Arc::clone(&app.backend), task_id);
     let mut task = Task::new(running, reservation, Arc::clone(&app.metrics), app.stall, arrived);
     let head = Head::new(request.api, task_id, request.model, logprobs);
     match request.delivery {
-        Delivery::Stream { usage } => match deliver::stream(head, task, sent, usage, slot).await {
+        Delivery::Stream { usage } => match deliver::stream(head, task, sent, usage, slot, keeps_back).await {
             Ok(response) => Ok(response),
             Err((refusal, sent)) => Ok(refuse_task(&refusal, task_id, sent)),
         },
         Delivery::Whole => {
             let vectors = Vectors { encoding: request.encoding, dimensions: request.dimensions };
-            match deliver::whole(&head, &mut task, vectors).await {
+            match deliver::whole(&head, &mut task, vectors, &mut sent).await {
                 Ok((headers, body)) => Ok(success(headers, body, slot, sent)),
                 Err(refusal) => Ok(refuse_task(&refusal, task_id, sent)),
             }

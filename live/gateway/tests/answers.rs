@@ -320,3 +320,37 @@ async fn a_sane_request_id_is_returned_and_another_replaced() {
     let replaced = served.send(with("a b")).await;
     assert!(replaced.header("x-request-id").unwrap().starts_with("req-"));
 }
+
+#[tokio::test]
+async fn an_answer_that_waits_for_its_audit_is_reported_before_it_goes_out() {
+    let mut served = serve().await;
+    let policy = json!({"min_trust": 0.99});
+    let body = json!({"model": "confirmed", "seed": 7, "max_tokens": 3, "openledger": policy});
+    let whole = served.send(post(CHAT, &chat(body.clone()))).await;
+    assert_eq!(whole.status, 200, "{:?}", whole.body);
+    let reported = served.closings.recv().await.unwrap().1;
+    assert_eq!((reported.digest, reported.complete), (digest(Domain::Response, &[&whole.body]), true));
+    let mut streaming = chat(body);
+    streaming["stream"] = true.into();
+    let streamed = served.send(post(CHAT, &streaming)).await;
+    assert_eq!(served.closings.recv().await.unwrap().1.digest, digest(Domain::Response, &[&streamed.body]));
+    let text = whole.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert_eq!((streamed.status.as_u16(), streamed_text(&streamed)), (200, text));
+    assert_eq!(streamed.events().last().map(String::as_str), Some("[DONE]"));
+    let submitted: Vec<_> = served.backend.submissions.lock().unwrap().iter().map(|s| s.min_trust_ppm).collect();
+    assert_eq!(submitted, [Some(990_000); 2]);
+}
+
+#[tokio::test]
+async fn an_answer_whose_audit_failed_is_an_error_however_it_was_asked_for() {
+    let mut served = serve().await;
+    for stream in [false, true] {
+        let mut with = post(CHAT, &chat(json!({"model": "unconfirmed", "stream": stream})));
+        with.headers_mut().insert("x-openledger-min-trust", "0.995".parse().unwrap());
+        let answer = served.send(with).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (503, &json!("unconfirmed")));
+        assert!(answer.header("x-openledger-receipt").is_some());
+        // Of what was kept back, once.
+        assert!(served.closings.recv().await.unwrap().1.complete);
+    }
+}

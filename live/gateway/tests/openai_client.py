@@ -302,7 +302,8 @@ def bad_parameters_are_bad_requests_that_name_them():
         "max_tokens": {"max_tokens": 0},
         "stop": {"stop": ["a", "b", "c", "d", "e"]},
         "speed": {"extra_body": {"speed": 9}},
-        "openledger.min_trust": {"extra_body": {"openledger": {"min_trust": 0.9}}},
+        "openledger.region": {"extra_body": {"openledger": {"region": "eu"}}},
+        "openledger.min_trust": {"extra_body": {"openledger": {"min_trust": 1.5}}},
     }.items():
         error = raises(openai.BadRequestError, 400, lambda options=options: chat(**options))
         assert error.param == name, (name, error.param)

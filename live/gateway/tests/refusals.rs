@@ -144,9 +144,21 @@ async fn every_wrong_parameter_is_refused_by_name() {
         (CHAT, chat(json!({"openledger": 1})), "openledger", "`openledger` must be an object, not a number"),
         (
             CHAT,
-            chat(json!({"openledger": {"min_trust": 0.5}})),
+            chat(json!({"openledger": {"region": "eu"}})),
+            "openledger.region",
+            "`openledger.region` is not supported",
+        ),
+        (
+            CHAT,
+            chat(json!({"openledger": {"min_trust": 1}})),
             "openledger.min_trust",
-            "`openledger.min_trust` is not supported",
+            "`openledger.min_trust` must be a number above 0 and below 1",
+        ),
+        (
+            CHAT,
+            chat(json!({"openledger": {"min_trust": "much"}})),
+            "openledger.min_trust",
+            "`openledger.min_trust` must be a number, not a string",
         ),
         (
             CHAT,
@@ -382,6 +394,8 @@ async fn a_policy_header_that_is_unknown_or_contradicts_the_body_is_refused() {
     let body = chat(json!({"openledger": {"deadline_ms": 5}}));
     for (name, value, message) in [
         ("x-openledger-region", "eu", "`x-openledger-region` is not supported"),
+        ("x-openledger-min-trust", "high", "`x-openledger-min-trust` must be a number above 0 and below 1"),
+        ("x-openledger-min-trust", "NaN", "`x-openledger-min-trust` must be a number above 0 and below 1"),
         ("x-openledger-deadline-ms", "soon", "`x-openledger-deadline-ms` must be an integer from 1 to 86400000"),
         ("x-openledger-deadline-ms", "6", "`x-openledger-deadline-ms` and the body's `openledger` must not differ"),
     ] {

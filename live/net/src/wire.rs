@@ -367,6 +367,7 @@ fn audit_out(it: Audit) -> pb::Audit {
         deadline_ms: it.deadline_ms,
         resumed_from: it.resumed_from,
         prover_numerics: it.prover_numerics,
+        until: it.until,
     }
 }
 
@@ -384,6 +385,7 @@ fn audit_in(it: pb::Audit) -> Parsed<Audit> {
         deadline_ms: it.deadline_ms,
         resumed_from: it.resumed_from,
         prover_numerics: it.prover_numerics,
+        until: it.until,
     })
 }
 

@@ -181,6 +181,7 @@ fn every_down() -> Vec<Down> {
             prover_numerics: "embedded-f32/1".into(),
             deadline_ms: 60_000,
             resumed_from: 1,
+            until: 2,
         })),
         Down::BatchAck { sequence: 16, countersigned: vec![15; CountersignedBatch::BYTES], first_record: 4096 },
         Down::EpochBegan { epoch: Epoch(11) },

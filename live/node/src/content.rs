@@ -87,7 +87,7 @@ pub fn task(payload: &Payload, seed: [u8; 32], resume: Vec<u32>) -> Result<Gener
     })
 }
 
-/// The engine's task for an audit.
+/// The engine's task for an audit: of all of the output.
 pub fn score(
     payload: &Payload,
     seed: [u8; 32],
@@ -109,6 +109,7 @@ pub fn score(
             Finish::StopString => FinishReason::StopString,
             Finish::Length | Finish::Cancelled | Finish::Embedded => FinishReason::Length,
         },
+        until: usize::MAX,
     })
 }
 

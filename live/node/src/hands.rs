@@ -313,6 +313,9 @@ impl NodeHands {
         match content::score(&audit.payload, audit.seed, audit.output.clone(), finish, tolerance) {
             Ok(mut task) => {
                 task.sampling = ol_engine::narrowed(task.sampling, &audit.prover_numerics);
+                if audit.until > 0 {
+                    task.until = audit.until as usize;
+                }
                 engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result)))));
             }
             Err(error) => self.refuse_audit(id, error.to_string()),
@@ -371,6 +374,7 @@ impl NodeHands {
             output: measured.output,
             log_probs: content::log_probs_digest(&audit.salt, &log_probs),
             prompt_tokens: count(measured.prompt_ids.len()),
+            output_tokens: TokenCount(measured.output_tokens),
             scored_tokens: TokenCount(measured.scored),
             worst_margin_micro: measured.worst_micro,
             margin_sum_micro: measured.sum_micro,

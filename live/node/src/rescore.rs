@@ -97,6 +97,7 @@ fn verdict(commitment: &Commitment, evidence: &Evidence, scores: &Scores) -> Ver
         output: measured.output,
         log_probs: content::log_probs_digest(salt, &scores.log_prob_bytes),
         prompt_tokens: TokenCount(u32::try_from(measured.prompt_ids.len()).unwrap_or(u32::MAX)),
+        output_tokens: TokenCount(measured.output_tokens),
         scored_tokens: TokenCount(measured.scored),
         worst_margin_micro: measured.worst_micro,
         margin_sum_micro: measured.sum_micro,

@@ -1,7 +1,7 @@
 //! Auditors that do not audit: lazy, lying and silent ones.
 
 use super::measured::TOKENS;
-use super::{COMPUTE, Cost, Row, Setting, interval, round};
+use super::{COMPUTE, Cost, Row, SCORING, Setting, interval, round};
 use crate::random::{Random, Use};
 use ol_protocol::parameters::{AuditRule, Split};
 use ol_protocol::record::Ruling;
@@ -13,9 +13,6 @@ use ol_trust::{Fault, Judgement, Suspicion, agree, ruling};
 
 /// Audits of each auditor.
 const AUDITS: u64 = 1_000;
-
-/// What scoring costs, as a share of computing the answer (docs/bench/2026-11-main-job.md).
-const SCORING: f64 = 0.21;
 
 /// Chance that a byte made up lies within the steps of the honest one: twice what was measured between unrelated answers.
 const GUESSED: f64 = 0.5;
@@ -53,7 +50,7 @@ struct Life {
 /// One of them.
 pub(super) fn row(setting: &Setting, auditor: Auditor) -> Row {
     let mut random = Random::new(setting.seed ^ (64 + auditor as u64) << 33, Use::Adversaries);
-    let lives: Vec<Life> = (0..setting.operators).map(|_| live(auditor, &mut random)).collect();
+    let lives: Vec<Life> = (0..setting.operators).map(|_| live(setting, auditor, &mut random)).collect();
     let all = AUDITS * u64::from(setting.operators);
     // An audit's pay, and what it costs who computes: neither of these does.
     let pay = f64::from(AuditRule::DEFAULT.pay_bp) / f64::from(Split::DEFAULT.node_bp);
@@ -89,9 +86,12 @@ pub(super) fn row(setting: &Setting, auditor: Auditor) -> Row {
     }
 }
 
-fn live(auditor: Auditor, random: &mut Random) -> Life {
+fn live(setting: &Setting, auditor: Auditor, random: &mut Random) -> Life {
     let mut life = Life::default();
-    for number in 1..=AUDITS {
+    // How many audits go to others while it is not asked.
+    let missed = auditor.left_out_s() * AUDITS / setting.span_s;
+    let mut number = 1;
+    while number <= AUDITS {
         let paid = match auditor {
             Auditor::Lazy => passes_unseen(random),
             Auditor::Lying => {
@@ -106,6 +106,7 @@ fn live(auditor: Auditor, random: &mut Random) -> Life {
         life.paid += u64::from(paid);
         life.again += u64::from(!paid);
         life.found = life.found.or((!paid).then_some(number));
+        number += if paid { 1 } else { 1 + missed };
     }
     life
 }
@@ -159,16 +160,24 @@ impl Auditor {
         }
     }
 
+    // Seconds for which it is not asked once it was contradicted, or did not answer (docs/adr/0023).
+    const fn left_out_s(self) -> u64 {
+        match self {
+            Self::Lazy | Self::Lying => 86_400,
+            Self::Griefing => 3_600,
+        }
+    }
+
     const fn limits(self) -> &'static str {
         match self {
             Self::Lazy => {
-                "Half of the made-up bytes are taken to be near; found means unpaid: nothing else follows, and it is drawn again."
+                "Half of the made-up bytes are taken to be near; found means unpaid, and not asked for a day."
             }
             Self::Lying => {
-                "The referee is honest and there is one; found means unpaid: nothing else follows, and each lie costs an audit more."
+                "The referee is honest and there is one; found means unpaid, and not asked for a day; each lie costs an audit more."
             }
             Self::Griefing => {
-                "Four of twenty auditors are silent; nothing follows but no pay. Settlement waits, the client does not."
+                "Four of twenty auditors are silent; no pay, and not asked for an hour. Settlement waits, the client does not."
             }
         }
     }
@@ -198,8 +207,8 @@ mod tests {
 
     #[test]
     fn silence_delays_by_some_time_limits() {
-        // 120 s, and again with chance 3 / 19 and less.
+        // 120 s, and again with chance 3 / 19 and less; but of a thousand audits it is asked for three.
         let delay = of(Auditor::Griefing).cost_to_honest.delay_s_mean;
-        assert!((138.0..143.0).contains(&delay), "{delay}");
+        assert!((0.40..0.44).contains(&delay), "{delay}");
     }
 }

@@ -1,6 +1,6 @@
 //! Gateways that audit less or more than their sealed secrets draw, found by whoever draws again.
 
-use super::{COMPUTE, Cost, Row, Setting, interval, round};
+use super::{COMPUTE, Cost, Row, SCORING, Setting, interval, round};
 use crate::random::{Random, Use};
 use ol_protocol::parameters::{AuditRule, Split};
 use ol_protocol::{Digest, Epoch};
@@ -10,9 +10,6 @@ use ol_trust::draw::{drawn, seal, secret};
 /// Batches of an epoch, and results of each.
 const BATCHES: u32 = 8;
 const RESULTS: u16 = 256;
-
-/// What scoring costs, as a share of computing the answer (docs/bench/2026-11-main-job.md).
-const SCORING: f64 = 0.21;
 
 /// What a gateway does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,6 +83,8 @@ fn tell(record: &Value) {
         ("decode, tokens a second", &record["decode_tokens_per_s"]),
         ("decode of 8 together, tokens a CPU second", &record["decode_8_sequences_tokens_per_cpu_s"]),
         ("scoring / generating, 128 + 128 tokens", &record["score_over_generate"]),
+        ("the same, generated with 7 others", &record["score_over_generate_together"]),
+        ("the same, as far as audits are drawn", &record["score_drawn_over_generate_together"]),
         ("embedding, tokens a CPU second", &record["embedding"]["tokens_per_cpu_s"]),
         ("embedding, texts a CPU second", &record["embedding"]["texts_per_cpu_s"]),
         ("loading both models, seconds", &record["load_seconds"]),

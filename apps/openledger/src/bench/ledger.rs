@@ -176,6 +176,7 @@ impl World {
             price,
             amount,
             public: false,
+            with_audit: false,
         };
         Receipt { commitment, charge }
     }

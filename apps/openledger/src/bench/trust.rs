@@ -1,6 +1,6 @@
 //! `openledger bench trust`.
 
-use super::verdicts::{Seen, false_positives, verdicts};
+use super::verdicts::{Reach, Seen, false_positives, verdicts};
 use super::{machine, progress};
 use crate::config::Role;
 use crate::home::Home;
@@ -174,6 +174,10 @@ fn seen(row: &Row, odds: &Odds) -> Vec<Seen> {
     row.answers.iter().map(|answer| Seen::new(answer, odds)).collect()
 }
 
+fn reaches(row: &Row, odds: &Odds, reach: Reach) -> Vec<Vec<Seen>> {
+    row.answers.iter().map(|answer| Seen::reaches(answer, odds, reach)).collect()
+}
+
 fn table(rows: &[Row], odds: &Odds) -> Vec<Value> {
     let max = |row: &Row| row.answers.iter().map(Answer::clipped_mean).fold(0.0, f64::max);
     let honest_max = rows.first().map_or(0.0, max);
@@ -195,8 +199,9 @@ impl Row {
         let bytes = sum(&|answer| answer.byte_steps.len() as f64).max(1.0);
         json!({
             "row": self.prover.name(),
-            "verdict": verdicts(&seen(self, odds), true),
-            "verdict_by_bets_alone": verdicts(&seen(self, odds), false),
+            "verdict": verdicts(&reaches(self, odds, Reach::Drawn), true),
+            "verdict_by_whole_answers": verdicts(&reaches(self, odds, Reach::Whole), true),
+            "verdict_by_bets_alone": verdicts(&reaches(self, odds, Reach::Drawn), false),
             "weights": hex(&self.weights),
             "quantisation": self.quantisation,
             "answers": answers.len(),

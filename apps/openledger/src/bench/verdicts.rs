@@ -7,7 +7,7 @@ use ol_protocol::parameters::AuditRule;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Epoch, Micros, TokenCount};
 use ol_sim::adversaries::interval::share;
-use ol_trust::{Odds, Suspicion};
+use ol_trust::{Odds, Suspicion, draw};
 use serde_json::{Value, json};
 
 /// Nodes that are made up of a row's answers.
@@ -25,24 +25,50 @@ pub(super) struct Seen {
     tokens: u32,
 }
 
+/// How much of an answer an audit scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All of it.
+    Whole,
+    /// As far as the draw says.
+    Drawn,
+}
+
 impl Seen {
-    /// By the rule of auditors of the same variant, and the odds of their calibration.
+    /// Of a whole answer, by the rule of auditors of the same variant, and the odds of their calibration.
     pub(super) fn new(answer: &Answer, odds: &Odds) -> Self {
-        let tokens = answer.margins.len() as u32;
-        let worst = answer.margins.iter().map(|margin| micro(*margin)).max().unwrap_or(0);
+        Self::until(answer, odds, answer.margins.len())
+    }
+
+    fn until(answer: &Answer, odds: &Odds, count: usize) -> Self {
+        let (margins, tokens) = (&answer.margins[..count], count as u32);
+        let worst = margins.iter().map(|margin| micro(*margin)).max().unwrap_or(0);
         let fails = !answer.finish_fits || worst > AuditRule::DEFAULT.margin_micro_max;
-        let mean = clipped_sum_micro(&answer.margins).div_ceil(u64::from(tokens.max(1)));
+        let mean = clipped_sum_micro(margins).div_ceil(u64::from(tokens.max(1)));
         Self { fails, odds_micro: odds.of(length_class(TokenCount(tokens)), bin(mean)), tokens }
+    }
+
+    /// Of an answer as far as each draw may reach, each as likely.
+    pub(super) fn reaches(answer: &Answer, odds: &Odds, reach: Reach) -> Vec<Self> {
+        let all = answer.margins.len();
+        match reach {
+            Reach::Whole => vec![Self::new(answer, odds)],
+            Reach::Drawn => {
+                let reaches = draw::reaches(TokenCount(all as u32));
+                reaches.map(|reach| Self::until(answer, odds, reach.0 as usize)).collect()
+            }
+        }
     }
 }
 
-/// How a row's nodes fare: each is given its answers by chance, all of them audited.
-pub(super) fn verdicts(seen: &[Seen], uses_limit: bool) -> Value {
+/// How a row's nodes fare: each is given its answers by chance, all of them audited, each as far as one of its draws reaches.
+pub(super) fn verdicts(seen: &[Vec<Seen>], uses_limit: bool) -> Value {
     let (mut audits, mut tokens, mut never) = (Vec::new(), Vec::new(), 0_u32);
     for node in 0..NODES {
         let (noise, mut scored) = (Noise::new(&Seed([0; 32]), node), 0);
         let found = audits_until((0..AUDITS_MAX).map(|audit| {
-            let one = seen[noise.word(audit) as usize % seen.len()];
+            let draws = &seen[noise.word(2 * audit) as usize % seen.len()];
+            let one = draws[noise.word(2 * audit + 1) as usize % draws.len()];
             scored += one.tokens;
             Seen { fails: one.fails && uses_limit, ..one }
         }));
@@ -58,7 +84,13 @@ pub(super) fn verdicts(seen: &[Seen], uses_limit: bool) -> Value {
         values.sort_unstable();
         values.get((share * values.len().saturating_sub(1) as f64).round() as usize).copied()
     };
+    let mean = |values: &[u32]| {
+        let sum: f64 = values.iter().map(|value| f64::from(*value)).sum();
+        (!values.is_empty()).then(|| (sum / values.len() as f64 * 10.0).round() / 10.0)
+    };
     json!({
+        "audits_mean": mean(&audits),
+        "tokens_mean": mean(&tokens),
         "audits_p50": quantile(&mut audits, 0.5),
         "audits_p90": quantile(&mut audits, 0.9),
         "tokens_p50": quantile(&mut tokens, 0.5),
@@ -122,11 +154,29 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_an_answer_shows_what_is_in_it() {
+        let margins = (0..70).map(|at| if at == 40 { 0.9 } else { 0.0 }).collect();
+        let answer = Answer {
+            settings: ol_engine::pair::Settings::Greedy,
+            margins,
+            finish_fits: true,
+            byte_steps: Vec::new(),
+            generate_cpu_s: 1.0,
+            score_cpu_s: 1.0,
+        };
+        let seen = |reach| -> Vec<(bool, u32)> {
+            Seen::reaches(&answer, &Odds::NONE, reach).iter().map(|one| (one.fails, one.tokens)).collect()
+        };
+        assert_eq!(seen(Reach::Whole), [(true, 70)]);
+        assert_eq!(seen(Reach::Drawn), [(false, 32), (true, 64), (true, 70)]);
+    }
+
+    #[test]
     fn who_fails_by_itself_is_found_at_once_and_others_by_their_odds() {
         let cheat = Seen { fails: true, odds_micro: 90_000_000, tokens: 40 };
-        assert_eq!(verdicts(&[cheat], true)["audits_p50"], 1);
-        assert_eq!(verdicts(&[cheat], false)["audits_p50"], 2);
-        let honest = verdicts(&[HONEST], true);
+        assert_eq!(verdicts(&[vec![cheat]], true)["audits_p50"], 1);
+        assert_eq!(verdicts(&[vec![cheat]], false)["audits_p50"], 2);
+        let honest = verdicts(&[vec![HONEST]], true);
         assert_eq!((honest["not_in_300_audits_pct"].as_f64(), honest["audits_p50"].as_u64()), (Some(100.0), None));
     }
 }

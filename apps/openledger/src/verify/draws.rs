@@ -4,10 +4,11 @@ use super::log::{self, Asked};
 use super::source::Source;
 use crate::logging::say;
 use anyhow::{Context as _, ensure};
+use ol_protocol::commitment::Finish;
 use ol_protocol::id::hex;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::verdict::Level;
-use ol_protocol::{Epoch, NodeId, Timestamp};
+use ol_protocol::{Epoch, NodeId, Timestamp, TokenCount};
 use ol_roles::Settler;
 use ol_roles::follower::Follower;
 use ol_roles::settler::Candidate;
@@ -29,7 +30,7 @@ pub(super) async fn check(source: &Source, asked: &Asked<'_>, epoch: Epoch) -> a
 struct Draws {
     epoch: Epoch,
     // Receipts whose batch comes next.
-    arriving: Vec<(AttemptId, NodeId)>,
+    arriving: Vec<(AttemptId, NodeId, TokenCount)>,
     results: BTreeMap<AttemptId, Drawn>,
     close: Option<Close>,
     // When the log's last epoch closed.
@@ -39,9 +40,12 @@ struct Draws {
 // A result, and what was said of it.
 struct Drawn {
     node: NodeId,
+    tokens: TokenCount,
     candidate: Candidate,
     said: Vec<String>,
     ended: bool,
+    // The least that an auditor scored, if it was not all.
+    scored: Option<TokenCount>,
 }
 
 impl Draws {
@@ -50,13 +54,15 @@ impl Draws {
         match record {
             Record::Receipt(receipt) if settler.epoch() == self.epoch => {
                 let of = &receipt.commitment;
-                self.arriving.push((AttemptId { task: of.task, attempt: of.attempt }, of.node));
+                let tokens = if of.finish == Finish::Embedded { TokenCount(0) } else { of.added_tokens() };
+                self.arriving.push((AttemptId { task: of.task, attempt: of.attempt }, of.node, tokens));
             }
             Record::Batch(_) => {
-                for (id, node) in std::mem::take(&mut self.arriving) {
+                for (id, node, tokens) in std::mem::take(&mut self.arriving) {
                     // A second receipt of an attempt is none.
                     if let Some(candidate) = settler.candidate(&id).filter(|_| !self.results.contains_key(&id)) {
-                        self.results.insert(id, Drawn { node, candidate, said: Vec::new(), ended: false });
+                        let (said, ended, scored) = (Vec::new(), false, None);
+                        self.results.insert(id, Drawn { node, tokens, candidate, said, ended, scored });
                     }
                 }
             }
@@ -64,6 +70,13 @@ impl Draws {
                 if let Some(drawn) = self.results.get_mut(subject) {
                     let (ended, said) = said(settler, *subject, outcome);
                     drawn.ended |= ended;
+                    // Of one that scored all there is nothing to say, however much that is.
+                    let verdict = match outcome {
+                        AuditOutcome::Verdict { verdict, .. } => Some(verdict),
+                        AuditOutcome::Unauditable { .. } => None,
+                    };
+                    let part = verdict.filter(|v| v.scored_tokens < v.output_tokens).map(|v| v.scored_tokens);
+                    drawn.scored = drawn.scored.into_iter().chain(part).min();
                     drawn.said.push(said);
                 }
             }
@@ -88,7 +101,7 @@ impl Draws {
         let close = self.close.as_ref().with_context(|| {
             format!("epoch {epoch} is not closed in this log yet, so its draws are not revealed: ask again later")
         })?;
-        let (mut drawn, mut open, mut undrawn) = (0_u64, 0_u64, Vec::new());
+        let (mut drawn, mut open, mut undrawn, mut short) = (0_u64, 0_u64, Vec::new(), Vec::new());
         for (id, result) in &self.results {
             let AttemptId { task, attempt } = id;
             if !result.candidate.is_drawn(&close.draw_secret) {
@@ -97,11 +110,15 @@ impl Draws {
             }
             drawn += 1;
             open += u64::from(!result.ended);
+            let reach = result.candidate.reach(&close.draw_secret, result.tokens);
+            short.extend(result.scored.filter(|scored| *scored < reach).map(|_| format!("{task}, attempt {attempt}")));
             let said = if result.said.is_empty() { "no verdict".to_owned() } else { result.said.join("; then ") };
             let chance = f64::from(result.candidate.chance.to_ppm()) / 1e6;
             say(format!(
-                "drawn   {task} attempt {attempt} of node {}, with chance {chance}: {said}",
-                result.node.short()
+                "drawn   {task} attempt {attempt} of node {}, with chance {chance}, {} of {} tokens: {said}",
+                result.node.short(),
+                reach.0,
+                result.tokens.0
             ));
         }
         say(format!(
@@ -111,6 +128,7 @@ impl Draws {
         ));
         ensure!(undrawn.is_empty(), "audited without being drawn: {}", undrawn.join("; "));
         say("ok      nothing else was audited");
+        ensure!(short.is_empty(), "fewer tokens were scored than the draw says: {}", short.join("; "));
         let age = self.last.0.saturating_sub(close.at.0);
         ensure!(
             open == 0 || age <= AUDIT_WINDOW.0,

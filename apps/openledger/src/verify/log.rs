@@ -8,7 +8,7 @@ use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::merkle::leaf_hash;
 use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, TILE_WIDTH, Tile, entries, hashes, parent};
-use ol_protocol::{Digest, Epoch, GatewayId, NetworkId};
+use ol_protocol::{Digest, Epoch, GatewayId, Micros, NetworkId, Timestamp};
 use ol_roles::follower::Follower;
 use std::path::Path;
 
@@ -99,6 +99,8 @@ struct Reading {
     // Hashes of the last, open tile of each level, the leaves' first.
     edge: Vec<Vec<Digest>>,
     tiles: u64,
+    // When the last epoch closed, by the gateway's clock.
+    closed_at: Option<Timestamp>,
     bar: ProgressBar,
 }
 
@@ -110,7 +112,8 @@ impl Reading {
         let genesis = records.first().context("an empty log")?;
         let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records {elapsed} (left: {eta})")?;
         let bar = ProgressBar::new(size).with_style(style);
-        let mut reading = Self { follower: Follower::begin(genesis)?, size, edge: Vec::new(), tiles: 0, bar };
+        let mut reading =
+            Self { follower: Follower::begin(genesis)?, size, edge: Vec::new(), tiles: 0, closed_at: None, bar };
         reading.push(source, leaf_hash(genesis)).await?;
         Ok(reading)
     }
@@ -129,6 +132,9 @@ impl Reading {
             // The genesis was taken to begin with.
             for record in records.into_iter().skip(usize::from(tile.index == 0)) {
                 let (taken, summary) = self.follower.take(record)?;
+                if let Record::Close(close) = &taken {
+                    self.closed_at = Some(close.at);
+                }
                 seen(&self.follower, &taken)?;
                 self.push(source, leaf_hash(record)).await?;
                 if let Some(older) = older.filter(|older| older.size == self.follower.size()) {
@@ -217,6 +223,7 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
     if let Some(older) = older.filter(|older| older.size <= follower.size()) {
         say(format!("ok      the log goes on from the checkpoint of epoch {} that you kept", older.epoch));
     }
+    tell_age(reading);
     if asked.network.is_none() {
         say(format!("open    whether {network} is your network: name yours with --network"));
     }
@@ -226,4 +233,39 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
         ));
     }
     say("the log holds");
+}
+
+// Epochs without a close after which one is late: a gateway that is stopped, or one that keeps its secrets to itself.
+const LATE_EPOCHS: u64 = 10;
+
+// Nobody can tell the two apart from a log; both leave what came last unsettled.
+fn tell_age(reading: &Reading) {
+    let epoch = reading.follower.settler().genesis().epoch;
+    let late = reading.closed_at.and_then(|at| late_minutes(at, epoch, ol_drive::clock::now()));
+    if let Some(minutes) = late {
+        say(format!(
+            "open    the last epoch closed {minutes} minutes ago: what came after is not settled, and its draws are not revealed"
+        ));
+    }
+}
+
+fn late_minutes(closed_at: Timestamp, epoch: Micros, now: Timestamp) -> Option<u64> {
+    let age = now.since(closed_at);
+    (age.0 > epoch.0.saturating_mul(LATE_EPOCHS)).then_some(age.0 / 60_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_stops_closing_epochs_is_late_after_ten() {
+        let late = |age| late_minutes(Timestamp(5), Micros::from_secs(60), Timestamp(5).after(Micros::from_secs(age)));
+        assert_eq!([0, 599, 600, 601, 7_200].map(late), [None, None, None, Some(10), Some(120)]);
+        assert_eq!(
+            late_minutes(Timestamp(9), Micros::from_secs(60), Timestamp(0)),
+            None,
+            "a clock behind the gateway's"
+        );
+    }
 }

@@ -4,6 +4,7 @@
 mod backup;
 mod bad_input;
 mod cheats;
+mod confirmed;
 mod exports;
 mod failures;
 mod faults;

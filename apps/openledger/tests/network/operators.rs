@@ -2,6 +2,7 @@
 
 use crate::http::chat;
 use crate::process::{Gateway, Node, eventually, run};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 #[test]
@@ -48,4 +49,60 @@ fn with_five_operators_another_ones_node_audits() {
                 .then_some(())
         });
     }
+}
+
+// Five operators, of whose nodes one audits as it is told: what receipts say of audits until one of its verdicts was contradicted and of eight more, and the id of that node.
+fn with_a_false_auditor(how: &str) -> (String, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let of = |number: u32| folder.path().join(number.to_string());
+    let auditor = Node::with(&gateway.ticket, &of(0), &["--slots", "2", "--threads", "1", "--audits", how]);
+    let _honest: Vec<Node> = (1..5).map(|number| Node::join(&gateway.ticket, &of(number))).collect();
+    gateway.wait_for_nodes(5);
+    let _referee = Node::referee(&gateway);
+    let (mut seed, mut audits) = (0, Vec::new());
+    eventually("a false verdict", || {
+        seed += 1;
+        let answer = gateway.api().chat(&chat(&format!("question {seed}"), 40, seed)).good();
+        let task = answer["openledger"]["receipt"].as_str().unwrap();
+        let is_final = |audit: &Value| audit["ruling"] == "passed" || audit["ruling"] == "failed";
+        let document =
+            gateway.api().receipt_when(task, |receipt| receipt["audits"].as_array().unwrap().iter().any(is_final));
+        audits.extend(document["receipt"]["audits"].as_array().unwrap().clone());
+        (gateway.metric("verdicts_false_total") > 0).then_some(())
+    });
+    // It is not asked again: the others audit each other and it.
+    for _ in 0..8 {
+        seed += 1;
+        let answer = gateway.api().chat(&chat(&format!("question {seed}"), 40, seed)).good();
+        let task = answer["openledger"]["receipt"].as_str().unwrap();
+        let document = gateway.api().receipt_when(task, |receipt| receipt["audits"][0].is_object());
+        audits.extend(document["receipt"]["audits"].as_array().unwrap().clone());
+    }
+    assert_eq!((gateway.metric("audits_failed_total"), gateway.metric("audits_escalated_total")), (0, 1));
+    gateway.fsck();
+    (auditor.id, audits)
+}
+
+// Level and ruling of each audit of that node's, or of the referee's.
+fn said<'a>(audits: &'a [Value], by: impl Fn(&Value) -> bool) -> Vec<(&'a str, &'a str)> {
+    let of = |audit: &'a Value| (audit["level"].as_str().unwrap(), audit["ruling"].as_str().unwrap());
+    audits.iter().filter(|audit| by(audit)).map(of).collect()
+}
+
+#[test]
+fn an_auditor_that_computes_nothing_is_doubted_and_clears_nobody() {
+    let (auditor, audits) = with_a_false_auditor("lazy");
+    // Its log-probabilities are not the prover's, so that the referee looks, whose word is in the log.
+    assert_eq!(said(&audits, |audit| audit["auditor"] == auditor.as_str()), []);
+    let by_referee = said(&audits, |audit| audit["level"] == "referee");
+    assert_eq!(by_referee, [("referee", "passed")], "{audits:?}");
+}
+
+#[test]
+fn an_auditor_that_blames_everybody_is_contradicted_and_nobody_is_punished() {
+    let (auditor, audits) = with_a_false_auditor("lying");
+    let accusations = said(&audits, |audit| audit["auditor"] == auditor.as_str());
+    assert_eq!(accusations, [("cross-audit", "accused")], "{audits:?}");
+    assert_eq!(said(&audits, |audit| audit["level"] == "referee"), [("referee", "passed")]);
 }

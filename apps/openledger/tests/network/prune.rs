@@ -147,6 +147,7 @@ impl History {
             price,
             amount,
             public: false,
+            with_audit: false,
         };
         Receipt { commitment, charge }
     }

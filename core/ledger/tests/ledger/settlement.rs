@@ -326,19 +326,19 @@ fn auditor(n: u8) -> Auditor {
 #[test]
 fn an_auditor_is_paid_from_what_is_there_for_audits_and_then_from_the_reserve() {
     let mut ledger = funded(10_000);
-    // 2 % of 1,000 for audits and 5 % for the reserve; an audit of 100 is worth 20, one of 1,000 is worth 200.
+    // 2 % of 1,000 for audits and 5 % for the reserve; an audit of 100 is worth 40, one of 1,000 is worth 400.
     ledger.earn(&receipt(1, 1, 1, 0, 900), false).unwrap();
     ledger.earn(&receipt(1, 1, 2, 0, 100), true).unwrap();
     ledger.pay_audit(attempt(2), auditor(2)).unwrap();
     ledger.find(attempt(2), Finding::Passed).unwrap();
-    assert_eq!(close(&mut ledger).audits, MicroCredits(20));
-    assert_eq!((ledger.balance(&escrow(2)), ledger.balance(&Account::Verification)), (20, 0));
+    assert_eq!(close(&mut ledger).audits, MicroCredits(40));
+    assert_eq!((ledger.balance(&escrow(2)), ledger.balance(&Account::Verification)), (40, 0));
     ledger.earn(&receipt(1, 1, 3, 1, 1_000), true).unwrap();
     ledger.pay_audit(attempt(3), auditor(2)).unwrap();
     ledger.find(attempt(3), Finding::Failed).unwrap();
-    // The result failed, so its charge brought nothing: only the 50 of the reserve are there.
+    // The result failed, so its charge brought nothing: only the 30 that are left of the reserve are there.
     let summary = close(&mut ledger);
-    assert_eq!((summary.audits, summary.refunded), (MicroCredits(50), MicroCredits(1_000)));
+    assert_eq!((summary.audits, summary.refunded), (MicroCredits(30), MicroCredits(1_000)));
     assert_eq!((ledger.balance(&escrow(2)), ledger.balance(&Account::Reserve)), (70, 0));
     let unknown = Error::UnknownAttempt { attempt: attempt(3) };
     assert_eq!(refused(&mut ledger, |l| l.pay_audit(attempt(3), auditor(2))), unknown);

@@ -122,6 +122,7 @@ pub(crate) fn receipt(tenant: u8, node: u8, task: u8, epoch: u64, amount: u64) -
         price,
         amount: MicroCredits(amount),
         public: false,
+        with_audit: false,
     };
     Receipt { commitment, charge }
 }

@@ -5,11 +5,12 @@ use super::{Appended, Gateway, limits};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
+use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::evidence::Evidence;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{AuditId, NodeId, OperatorId, Timestamp, VariantId};
+use ol_protocol::{AuditId, NodeId, OperatorId, Timestamp, TokenCount, VariantId};
 use ol_sched::Reason;
 use ol_trust::draw;
 
@@ -22,8 +23,20 @@ pub(super) struct Audit {
     variant: VariantId,
     tried: BTreeSet<NodeId>,
     running: Option<(NodeId, Timestamp)>,
+    // What the draw has scored; all once somebody said that the result is bad.
+    reach: TokenCount,
     by_referee: bool,
     drawn_at: Timestamp,
+    // Who said of its own variant's result that it is bad by itself, or good with other log-probabilities, before the referee was
+    // asked. That it is bad beside a node's other answers, the referee may see otherwise: others come between.
+    doubted: Option<(NodeId, Said)>,
+}
+
+// What an auditor said whose word did not end the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Good,
+    Bad,
 }
 
 // Who is to audit, at which level, and with which variant.
@@ -41,13 +54,17 @@ impl Gateway {
     pub(super) fn draw(&mut self, now: Timestamp, subject: AttemptId) {
         let Some(commitment) = self.settler.commitment(&subject) else { return };
         let (node, operator, variant) = (commitment.node, commitment.operator, commitment.variant);
+        let all = commitment.added_tokens();
         let bytes = digest(Domain::Audit, &[&self.setup.master, &subject.task.0, &[subject.attempt]]).0;
         let mut id = [0; 16];
         id.copy_from_slice(&bytes[..16]);
         // After a restart it may have been accused already.
         let by_referee = self.settler.is_accused(&subject);
+        let drawn = self.settler.reach(&subject, &self.draw_secret());
+        let reach = drawn.filter(|_| !by_referee).unwrap_or(all);
         let (tried, running, drawn_at) = (BTreeSet::new(), None, now);
-        let audit = Audit { subject, node, operator, variant, tried, running, by_referee, drawn_at };
+        let doubted = None;
+        let audit = Audit { subject, node, operator, variant, tried, running, reach, by_referee, drawn_at, doubted };
         self.audits.insert(AuditId(id), audit);
         self.counters.audits_drawn += 1;
     }
@@ -60,6 +77,7 @@ impl Gateway {
             .filter(|(_, audit)| audit.running.is_none_or(|(_, due)| due <= now))
             .map(|(id, _)| *id)
             .collect();
+        self.leave_out_silent(now);
         let waiting = self.calibrated_of(now, waiting, out);
         let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
         let referee = self.settler.genesis().referee;
@@ -83,8 +101,18 @@ impl Gateway {
             }
             let Some(calibration) = self.settler.calibration(audit.variant, variant) else { continue };
             let (tolerance_micro, log_prob_steps) = (calibration.tolerance_micro, calibration.log_prob_steps);
-            let subject = audit.subject;
-            out.push(Output::Audit { auditor, audit: id, subject, level, variant, tolerance_micro, log_prob_steps });
+            let (subject, reach) = (audit.subject, audit.reach);
+            let audit = id;
+            out.push(Output::Audit { auditor, audit, subject, level, variant, tolerance_micro, log_prob_steps, reach });
+        }
+    }
+
+    // Whoever let its time pass is not asked for a while, and audits wait for others.
+    fn leave_out_silent(&mut self, now: Timestamp) {
+        let referee = self.settler.genesis().referee;
+        let running = self.audits.values().filter_map(|audit| audit.running);
+        for (auditor, _) in running.filter(|(auditor, due)| *due <= now && *auditor != referee) {
+            self.distrusted.entry(auditor).or_insert_with(|| now.after(limits::SILENCE));
         }
     }
 
@@ -111,7 +139,8 @@ impl Gateway {
         let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
         let mut free: BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> = BTreeMap::new();
         for (node, operator) in self.workers.iter().filter(|(_, operator)| **operator != audit.operator) {
-            if let Some(variant) = free_for(*node).filter(|_| !busy.contains(node) && !audit.tried.contains(node)) {
+            let may = !busy.contains(node) && !audit.tried.contains(node) && !self.distrusted.contains_key(node);
+            if let Some(variant) = free_for(*node).filter(|_| may) {
                 free.entry(*operator).or_default().push((*node, variant));
             }
         }
@@ -137,7 +166,7 @@ impl Gateway {
         free.get(operator)?.iter().min_by_key(|(node, _)| (self.rank(subject, node), *node)).copied()
     }
 
-    fn referee_for(&self, variant: VariantId) -> Option<Auditor> {
+    pub(super) fn referee_for(&self, variant: VariantId) -> Option<Auditor> {
         let served = self.referee.as_ref()?;
         let verifier = self.settler.verifiers(variant).find(|verifier| served.contains(verifier))?;
         Some((self.settler.genesis().referee, Level::Referee, verifier))
@@ -164,17 +193,23 @@ impl Gateway {
         audit.running = None;
         let subject = audit.subject;
         let by_referee = node == self.settler.genesis().referee;
+        // Who scores less than it was asked to says nothing.
+        if verdict.scored_tokens < audit.reach.min(verdict.output_tokens) {
+            self.void(now, id, by_referee, out);
+            return self.dispatch_audits(now, out);
+        }
         // An auditor whose log-probabilities are not the prover's did not compute, or the prover did not. The referee's
         // word is the last.
         match self.settler.ruling(subject, &verdict) {
-            Some(Ruling::Passed) if !agrees && !by_referee => self.escalate(id),
+            Some(Ruling::Passed) if !agrees && !by_referee => self.escalate(id, &verdict, Said::Good),
             Some(ruling @ (Ruling::Passed | Ruling::Failed)) => {
+                self.contradict(now, id, &verdict, ruling, agrees);
                 self.conclude(now, id, AuditOutcome::Verdict { verdict, ruling }, out);
             }
             Some(ruling @ Ruling::Accused) => {
                 // An accusation is logged: the accuser is paid if the referee confirms it.
+                self.escalate(id, &verdict, Said::Bad);
                 self.record_audit(subject, AuditOutcome::Verdict { verdict, ruling }, out);
-                self.escalate(id);
             }
             Some(Ruling::Unstated) | None => self.void(now, id, by_referee, out),
         }
@@ -189,11 +224,29 @@ impl Gateway {
         }
     }
 
-    fn escalate(&mut self, id: AuditId) {
-        self.counters.escalated += 1;
-        if let Some(audit) = self.audits.get_mut(&id) {
-            audit.by_referee = true;
+    // The referee looked at what an auditor of the same variant had judged: one of the two did not compute, or the prover's
+    // log-probabilities are made up.
+    fn contradict(&mut self, now: Timestamp, id: AuditId, verdict: &Verdict, ruling: Ruling, agrees: bool) {
+        let Some(audit) = self.audits.get(&id).filter(|audit| audit.variant == verdict.variant) else { return };
+        let Some((auditor, said)) = audit.doubted else { return };
+        let is_false = match said {
+            Said::Bad => ruling == Ruling::Passed,
+            Said::Good => agrees,
+        };
+        if is_false {
+            self.counters.false_verdicts += 1;
+            self.distrusted.insert(auditor, now.after(limits::DISTRUST));
         }
+    }
+
+    fn escalate(&mut self, id: AuditId, verdict: &Verdict, said: Said) {
+        self.counters.escalated += 1;
+        let Some(audit) = self.audits.get_mut(&id) else { return };
+        audit.by_referee = true;
+        let is_plain = said == Said::Good || self.settler.is_fault(audit.subject, verdict);
+        audit.doubted = Some((verdict.auditor, said)).filter(|_| is_plain && audit.variant == verdict.variant);
+        let all = self.settler.commitment(&audit.subject).map(Commitment::added_tokens);
+        audit.reach = all.unwrap_or(audit.reach);
     }
 
     pub(super) fn audit_refused(&mut self, now: Timestamp, node: NodeId, id: AuditId, out: &mut Vec<Output>) {
@@ -244,6 +297,7 @@ impl Gateway {
         let (subject, node) = (audit.subject, audit.node);
         // Settlement refused the receipt in the meantime: there is nothing to find about it.
         if self.settler.commitment(&subject).is_none() {
+            self.confirm(subject, None, out);
             return out.push(Output::Forget { task: subject.task });
         }
         let passed = match &outcome {
@@ -260,6 +314,7 @@ impl Gateway {
         }
         self.record_audit(subject, outcome.clone(), out);
         out.push(Output::Audited { subject, node, outcome, passed });
+        self.confirm(subject, passed, out);
         out.push(Output::Forget { task: subject.task });
     }
 }

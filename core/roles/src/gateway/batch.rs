@@ -149,6 +149,7 @@ impl Gateway {
             true => (TokenCount(0), TokenCount(0)),
             false => self.not_twice(task, &commitment, charged(task, &commitment, order, held), before),
         };
+        let (price, with_audit) = task.map_or((order.price, false), |task| task.price_of(id.attempt));
         let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);
         let response = task.filter(|_| last).and_then(|task| task.response).unwrap_or(nothing);
@@ -158,9 +159,10 @@ impl Gateway {
             response,
             prompt_tokens,
             output_tokens,
-            price: order.price,
-            amount: order.price.charge(prompt_tokens, output_tokens).unwrap_or(MicroCredits::ZERO),
+            price,
+            amount: price.charge(prompt_tokens, output_tokens).unwrap_or(MicroCredits::ZERO),
             public: order.public,
+            with_audit,
         };
         self.settle_reservation(id, charge.amount, order);
         Receipt { commitment, charge }

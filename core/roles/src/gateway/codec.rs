@@ -4,7 +4,7 @@
 //! Signatures that were checked before an input was made are not checked again: a log is replayed by who recorded it.
 
 use super::Setup;
-use super::event::{Input, Match, Submission};
+use super::event::{Input, Match, Submission, TrustFloor};
 use crate::node::FailCode;
 use crate::settler::{Fault, Settler};
 use alloc::collections::BTreeMap;
@@ -18,6 +18,7 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::top_up::Slice;
+use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
     AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
@@ -271,14 +272,18 @@ fn write_attempt<'a>(w: &'a mut Writer, id: &AttemptId) -> &'a mut Writer {
 }
 
 fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut Writer {
-    let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, deadline, request, public } =
-        submission;
+    let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
+    let Submission { deadline, request, public, floor, .. } = submission;
     w.raw(&task.0).raw(&tenant.0).raw(&variant.0).u32(prompt_tokens_max.0).u32(output_tokens_max.0);
     w.u64(price.prompt_per_million.0)
         .u64(price.output_per_million.0)
         .u64(deadline.0)
         .raw(&request.0)
-        .u8(u8::from(*public))
+        .u8(u8::from(*public));
+    match floor {
+        None => w.u8(0),
+        Some(TrustFloor { value_ppm, assurance }) => w.u8(1).u32(*value_ppm).u8(assurance.to_byte()),
+    }
 }
 
 fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
@@ -292,6 +297,10 @@ fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
         deadline: Micros(r.u64()?),
         request: Digest(r.array()?),
         public: truth(r)?,
+        floor: match truth(r)? {
+            false => None,
+            true => Some(TrustFloor { value_ppm: r.u32()?, assurance: Assurance::from_byte(r.u8()?)? }),
+        },
     })
 }
 

@@ -12,6 +12,7 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::{Funded, Slice};
+use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
@@ -40,6 +41,17 @@ pub struct Submission {
     pub request: Digest,
     /// Whether the tenant lets the content become public if the result is refuted.
     pub public: bool,
+    /// How far the answer has to be trusted, if the tenant says so: it is kept back until then.
+    pub floor: Option<TrustFloor>,
+}
+
+/// How far an answer has to be trusted before its client gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrustFloor {
+    /// The least trust value, in millionths.
+    pub value_ppm: u32,
+    /// How strongly the variant's results can be checked.
+    pub assurance: Assurance,
 }
 
 /// What a node commits to, held against what was relayed of the attempt.
@@ -225,6 +237,11 @@ pub enum Refusal {
     },
     /// A node says that no node can serve the request.
     Invalid,
+    /// The answer was kept back for its audit, and is not to be had.
+    Unconfirmed {
+        /// Whether the audit failed: then nothing is charged. Else it did not end in time, and the charge stands until it does.
+        failed: bool,
+    },
 }
 
 /// How a task ended well.
@@ -242,6 +259,10 @@ pub struct Finished {
     pub output_tokens: TokenCount,
     /// What it costs.
     pub charge: MicroCredits,
+    /// At which price.
+    pub price: Price,
+    /// Whether the client has to wait for the answer's audit: [`Output::Release`] gives it, or [`Output::Refuse`] refuses it.
+    pub waits: bool,
     /// What is known of the node in the variant, for the trust value.
     pub standing: Standing,
     /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
@@ -316,7 +337,12 @@ pub enum Output {
         /// How.
         finished: Finished,
     },
-    /// The task ends without an answer, or in the middle of one.
+    /// The audit that an answer waited for passed: its client gets it.
+    Release {
+        /// Which.
+        task: TaskId,
+    },
+    /// The task ends without an answer, or in the middle of one; or an answer that was kept back is never given.
     Refuse {
         /// Which.
         task: TaskId,
@@ -358,6 +384,8 @@ pub enum Output {
         tolerance_micro: u32,
         /// How far the bytes of honest log-probabilities lie apart.
         log_prob_steps: u8,
+        /// How many of the attempt's output tokens are scored, from the first on.
+        reach: TokenCount,
     },
     /// An audit ended.
     Audited {

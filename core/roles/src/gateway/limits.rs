@@ -21,6 +21,13 @@ pub(super) const CALIBRATION: Micros = Micros::from_secs(1_800);
 /// them begins well within its time.
 pub(super) const REFEREE_AUDITS: usize = 8;
 
+/// How long an auditor is not asked whose word on a result of its own variant the referee contradicted: the same arithmetic over the same tokens
+/// leaves no room for two opinions, so it did not compute. A day, in which it earns by its own tasks only.
+pub(super) const DISTRUST: Micros = Micros::from_secs(86_400);
+
+/// How long an auditor is not asked that let its time pass: an hour, as an overloaded node does it too.
+pub(super) const SILENCE: Micros = Micros::from_secs(3_600);
+
 /// When a referee that could not answer is asked again.
 pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);
 

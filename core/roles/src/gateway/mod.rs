@@ -4,6 +4,7 @@
 mod audit;
 mod batch;
 pub mod codec;
+mod confirm;
 mod epoch;
 pub mod event;
 mod funds;
@@ -99,6 +100,8 @@ pub struct Counters {
     pub escalated: u64,
     /// Verdicts over other content than was sent.
     pub void_verdicts: u64,
+    /// Verdicts that the referee contradicted though no arithmetic explains it.
+    pub false_verdicts: u64,
     /// Audits whose payload was lost here.
     pub unauditable: u64,
     /// Attempts whose content went into the log as evidence: their nodes' escrow is slashed.
@@ -127,6 +130,10 @@ pub struct Gateway {
     next_batch: BTreeMap<NodeId, u64>,
     waiting: VecDeque<batch::Waiting>,
     audits: BTreeMap<AuditId, audit::Audit>,
+    // Auditors that the referee contradicted, or that did not answer, and until when they are not asked.
+    distrusted: BTreeMap<NodeId, Timestamp>,
+    // Answers that their clients get once their audit passes, and until when they wait.
+    awaited: BTreeMap<AttemptId, Timestamp>,
     // What receipts of the open epoch took from the budget.
     charged: BTreeMap<AttemptId, (TenantId, MicroCredits)>,
     // What the log charges and other tasks have reserved, by the task whose receipt it is.
@@ -160,6 +167,8 @@ impl Gateway {
             next_batch,
             waiting: VecDeque::new(),
             audits: BTreeMap::new(),
+            distrusted: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             charged: BTreeMap::new(),
             owed: BTreeMap::new(),
             next_append: 0,
@@ -209,10 +218,10 @@ impl Gateway {
         self.queue.len()
     }
 
-    /// Tasks that wait or run.
+    /// Tasks that wait or run, or whose answers wait for their audits.
     pub fn active(&self) -> usize {
         let running = self.tasks.values().filter(|t| !matches!(t.state, task::State::Ended { .. })).count();
-        running + self.funds.waiting()
+        running + self.funds.waiting() + self.awaited.len()
     }
 
     /// Output tokens that clients were sent, of tasks that no receipt in the log charges yet.
@@ -224,6 +233,11 @@ impl Gateway {
     /// Whether nothing that nodes still owe is waited for: no batch of an ended task, no append.
     pub fn is_settled_down(&self) -> bool {
         self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty() && self.funds.waiting() == 0
+    }
+
+    /// Auditors that are not asked for a time: the referee contradicted them, or they did not answer.
+    pub fn distrusted(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.distrusted.keys().copied()
     }
 
     /// Audits that are not final.
@@ -311,6 +325,7 @@ impl Gateway {
         if !core::mem::replace(&mut self.has_ticked, true) {
             self.open_refuted(out);
         }
+        self.distrusted.retain(|_, until| *until > now);
         self.expire(now, out);
         self.take_waiting(now, out);
         self.dispatch_audits(now, out);
@@ -323,7 +338,8 @@ impl Gateway {
     }
 
     fn is_busy(&self) -> bool {
-        !self.tasks.is_empty() || !self.waiting.is_empty() || !self.audits.is_empty() || self.funds.waiting() > 0
+        let waits = !self.waiting.is_empty() || !self.audits.is_empty() || !self.awaited.is_empty();
+        !self.tasks.is_empty() || waits || self.funds.waiting() > 0
     }
 }
 

@@ -8,9 +8,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, TaskId, Timestamp, TokenCount};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, Timestamp, TokenCount};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::{Accepted, Ask, Attempts, Entry, Gate, Limits, Overdue, Placement, Reason};
+use ol_trust::Evidence;
 
 /// A task as the gateway knows it.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub(super) struct Task {
     pub(super) ends: Vec<TokenCount>,
     pub(super) response: Option<Digest>,
     pub(super) client_gone: bool,
+    // The price with an audit in it, if there may have to be one.
+    pub(super) audited_price: Option<Price>,
+    // Whether its answer is kept back until its audit passes, which its tenant pays.
+    pub(super) waits: bool,
     // What its receipts in the log charge.
     pub(super) settled: MicroCredits,
 }
@@ -61,6 +66,12 @@ impl Task {
         self.ends.get(usize::from(attempt)).copied().unwrap_or_default()
     }
 
+    /// What an attempt is charged at, and whether its tenant pays for an audit of it: only of the one that made the answer.
+    pub(super) fn price_of(&self, attempt: u8) -> (Price, bool) {
+        let audited = self.audited_price.filter(|_| self.waits && self.answered_with(attempt));
+        (audited.unwrap_or(self.submission.price), audited.is_some())
+    }
+
     fn waiting(&self, cost: TokenCount) -> Entry {
         let Submission { task, tenant, variant, .. } = self.submission;
         Entry { task, tenant, variant, cost, deadline: self.attempts.deadline() }
@@ -70,6 +81,7 @@ impl Task {
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
         let (task, tenant) = (submission.task, submission.tenant);
+        let audited_price = self.audited_price(&submission);
         let submission = match self.admit(&submission) {
             Ok(()) => submission,
             Err(refusal) => return self.turn_down(now, submission, refusal, out),
@@ -84,6 +96,8 @@ impl Gateway {
             ends: Vec::new(),
             response: None,
             client_gone: false,
+            audited_price,
+            waits: false,
             settled: MicroCredits::ZERO,
             submission,
         };
@@ -112,6 +126,8 @@ impl Gateway {
         if self.offers.supply(variant).node_count == 0 {
             return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
         }
+        self.can_be_trusted(submission)?;
+        let price = self.audited_price(submission).unwrap_or(price);
         let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
         self.collect(tenant);
         self.budget
@@ -157,16 +173,18 @@ impl Gateway {
     }
 
     fn assign(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) -> bool {
+        let unfit = self.unfit(id);
         let Some(task) = self.tasks.get_mut(&id) else { return true };
         let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
         let delivered = task.attempts.delivered();
+        let excluded: Vec<NodeId> = task.attempts.tried().iter().copied().chain(unfit).collect();
         let ask = Ask {
             task: id,
             variant,
             prompt: TokenCount(prompt_tokens_max.0.saturating_add(delivered.0)),
             output: TokenCount(output_tokens_max.0.saturating_sub(delivered.0)),
             deadline: task.attempts.deadline(),
-            excluded: task.attempts.tried(),
+            excluded: &excluded,
         };
         let placement =
             Placement { offers: &self.offers, rates: &self.rates, breaker: &self.breaker, seed: self.setup.seed };
@@ -279,15 +297,23 @@ impl Gateway {
 
     fn finish(&mut self, now: Timestamp, node: NodeId, commitment: &Commitment, out: &mut Vec<Output>) {
         let id = commitment.task;
+        let standing = self.settler.standing(node, commitment.variant);
+        let floor = self.tasks.get(&id).and_then(|task| task.submission.floor);
+        let waits = floor.is_some_and(|floor| !self.reaches(node, commitment.variant, &floor, Evidence::Pending));
         let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.waits = waits;
+        let price = task.audited_price.filter(|_| waits).unwrap_or(task.submission.price);
+        if waits {
+            let attempt = AttemptId { task: id, attempt: commitment.attempt };
+            self.awaited.insert(attempt, task.attempts.deadline());
+        }
         self.offers.finish(node, commitment.variant);
         task.ends.resize(usize::from(commitment.attempt) + 1, commitment.output_tokens);
         let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
-        let charge = task.submission.price.charge(prompt_tokens, output_tokens).unwrap_or_default();
+        let charge = price.charge(prompt_tokens, output_tokens).unwrap_or_default();
         let attempts = commitment.attempt + 1;
         self.keep(now, id, charge, Some(commitment.leaf()));
         self.counters.finished += 1;
-        let standing = self.settler.standing(node, commitment.variant);
         let finished = Finished {
             node,
             attempts,
@@ -295,6 +321,8 @@ impl Gateway {
             prompt_tokens,
             output_tokens,
             charge,
+            price,
+            waits,
             standing,
             is_calibrated: self.settler.is_calibrated(commitment.variant),
         };
@@ -415,6 +443,7 @@ impl Gateway {
         for id in self.queue.expire(now) {
             self.give_up(now, id, Refusal::Deadline, out);
         }
+        self.expire_awaited(now, out);
         for task in self.funds.expire(now) {
             self.counters.refused += 1;
             out.push(Output::Refuse { task, refusal: Refusal::Deadline });

@@ -8,12 +8,13 @@ use ol_protocol::key::Signature;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
+use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, Price,
     TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
-use ol_roles::gateway::event::{Input, Match, Submission};
+use ol_roles::gateway::event::{Input, Match, Submission, TrustFloor};
 use ol_roles::node::{self, FailCode, Work};
 
 /// Draws values.
@@ -172,6 +173,7 @@ impl Any {
     }
 
     fn verdict(&mut self) -> Verdict {
+        let (one, other) = (self.tokens(), self.tokens());
         Verdict {
             network: self.network,
             audit: self.audit(),
@@ -184,7 +186,8 @@ impl Any {
             output: self.digest(),
             log_probs: self.digest(),
             prompt_tokens: self.tokens(),
-            scored_tokens: self.tokens(),
+            output_tokens: one.max(other),
+            scored_tokens: one.min(other),
             worst_margin_micro: self.number(),
             margin_sum_micro: self.large(),
             finish_fits: self.truth(),
@@ -206,6 +209,7 @@ impl Any {
             deadline: self.micros(),
             request: self.digest(),
             public: self.truth(),
+            floor: self.truth().then_some(TrustFloor { value_ppm: 500_000, assurance: Assurance::Seeded }),
         }
     }
 

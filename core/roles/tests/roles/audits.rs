@@ -8,6 +8,7 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Micros, NodeId, OperatorId, Timestamp, VariantId};
 use ol_roles::gateway::event::{Input, Output};
+use ol_roles::settler::Fault;
 
 // One answered and drawn task of node 10, with the nodes given beside it; the audits that were asked for.
 fn drawn(others: &[u8]) -> (Bench, Commitment, Vec<(NodeId, AuditId, Level)>) {
@@ -101,6 +102,60 @@ fn a_failure_goes_to_the_referee_and_its_word_is_final() {
     }
 }
 
+// What audits in an output score.
+fn reaches(out: &[Output]) -> Vec<u32> {
+    let reach = |output: &Output| match output {
+        Output::Audit { reach, .. } => Some(reach.0),
+        _ => None,
+    };
+    out.iter().filter_map(reach).collect()
+}
+
+#[test]
+fn an_audit_scores_as_far_as_it_is_drawn_and_all_where_somebody_doubts() {
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 1..40 {
+        let mut bench = Bench::new();
+        bench.join(10);
+        let to = bench.assign(n);
+        let mut out: Vec<Output> = [3, 11, 12, 13, 14].iter().flat_map(|n| bench.join(*n)).collect();
+        let answer = bench.answer(&to, 40);
+        bench.batch(0, &[(&answer, &to)]);
+        out.extend(bench.write());
+        let ((auditor, audit, ..), reach) = (asked(&out)[0], reaches(&out)[0]);
+        seen.insert(reach);
+        if reach == 40 {
+            continue;
+        }
+        let part = |v: &mut ol_protocol::verdict::Verdict| v.scored_tokens.0 = reach - 1;
+        let out = bench.verdict(auditor.0[0], audit, &answer, part);
+        let (another, ..) = asked(&out)[0];
+        assert!(another != auditor && found(&out).is_empty(), "less than it was asked for");
+        assert_eq!(reaches(&out), [reach]);
+        let out = bench.verdict(another.0[0], audit, &answer, |v| {
+            (v.scored_tokens.0, v.worst_margin_micro) = (reach, 1_000_000);
+        });
+        assert_eq!((asked(&out)[0].0, reaches(&out)), (referee(), vec![40]));
+        assert_eq!(found(&bench.verdict(3, audit, &answer, |_| {})), [(node(10), Some(true))]);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [32, 40]);
+}
+
+#[test]
+fn an_audit_that_begins_again_after_its_epoch_scores_all() {
+    for n in 1..12 {
+        let mut bench = Bench::new();
+        bench.join(10);
+        let to = bench.assign(n);
+        let answer = bench.answer(&to, 40);
+        bench.batch(0, &[(&answer, &to)]);
+        bench.write();
+        bench.close();
+        bench.restart();
+        assert_eq!(reaches(&bench.join(3)), [40]);
+    }
+}
+
 #[test]
 fn an_auditor_whose_praise_stands_is_paid_what_is_there_for_audits() {
     let (mut bench, answer, auditor, audit) = five();
@@ -145,6 +200,96 @@ fn an_accuser_whom_the_referee_contradicts_is_not_paid() {
     assert_eq!((summary.audits.0, summary.settled), (0, 1));
     assert_eq!(bench.gateway.settler().balance(&Account::Escrow(node(auditor))), 0);
     assert_eq!(bench.gateway.settler().standing(node(10), VARIANT).failed, 0);
+}
+
+// Twenty more results of node 10, audited well by whomever is asked: who that was.
+fn asked_later(bench: &mut Bench) -> Vec<NodeId> {
+    let mut by = Vec::new();
+    for n in 100..120 {
+        bench.grant(10);
+        let to = bench.assign(n);
+        let answer = bench.answer(&to, 8);
+        bench.batch(bench.gateway.next_batch(&to.node), &[(&answer, &to)]);
+        let out = bench.write();
+        for (auditor, audit, ..) in asked(&out) {
+            by.push(auditor);
+            bench.verdict(auditor.0[0], audit, &answer, |_| {});
+        }
+        bench.write();
+        bench.grant(to.node.0[0]);
+    }
+    by
+}
+
+#[test]
+fn an_auditor_whom_the_referee_contradicts_is_not_asked_again_for_a_day() {
+    let lie = |v: &mut ol_protocol::verdict::Verdict| v.worst_margin_micro = 1_000_000;
+    // It blames what is good, or praises without having computed.
+    for case in 0..2 {
+        let (mut bench, answer, auditor, audit) = five();
+        match case {
+            0 => drop(bench.verdict(auditor, audit, &answer, lie)),
+            _ => drop(bench.feed(doubtful(auditor, audit, &answer))),
+        }
+        bench.verdict(3, audit, &answer, |_| {});
+        bench.write();
+        assert_eq!(bench.gateway.counters().false_verdicts, 1, "{case}");
+        let by = asked_later(&mut bench);
+        assert!(by.len() >= 10 && !by.contains(&node(auditor)), "{case}: {by:?}");
+    }
+}
+
+#[test]
+fn an_auditor_that_never_answers_is_not_asked_for_an_hour() {
+    let (mut bench, answer, silent, _) = five();
+    let out = bench.wait(Micros::from_secs(120));
+    let (another, audit, ..) = asked(&out)[0];
+    assert_ne!(another, node(silent));
+    bench.verdict(another.0[0], audit, &answer, |_| {});
+    bench.write();
+    let by = asked_later(&mut bench);
+    assert!(by.len() >= 10 && !by.contains(&node(silent)), "{by:?}");
+    assert_eq!(
+        (bench.gateway.distrusted().collect::<Vec<_>>(), bench.gateway.counters().false_verdicts),
+        (vec![node(silent)], 0)
+    );
+    bench.wait(Micros::from_secs(3_600));
+    assert_eq!(bench.gateway.distrusted().count(), 0);
+}
+
+#[test]
+fn a_late_verdict_counts_where_nobody_else_could_be_asked() {
+    let (mut bench, answer, asked_first) = drawn(&[11, 12, 13, 14]);
+    let (mut auditor, mut audit, _) = asked_first[0];
+    for _ in 0..3 {
+        (auditor, audit, ..) = asked(&bench.wait(Micros::from_secs(120)))[0];
+    }
+    assert_eq!(asked(&bench.wait(Micros::from_secs(120))), []);
+    assert_eq!(bench.gateway.distrusted().count(), 4);
+    let out = bench.verdict(auditor.0[0], audit, &answer, |_| {});
+    assert_eq!(found(&out), [(node(10), Some(true))]);
+}
+
+#[test]
+fn who_was_right_is_asked_again() {
+    let lie = |v: &mut ol_protocol::verdict::Verdict| v.worst_margin_micro = 1_000_000;
+    // An accusation that is confirmed, and log-probabilities that are not the prover's because the prover's are made up.
+    for case in 0..2 {
+        let (mut bench, answer, auditor, audit) = five();
+        match case {
+            0 => {
+                bench.verdict(auditor, audit, &answer, lie);
+                bench.verdict(3, audit, &answer, lie);
+            }
+            _ => {
+                bench.feed(doubtful(auditor, audit, &answer));
+                bench.feed(doubtful(3, audit, &answer));
+            }
+        }
+        bench.write();
+        assert_eq!(bench.gateway.counters().false_verdicts, 0, "{case}");
+        assert!(bench.gateway.auditing() == 0, "{case}");
+    }
 }
 
 #[test]
@@ -328,7 +473,41 @@ fn a_log_that_states_another_ruling_is_refused() {
         }
     }
     let replayed = ol_roles::Settler::from_log(None, bench.records.iter().cloned());
-    assert!(matches!(replayed, Err(ol_roles::settler::Fault::Ruling(_))), "{replayed:?}");
+    assert!(matches!(replayed, Err(Fault::Ruling(_))), "{replayed:?}");
+}
+
+#[test]
+fn a_log_whose_secrets_are_not_the_sealed_ones_is_refused() {
+    let (mut bench, answer, asked) = drawn(&[3]);
+    bench.verdict(3, asked[0].1, &answer, |_| {});
+    bench.write();
+    bench.close();
+    bench.close();
+    let replay = |records: &[Record]| ol_roles::Settler::from_log(None, records.iter().cloned()).map(drop);
+    assert_eq!(replay(&bench.records), Ok(()));
+    let closes: Vec<usize> =
+        (0..bench.records.len()).filter(|at| matches!(bench.records[*at], Record::Close(_))).collect();
+    let with = |back: usize, change: fn(&mut ol_protocol::record::Close)| {
+        let mut records = bench.records.clone();
+        let Record::Close(close) = &mut records[closes[closes.len() - back]] else { unreachable!() };
+        change(close);
+        replay(&records)
+    };
+    let epoch = bench.gateway.settler().epoch().0 - 1;
+    let unsealed = |what| Err(Fault::Seal { epoch: ol_protocol::Epoch(epoch), what });
+    assert_eq!(with(1, |close| close.draw_secret[0] ^= 1), unsealed("draw"));
+    assert_eq!(with(1, |close| close.nonce_secret[0] ^= 1), unsealed("nonce"));
+    // Another seal in the close before is found when its secret is revealed.
+    assert_eq!(with(2, |close| close.next_draw_seal.0[0] ^= 1), unsealed("draw"));
+}
+
+#[test]
+fn a_verdict_by_a_variant_that_nobody_knows_says_nothing() {
+    let (mut bench, answer, auditor, audit) = five();
+    let out = bench.verdict(auditor, audit, &answer, |v| v.variant = VariantId([0xee; 32]));
+    assert_eq!((found(&out), asked(&out).len()), (vec![], 1));
+    assert_ne!(asked(&out)[0].0, node(auditor));
+    assert_eq!(bench.gateway.counters().void_verdicts, 1);
 }
 
 const OTHER: VariantId = VariantId([0x4f; 32]);
@@ -415,6 +594,6 @@ fn a_record_that_states_no_ruling_is_judged_as_when_it_was_made() {
         assert_eq!(settler.refunds_due().len(), failed);
         // A log that has calibrations can't choose the older rule.
         calibrated.calibrate(&calibration(VARIANT, VARIANT)).unwrap();
-        assert_eq!(calibrated.audit(subject, &outcome), Err(ol_roles::settler::Fault::Ruling(subject)));
+        assert_eq!(calibrated.audit(subject, &outcome), Err(Fault::Ruling(subject)));
     }
 }

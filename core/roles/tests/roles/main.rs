@@ -3,6 +3,7 @@
 mod any;
 mod audits;
 mod batches;
+mod confirm;
 mod evidence;
 mod funds;
 mod outbox;

@@ -3,7 +3,7 @@
 use crate::world::{
     Assigned, Bench, FUNDS, PROMPT, WORST, assigned, commitment, finished, node, refused, submission, task, two_nodes,
 };
-use ol_protocol::commitment::Finish;
+use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::{MicroCredits, Micros, NodeId, TokenCount};
 use ol_roles::gateway::event::{Input, Output, Refusal};
 use ol_roles::node::FailCode;
@@ -200,6 +200,23 @@ fn a_commitment_to_something_else_than_was_relayed_moves_the_task() {
     let out = bench.feed(Input::Done { node: first.node, commitment, relayed });
     assert_eq!(assigned(&out).map(|to| to.resumed_from), Some(5));
     assert_eq!(bench.gateway.counters().wrong_counts, 1);
+}
+
+#[test]
+fn a_node_that_ends_a_stream_in_another_variant_loses_the_task_and_is_paid_nothing() {
+    let mut bench = two_nodes();
+    let first = bench.assign(1);
+    bench.progress(&first, 5, 5);
+    let honest = commitment(&first, 5, Finish::EndOfText);
+    let changed = Commitment { variant: ol_protocol::VariantId([0x4f; 32]), ..honest };
+    let out = bench.done(&changed);
+    assert_eq!(assigned(&out).map(|to| (to.node, to.resumed_from)), Some((other(first.node), 5)));
+    assert_eq!((finished(&out), bench.gateway.counters().wrong_counts), (None, 1));
+    // Signed all the same: its order names the variant that was asked for.
+    let out = bench.batch(0, &[(&changed, &first)]);
+    assert!(out.iter().any(|output| matches!(output, Output::Close { node, .. } if *node == first.node)), "{out:?}");
+    bench.write();
+    assert_eq!(bench.charged(), vec![]);
 }
 
 #[test]

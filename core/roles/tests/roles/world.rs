@@ -326,6 +326,7 @@ pub(crate) fn submission(n: u8) -> Submission {
         deadline: Micros::from_secs(300),
         request: Digest([0x71; 32]),
         public: n.is_multiple_of(2),
+        floor: None,
     }
 }
 
@@ -460,6 +461,7 @@ pub(crate) fn verdict_of(by: u8, audit: AuditId, of: &Commitment) -> Verdict {
         output: of.output,
         log_probs: Digest([6; 32]),
         prompt_tokens: of.prompt_tokens,
+        output_tokens: of.added_tokens(),
         scored_tokens: of.added_tokens(),
         worst_margin_micro: 0,
         margin_sum_micro: 0,

@@ -70,6 +70,16 @@ pub(crate) fn score_as(
     output: Vec<u32>,
     finish: FinishReason,
 ) -> Scores {
+    score_until(engine, task, output, finish, usize::MAX)
+}
+
+pub(crate) fn score_until(
+    engine: &Arc<dyn Engine>,
+    task: &GenerateTask,
+    output: Vec<u32>,
+    finish: FinishReason,
+    until: usize,
+) -> Scores {
     let (sender, receiver) = channel();
     let check = ScoreTask {
         prompt: task.prompt.clone(),
@@ -80,6 +90,7 @@ pub(crate) fn score_as(
         max_tokens: task.max_tokens,
         tolerance: 0.05,
         finish,
+        until,
     };
     engine.score(check, Box::new(move |found| sender.send(found).expect("the test waits")));
     receiver.recv().expect(ANSWERS).expect("the check is possible")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use crate::support::{Answer, begin, embed, generate, score, score_as, task};
+use crate::support::{Answer, begin, embed, generate, score, score_as, score_until, task};
 use ol_engine::{
     Cheat, Engine, Error, Event, FinishReason, Flow, GenerateTask, Kind, Message, Model, Options, Prompt, Role,
     Sampling, bench, margins, start,
@@ -120,6 +120,21 @@ fn a_swapped_prompt_is_reported_as_the_one_asked() {
     let full = task("Hello", 0.0, 0, 2043);
     assert!(begin(&cheater, full)().is_ok());
     assert!(matches!(begin(&cheater, task("Hello", 0.0, 0, 2044))(), Err(Error::TooLong { .. })));
+}
+
+#[test]
+fn a_part_of_an_answer_is_scored_as_in_the_whole_and_held_against_its_end() {
+    let (engine, task) = (honest(), task("Hello", 1.0, 4, 40));
+    let answer = generate(&engine, task.clone());
+    let whole = score(&engine, &task, &answer);
+    for until in [1, 32, 39] {
+        let part = score_until(&engine, &task, answer.ids(), answer.finish.reason, until);
+        assert_eq!(part.margins, whole.margins[..until]);
+        assert_eq!(part.log_prob_bytes, whole.log_prob_bytes[..until]);
+        assert!(part.finish_fits && part.prompt_ids == whole.prompt_ids);
+    }
+    let cut = answer.ids()[..20].to_vec();
+    assert!(!score_until(&engine, &task, cut, answer.finish.reason, 8).finish_fits);
 }
 
 #[test]

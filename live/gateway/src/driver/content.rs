@@ -10,7 +10,7 @@ use ol_protocol::evidence::Evidence;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Price, Salt, TenantId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::gateway::event::Match;
 use prost::Message as _;
 use std::collections::BTreeMap;
@@ -23,7 +23,6 @@ const TEMPLATES: [&[u8]; 3] = [b"chat", b"text", b"tokens"];
 pub(super) struct Content {
     pub(super) tenant: TenantId,
     pub(super) assurance: Assurance,
-    pub(super) price: Price,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
     pub(super) seed: [u8; 32],
@@ -54,7 +53,6 @@ impl Content {
         Self {
             tenant: new.submission.tenant,
             assurance: new.assurance,
-            price: new.submission.price,
             payload: new.payload,
             salt: new.salt,
             seed: new.seed,
@@ -147,6 +145,7 @@ impl Content {
             payload: self.payload.clone(),
             output,
             resumed_from: *self.resumed.get(usize::from(attempt.attempt))?,
+            until: 0,
             vectors: self.vectors.clone(),
             finish: commitment.finish.to_byte(),
             tolerance_micro: 0,

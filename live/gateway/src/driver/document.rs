@@ -161,6 +161,9 @@ fn charge(c: &Charge) -> Value {
     if c.public {
         charge["public"] = true.into();
     }
+    if c.with_audit {
+        charge["with_audit"] = true.into();
+    }
     charge
 }
 
@@ -301,11 +304,14 @@ fn read_charge(f: &Fields<'_>) -> Result<Charge, Unreadable> {
             output_per_million: MicroCredits(f.number("output_micro_credits_per_million")?),
         },
         amount: MicroCredits(f.number("amount_micro_credits")?),
-        public: match f.map.get("public") {
-            None => false,
-            Some(value) => value.as_bool().ok_or_else(|| f.wrong("public"))?,
-        },
+        public: mark(f, "public")?,
+        with_audit: mark(f, "with_audit")?,
     })
+}
+
+// Only true ones are written.
+fn mark(f: &Fields<'_>, name: &'static str) -> Result<bool, Unreadable> {
+    f.map.get(name).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| f.wrong(name)))
 }
 
 fn read_batch(f: &Fields<'_>, c: &Commitment) -> Result<CountersignedBatch, Unreadable> {
@@ -539,7 +545,7 @@ fn verify_verdict(
     network: NetworkId,
     checks: &mut Vec<Check>,
 ) -> Result<Verdict, Unreadable> {
-    let bytes = bytes_of(f.text("verdict")?, Verdict::BYTES).ok_or_else(|| f.wrong("verdict"))?;
+    let bytes = bytes_of(f.text("verdict")?, Verdict::BYTES_MAX).ok_or_else(|| f.wrong("verdict"))?;
     let verdict = Verdict::from_bytes(&bytes).map_err(|_| f.wrong("verdict"))?;
     let same = (verdict.level.name(), verdict.auditor, verdict.operator)
         == (f.text("level")?, f.id("auditor")?, f.id("operator")?)

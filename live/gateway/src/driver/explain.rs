@@ -16,6 +16,15 @@ pub(super) fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal
         }
         R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
         R::Budget(gate) => Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) },
+        R::Unconfirmed { failed: true } => {
+            let message = "the answer failed its audit, and is not charged: ask again, of another node";
+            Refusal::new(Kind::Unconfirmed, message)
+        }
+        R::Unconfirmed { failed: false } => {
+            let message = "the answer was not audited in time; it is charged, and paid back if its audit fails: allow more time \
+                           with deadline_ms, or ask without min_trust";
+            Refusal { billed: true, ..Refusal::new(Kind::Unconfirmed, message) }
+        }
         R::Deadline => Refusal::new(Kind::Deadline, "the deadline passed before the answer was complete"),
         R::Attempts { attempts, delivered } => {
             let message = format!("{attempts} nodes failed on this request after {} tokens", delivered.0);

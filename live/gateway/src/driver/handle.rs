@@ -22,6 +22,7 @@ use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, Timestamp, TokenCount, VariantId, seed};
+use ol_roles::gateway::event::TrustFloor;
 use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -177,7 +178,17 @@ impl Handle {
     fn new_task(&self, submission: Submission) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
         let (id, variant) = self.variant(&submission)?;
         let Submission {
-            tenant, task, payload, generate, request_digest, canonical, deadline, max_price, public, ..
+            tenant,
+            task,
+            payload,
+            generate,
+            request_digest,
+            canonical,
+            deadline,
+            max_price,
+            public,
+            min_trust_ppm,
+            ..
         } = submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
         let asked = generate.as_ref().and_then(|g| g.max_tokens);
@@ -188,7 +199,9 @@ impl Handle {
         }
         let output_max = if generate.is_some() { asked.unwrap_or(DEFAULT_MAX_TOKENS.min(context / 2)) } else { 0 };
         let price = self.shared.price;
-        if let (Some(max), Some(worst)) = (max_price, price.charge(TokenCount(prompt_max), TokenCount(output_max)))
+        let pay_bp = lock(&self.shared.parameters).audit.pay_bp;
+        let dearest = min_trust_ppm.and_then(|_| price.with_audit(pay_bp)).unwrap_or(price);
+        if let (Some(max), Some(worst)) = (max_price, dearest.charge(TokenCount(prompt_max), TokenCount(output_max)))
             && worst > max
         {
             let message = format!("this may cost up to {} micro-credits, more than max_price", worst.0);
@@ -214,6 +227,7 @@ impl Handle {
                 deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
                 request: salted(Domain::Request, &salt, &request_digest.0),
                 public,
+                floor: min_trust_ppm.map(|value_ppm| TrustFloor { value_ppm, assurance: variant.assurance }),
             },
             assurance: variant.assurance,
             payload,

@@ -22,7 +22,7 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::top_up::Slice;
 use ol_protocol::variant::{Assurance, Variant};
-use ol_protocol::verdict::Verdict;
+use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
@@ -54,6 +54,9 @@ struct Running {
     row: ol_store::Payload,
     // How far the log-probability bytes of honest provers lie apart.
     steps: u8,
+    // Where the attempt's own tokens begin, and how many of them are scored.
+    resumed_from: usize,
+    reach: usize,
     // The prompt, if the referee rendered it.
     prompt_ids: Vec<u32>,
 }
@@ -69,6 +72,8 @@ pub(super) struct GatewayHands {
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
     audits: BTreeMap<AuditId, Running>,
+    // Whose answers are kept back until their audits pass.
+    awaited: BTreeMap<TaskId, mpsc::Sender<Reply>>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
     next_ping: u64,
     metrics_due: Timestamp,
@@ -100,6 +105,7 @@ impl GatewayHands {
             contents: BTreeMap::new(),
             frame: None,
             audits: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_ping: 0,
             metrics_due: Timestamp(0),
@@ -331,10 +337,15 @@ impl GatewayHands {
         };
         let Some(running) = self.audits.get_mut(&audit) else { return };
         running.prompt_ids = scored.prompt_ids;
-        let said = &running.row.output;
+        let reach = running.reach.min(running.row.output.len());
         // Of an answer that an earlier node began, only the successor's part is compared.
-        let own = &scored.log_probs[scored.log_probs.len().saturating_sub(said.len())..];
-        let agrees = ol_trust::agree(said, own, running.steps);
+        let (from, until) = (running.resumed_from, running.resumed_from + reach);
+        let own = scored.log_probs.get(from..until.min(scored.log_probs.len())).unwrap_or_default();
+        let said = &running.row.output[..reach];
+        let agrees = match verdict.level {
+            Level::Referee => ol_trust::agree_throughout(said, own, running.steps),
+            Level::CrossAudit | Level::Panel => ol_trust::agree(said, own, running.steps),
+        };
         inputs.push(Input::Verdict { node, verdict, agrees });
     }
 
@@ -382,7 +393,8 @@ impl GatewayHands {
             drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
         }
         let assurance = if finished.is_calibrated { content.assurance } else { Assurance::None };
-        let trust = ol_trust::value(&finished.standing, ol_trust::Evidence::Pending, assurance);
+        let evidence = if finished.waits { ol_trust::Evidence::Clean } else { ol_trust::Evidence::Pending };
+        let trust = ol_trust::value(&finished.standing, evidence, assurance);
         content.trust = Some(trust);
         let reply = Finished {
             reason: match finished.finish {
@@ -392,7 +404,8 @@ impl GatewayHands {
             prompt_tokens: finished.prompt_tokens.0,
             output_tokens: finished.output_tokens.0,
             charge: finished.charge,
-            price: content.price,
+            price: finished.price,
+            waits: finished.waits,
             node: finished.node.to_string(),
             region,
             attempts: u32::from(finished.attempts),
@@ -401,6 +414,16 @@ impl GatewayHands {
             vectors: content.vectors.clone(),
         };
         drop(content.replies.try_send(Reply::Finished(Box::new(reply))));
+        if finished.waits {
+            self.awaited.insert(task, content.replies.clone());
+        }
+    }
+
+    // The content may have left memory with its receipt.
+    fn release(&mut self, task: TaskId) {
+        if let Some(replies) = self.awaited.remove(&task) {
+            drop(replies.try_send(Reply::Released));
+        }
     }
 
     fn context_of(&self, variant: VariantId) -> Option<u32> {
@@ -410,7 +433,11 @@ impl GatewayHands {
 
     fn refuse(&mut self, task: TaskId, refusal: &event::Refusal) {
         let context = self.contents.get(&task).and_then(|content| self.context_of(content.orders.last()?.0));
-        self.reply(task, Reply::Failed(explain(refusal, context)));
+        let reply = Reply::Failed(explain(refusal, context));
+        if let Some(replies) = self.awaited.remove(&task) {
+            return drop(replies.try_send(reply));
+        }
+        self.reply(task, reply);
         if let Some(content) = self.contents.get_mut(&task) {
             content.ended = true;
             if content.orders.is_empty() {
@@ -676,6 +703,7 @@ impl Hands for GatewayHands {
             Output::Relay { attempt, .. } => self.relay(attempt),
             Output::Finish { task, finished } => self.finish(task, &finished),
             Output::Refuse { task, refusal } => self.refuse(task, &refusal),
+            Output::Release { task } => self.release(task),
             Output::Forget { task } => {
                 if self.contents.get(&task).is_some_and(|content| content.ended) {
                     self.contents.remove(&task);
@@ -685,8 +713,8 @@ impl Hands for GatewayHands {
             Output::Ack { node, sequence } => {
                 self.acknowledge(node, sequence);
             }
-            Output::Audit { auditor, audit, subject, variant, tolerance_micro, log_prob_steps, .. } => {
-                let how = Scoring { variant, tolerance_micro, log_prob_steps };
+            Output::Audit { auditor, audit, subject, variant, tolerance_micro, log_prob_steps, reach, .. } => {
+                let how = Scoring { variant, tolerance_micro, log_prob_steps, reach };
                 self.ask(
                     Duration::ZERO,
                     move |read| read.payload(subject),

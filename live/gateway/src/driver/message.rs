@@ -10,7 +10,7 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, VariantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, TokenCount, VariantId};
 use ol_roles::gateway::event::Submission;
 use ol_store::{Appended, NodeBatch, Payload};
 use ol_trust::Standing;
@@ -164,6 +164,8 @@ pub struct Scoring {
     pub tolerance_micro: u32,
     /// How far the bytes of honest log-probabilities lie apart.
     pub log_prob_steps: u8,
+    /// How many of the attempt's output tokens are scored.
+    pub reach: TokenCount,
 }
 
 /// News for whoever watches: `up`, tests.

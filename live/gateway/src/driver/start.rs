@@ -417,6 +417,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         audits_failed,
         escalated,
         void_verdicts,
+        false_verdicts,
         unauditable,
         slashed,
         void_evidence,
@@ -438,15 +439,33 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("audits_failed", "Audits failed, confirmed by the referee.", audits_failed),
         ("audits_escalated", "Failures that went to the referee.", escalated),
         ("verdicts_void", "Verdicts over other content than was sent.", void_verdicts),
+        (
+            "verdicts_false",
+            "Verdicts that the referee contradicted: their auditors are not asked for a day.",
+            false_verdicts,
+        ),
         ("audits_unauditable", "Audits whose payload was lost here.", unauditable),
         ("nodes_slashed", "Refuted answers that were published: each took its node's escrow.", slashed),
         ("evidence_void", "Contents of refuted answers that open nothing.", void_evidence),
         ("orders_denied", "Top-ups and changes of parameters that the ledger refused.", denied),
     ];
-    let gauges = [
+    let epoch = machine.settler().epoch();
+    let mut text = String::with_capacity(4_096);
+    for (name, help, value) in counters {
+        metric(&mut text, &format!("{name}_total"), "counter", help, value);
+    }
+    for (name, help, value) in gauges(machine, links) {
+        metric(&mut text, name, "gauge", help, value as u64);
+    }
+    metric(&mut text, "epoch", "gauge", "The open epoch.", epoch.0);
+    text
+}
+
+fn gauges(machine: &Machine, links: usize) -> [(&'static str, &'static str, usize); 6] {
+    [
         ("nodes_connected", "Links to nodes, the referee's included.", links),
         ("nodes_ready", "Nodes that have room for a task.", machine.ready()),
-        ("tasks_active", "Tasks that wait or run.", machine.active()),
+        ("tasks_active", "Tasks that wait or run, or whose answers wait for their audits.", machine.active()),
         ("tasks_queued", "Tasks that wait for a node.", machine.queued()),
         ("audits_open", "Audits that are not final.", machine.auditing()),
         (
@@ -454,17 +473,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
             "Output tokens that are delivered and in no receipt yet.",
             machine.unsettled_tokens() as usize,
         ),
-    ];
-    let epoch = machine.settler().epoch();
-    let mut text = String::with_capacity(4_096);
-    for (name, help, value) in counters {
-        metric(&mut text, &format!("{name}_total"), "counter", help, value);
-    }
-    for (name, help, value) in gauges {
-        metric(&mut text, name, "gauge", help, value as u64);
-    }
-    metric(&mut text, "epoch", "gauge", "The open epoch.", epoch.0);
-    text
+    ]
 }
 
 fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {

@@ -35,6 +35,8 @@ pub(crate) struct Scripted {
     pub(crate) closings: mpsc::UnboundedSender<(TaskId, ResponseDigest)>,
     /// Senders of tasks that hang, so that a test sees them cancelled.
     pub(crate) hanging: Mutex<Vec<mpsc::Sender<Reply>>>,
+    /// What becomes of answers that wait, once their responses are reported.
+    waiting: Mutex<BTreeMap<TaskId, (mpsc::Sender<Reply>, Reply)>>,
 }
 
 /// The key of a tenant.
@@ -58,8 +60,8 @@ impl Scripted {
         }
         let (closings, ended) = mpsc::unbounded_channel();
         let (submissions, closed, hanging) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let instructions = Mutex::default();
-        (Arc::new(Self { keys, submissions, instructions, closed, closings, hanging }), ended)
+        let (instructions, waiting) = (Mutex::default(), Mutex::default());
+        (Arc::new(Self { keys, submissions, instructions, closed, closings, hanging, waiting }), ended)
     }
 }
 
@@ -90,6 +92,7 @@ fn finished(reason: Reason, prompt_tokens: u32, output_tokens: u32, vectors: Vec
         trust: 0.5,
         assurance: "seeded",
         vectors,
+        waits: false,
     }))
 }
 
@@ -121,6 +124,13 @@ fn generation(submission: &Submission, generate: &Generate) -> Vec<Reply> {
     replies
 }
 
+fn kept_back(mut replies: Vec<Reply>) -> Vec<Reply> {
+    if let Some(Reply::Finished(finished)) = replies.last_mut() {
+        finished.waits = true;
+    }
+    replies
+}
+
 fn embedding(texts: &[String]) -> Vec<Reply> {
     let vector = |text: &String| {
         let bits = digest(Domain::Events, &[text.as_bytes()]).0;
@@ -147,6 +157,7 @@ impl Scripted {
         let refuse = |kind| Err(Refusal::new(kind, "as the script says"));
         match (submission.model.as_str(), &submission.generate, &submission.payload) {
             ("words", Some(generate), _) => Ok(generation(submission, generate)),
+            ("confirmed" | "unconfirmed", Some(generate), _) => Ok(kept_back(generation(submission, generate))),
             ("vectors", None, Payload::Embed(texts)) => Ok(embedding(texts)),
             ("hang", Some(_), _) => Ok(vec![started(1), delta("some")]),
             ("mute", Some(_), _) => Ok(vec![started(1)]),
@@ -171,14 +182,22 @@ impl Scripted {
 impl Backend for Scripted {
     async fn submit(&self, submission: Submission) -> Result<Running, Refusal> {
         let script = self.script(&submission)?;
-        let (sender, events) = mpsc::channel(script.len());
+        let (sender, events) = mpsc::channel(script.len() + 1);
         for reply in script {
             sender.try_send(reply).expect("the channel holds the script");
         }
         if submission.model == "hang" || submission.model == "mute" {
-            self.hanging.lock().unwrap().push(sender);
+            self.hanging.lock().unwrap().push(sender.clone());
         }
         let task = submission.task;
+        let end = match submission.model.as_str() {
+            "confirmed" => Some(Reply::Released),
+            "unconfirmed" => Some(Reply::Failed(Refusal::new(Kind::Unconfirmed, "the answer failed its audit"))),
+            _ => None,
+        };
+        if let Some(end) = end {
+            self.waiting.lock().unwrap().insert(task, (sender, end));
+        }
         self.submissions.lock().unwrap().push(submission);
         Ok(Running { task, events })
     }
@@ -249,6 +268,9 @@ impl Backend for Scripted {
 
     fn closed(&self, task: TaskId, response: ResponseDigest) {
         assert_eq!(self.closed.lock().unwrap().insert(task, response), None, "closed twice");
+        if let Some((sender, end)) = self.waiting.lock().unwrap().remove(&task) {
+            sender.try_send(end).expect("the channel holds the script and its end");
+        }
         // Nobody may listen.
         let _ = self.closings.send((task, response));
     }

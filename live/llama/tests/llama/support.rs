@@ -100,6 +100,7 @@ pub(crate) fn score(auditor: &Arc<dyn Engine>, task: &GenerateTask, answer: &Ans
         max_tokens: task.max_tokens,
         tolerance,
         finish: answer.finish.reason,
+        until: usize::MAX,
     };
     auditor.score(check, Box::new(move |found| sender.send(found).expect("the test waits")));
     receiver.recv().expect(ANSWERS).expect("the check is possible")

@@ -107,6 +107,7 @@ fn what_does_not_fit_and_what_it_cannot_do_is_refused() {
         max_tokens: 1,
         tolerance: 0.0,
         finish: FinishReason::Length,
+        until: usize::MAX,
     };
     let (sender, receiver) = std::sync::mpsc::channel();
     engine.score(check, Box::new(move |found| sender.send(found).unwrap()));

@@ -372,6 +372,8 @@ pub struct Audit {
     pub resumed_from: u32,
     #[prost(string, tag = "12")]
     pub prover_numerics: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "13")]
+    pub until: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchAck {

@@ -23,6 +23,7 @@ const PARAMETERS: Parameters = Parameters {
     audit: AuditRule {
         newcomer_tasks: 3,
         rate_ppm: 200_000,
+        by_charge: false,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 2_000,
@@ -112,6 +113,7 @@ pub(crate) fn receipt(node_byte: u8, task: TaskId, attempt: u8) -> Receipt {
         price: Price::default(),
         amount: MicroCredits(0),
         public: false,
+        with_audit: false,
     };
     Receipt { commitment, charge }
 }
@@ -153,6 +155,7 @@ pub(crate) fn verdict(subject: AttemptId) -> Record {
         output: Digest([3; 32]),
         log_probs: Digest([4; 32]),
         prompt_tokens: TokenCount(10),
+        output_tokens: TokenCount(20),
         scored_tokens: TokenCount(20),
         worst_margin_micro: 7,
         margin_sum_micro: 70,

@@ -128,8 +128,11 @@ impl GatewayHands {
             return inputs.push(Input::PayloadLost { audit });
         };
         (frame.audit, frame.variant, frame.tolerance_micro) = (audit, how.variant, how.tolerance_micro);
+        frame.until = frame.resumed_from.saturating_add(how.reach.0);
         frame.deadline_ms = 120_000;
-        self.audits.insert(audit, Running { row, steps: how.log_prob_steps, prompt_ids: Vec::new() });
+        let (resumed_from, reach) = (frame.resumed_from as usize, how.reach.0 as usize);
+        let (steps, prompt_ids) = (how.log_prob_steps, Vec::new());
+        self.audits.insert(audit, Running { row, steps, resumed_from, reach, prompt_ids });
         self.send(auditor, Down::Audit(Box::new(frame)));
     }
 }
