@@ -258,8 +258,9 @@ impl Ledger {
         if let Some(last) = self.funded(&tenant).filter(|last| Funded { serial, end: from } < *last) {
             return Err(Error::Replayed { serial, from, last });
         }
-        // Bounding all money there is by one u64 keeps every other sum inside its type.
-        if i128::from(amount.0) - self.book.balance(&Account::Issuer) > i128::from(u64::MAX) {
+        // Bounding all money there ever was by one u64 keeps every other sum of it inside its type.
+        let issued = i128::from(self.totals.paid_out.0) - self.book.balance(&Account::Issuer);
+        if issued + i128::from(amount.0) > i128::from(u64::MAX) {
             return Err(Error::Overflow);
         }
         self.book.post(Account::Issuer, Account::Tenant(tenant), amount);

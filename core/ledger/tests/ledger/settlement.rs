@@ -358,6 +358,9 @@ fn who_has_the_threshold_is_paid_out_whole_and_once() {
     assert_eq!((ledger.balance(&operator(1)), ledger.balance(&Account::Issuer)), (0, -10_000 + 3_060));
     assert_eq!(close(&mut ledger).payouts, []);
     assert_eq!(ledger.totals().paid_out, MicroCredits(3_060));
+    // What was paid out makes no room: or the total of it could pass its type.
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&top_up(2, u64::MAX - 9_999, 2))), Error::Overflow);
+    assert_eq!(ledger.top_up(&top_up(2, u64::MAX - 10_000, 2)), Ok(()));
 }
 
 fn change(ledger: &mut Ledger, from: u64, edit: impl FnOnce(&mut Parameters)) {
