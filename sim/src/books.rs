@@ -97,6 +97,11 @@ pub struct Books {
     public_before: u64,
     // By variant: what a result cost in the epochs before, and each of the open one.
     costs: BTreeMap<VariantId, (u64, Vec<u64>)>,
+    // Share of the last four thousand receipts or so that may become public, in 2^-32.
+    open: u64,
+    // What settled receipts came to, and what the network's own did.
+    settled: i128,
+    own: i128,
     epoch: u64,
 }
 
@@ -126,6 +131,9 @@ impl Books {
             seen: [0; 2],
             public_before: 0,
             costs: BTreeMap::new(),
+            open: 0,
+            settled: 0,
+            own: 0,
             epoch: 0,
         }
     }
@@ -167,6 +175,9 @@ impl Books {
         let floor = self.by_cost(self.floor(receipt.charge.public), &receipt);
         if self.rules.audit.by_charge {
             self.costs.entry(commitment.variant).or_default().1.push(receipt.charge.amount.0);
+        }
+        if self.rules.audit.deterrent {
+            self.open = self.open - self.open / 4_096 + u64::from(receipt.charge.public) * (1 << 20);
         }
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
         let chance = match receipt.charge.with_audit {
@@ -284,15 +295,18 @@ impl Books {
             let Some(item) = self.items.remove(&id) else { continue };
             let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, item.chance);
             let (charge, commitment) = (&item.receipt.charge, &item.receipt.commitment);
-            let tenant = Account::Tenant(charge.tenant);
+            let tenant = self.payer(&item.receipt);
+            let is_own = tenant == Account::Verification;
             let amount = i128::from(charge.amount.0);
             let price = charge.price.charge(charge.prompt_tokens, charge.output_tokens);
             let sound = price == Some(charge.amount)
                 && charge.prompt_tokens <= commitment.prompt_tokens
                 && charge.output_tokens <= commitment.added_tokens()
                 && (self.oldest..=close.epoch.0).contains(&commitment.epoch.0);
-            let paid = sound && self.balance(&tenant) >= amount && self.ever.insert(id);
+            let is_funded = self.balance(&tenant) >= amount && (!is_own || self.own + amount <= self.settled / 500);
+            let paid = sound && is_funded && self.ever.insert(id);
             if paid {
+                self.own += if is_own { amount } else { 0 };
                 self.shift(tenant, Account::Pending, amount);
                 let cleared = item.cleared || !drawn;
                 let found = item.found.filter(|_| drawn);
@@ -339,9 +353,10 @@ impl Books {
                 }
             }
             if item.found == Some(true) {
-                self.shift(Account::Pending, Account::Tenant(charge.tenant), amount);
+                self.shift(Account::Pending, self.payer(&item.receipt), amount);
                 continue;
             }
+            self.settled += amount;
             let split = item.split;
             let share = |bp: u16| (amount - item.aside) * i128::from(bp) / 10_000;
             let (node, audits, gateway) = (share(split.node_bp), share(split.verification_bp), share(split.gateway_bp));
@@ -363,11 +378,43 @@ impl Books {
         for ((node, _), (_, receipts)) in &earned {
             *self.paid_receipts.entry(*node).or_default() += receipts;
         }
+        let held = self.held();
         for ((node, operator), (amount, _)) in earned {
-            let rule = self.rules.escrow;
-            let free_after = self.paid_receipts.get(&node).copied().unwrap_or(0) + u64::from(rule.tasks);
-            self.lots.push(Lot { node, operator, amount, free_at: at.after(rule.hold), free_after });
+            let free_after = self.paid_receipts.get(&node).copied().unwrap_or(0) + held;
+            let free_at = at.after(self.rules.escrow.hold);
+            self.lots.push(Lot { node, operator, amount, free_at, free_after });
         }
+    }
+
+    fn payer(&self, receipt: &Receipt) -> Account {
+        let tenant = receipt.charge.tenant;
+        if tenant == self.genesis.own_tenant() { Account::Verification } else { Account::Tenant(tenant) }
+    }
+
+    // The fewest tasks in escrow at which a cheat gains nothing in the mean, up to ten times what the rule says.
+    fn held(&self) -> u64 {
+        let least = u64::from(self.rules.escrow.tasks);
+        let open = (u128::from(self.open) * 1_000_000) >> 32;
+        // Of usual answers, or of the longest whose cheats were measured.
+        let class = |calibration: &Calibration| {
+            let counts = [2, 3, 2, 1, 0].map(|class| calibration.lengths[class]);
+            let counts = counts.into_iter().find(|counts| counts.cheats.iter().any(|n| *n > 0))?;
+            let odd = |at: usize| counts.honest.iter().all(|settings| settings[at] == 0);
+            let caught: u32 = (0..counts.cheats.len()).filter(|at| odd(*at)).map(|at| counts.cheats[at]).sum();
+            Some(u128::from(caught) * 1_000_000 / u128::from(counts.cheats.iter().sum::<u32>()))
+        };
+        let seen = self.calibrations.iter().filter(|((a, b), _)| a == b).filter_map(|(_, known)| class(known)).min();
+        let (true, Some(seen), 125..) = (self.rules.audit.deterrent, seen, open) else { return least };
+        let rate = u128::from(self.rules.audit.rate_ppm);
+        let audited = (rate / 4 + (rate - rate / 4) * 1_000_000 / open).min(1_000_000);
+        let audited = if open >= 1_000_000 { rate } else { audited };
+        let lost = open * audited * seen * 800_000 / 1_000_000;
+        let gain = 700_000;
+        let is_enough = |tasks: &u64| {
+            let stake = u128::from(*tasks) * u128::from(self.rules.split.node_bp) * 100;
+            lost * (stake + gain) >= gain * 10_u128.pow(18)
+        };
+        (least..10 * least).find(is_enough).unwrap_or(10 * least)
     }
 
     fn judge(&mut self, of: (NodeId, VariantId), failed: bool) {

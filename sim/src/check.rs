@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     // Where the model ends the text, and the request's limit.
     pub(crate) answer: u32,
     pub(crate) max: u32,
+    // Whether its content may become public.
+    pub(crate) public: bool,
     pub(crate) content: Content,
     pub(crate) attempts: u32,
     // Whether another than an honest node had it, and a hostile one.
@@ -34,12 +36,13 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn new(arrived: Timestamp, prompt: u32, answer: u32, max: u32) -> Self {
+    pub(crate) fn new(arrived: Timestamp, prompt: u32, answer: u32, max: u32, public: bool) -> Self {
         Self {
             arrived,
             prompt,
             answer,
             max,
+            public,
             content: Content::default(),
             attempts: 0,
             foreign: false,

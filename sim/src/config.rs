@@ -26,6 +26,8 @@ pub struct Config {
     pub operators: u32,
     /// Regions of the nodes; the gateway is in the first.
     pub regions: u32,
+    /// Share of their requests whose content may become public.
+    pub public: f64,
     /// Tenants, who ask in turn. The last has next to no money.
     pub tenants: u32,
     /// Length of an epoch.
@@ -47,6 +49,7 @@ impl Default for Config {
             hostile: 0,
             operators: 7,
             regions: 3,
+            public: 0.5,
             tenants: 8,
             epoch: Micros::from_secs(10),
             restart_at: None,
@@ -71,6 +74,8 @@ pub struct Report {
     pub events: u64,
     /// Requests.
     pub tasks: u64,
+    /// Of those, of the network's own.
+    pub own: u64,
     /// Answered.
     pub finished: u64,
     /// Refused or given up.

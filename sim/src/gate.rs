@@ -12,7 +12,7 @@ use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TokenCount};
+use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TenantId, TokenCount};
 use ol_roles::Gateway;
 use ol_roles::gateway::Setup;
 use ol_roles::gateway::event::{Input, Match, Output, Submission, TrustFloor};
@@ -206,6 +206,7 @@ impl World {
                 self.respond(task);
                 return self.finished(task, &finished);
             }
+            Output::Own { like, .. } => self.own(&like, inputs),
             Output::Release { task } => return self.released(task),
             Output::Refuse { task, .. } => {
                 self.respond(task);
@@ -345,7 +346,7 @@ impl World {
         if let Some(node) = node.filter(|place| self.hosts[*place].kind == Kind::Honest) {
             return Err(Broken::Honest { node, why: "its answer would be evidence against it" });
         }
-        if !is_public(&subject.task) {
+        if !self.tasks.get(&subject.task).is_some_and(|facts| facts.public) {
             return Err(Broken::Unexpected("a private answer was asked for as evidence"));
         }
         let content = self.tasks.get(&subject.task).and_then(|f| f.content.first(commitment.output_tokens.0));
@@ -383,34 +384,47 @@ impl World {
         let bytes = digest(Domain::Task, &[&self.config.seed.to_le_bytes(), &self.report.tasks.to_le_bytes()]).0;
         let mut task = TaskId([0; 16]);
         task.0.copy_from_slice(&bytes[..16]);
-        self.tasks.insert(task, Facts::new(self.now, prompt, answer, max));
+        let public = f64::from(task.0[0]) < self.config.public * 256.0;
+        self.tasks.insert(task, Facts::new(self.now, prompt, answer, max, public));
         if self.gateway.is_none() {
             return self.refused(task);
         }
         if let Some(after) = leaves {
             self.agenda.plan(self.now.after(after), Event::ClientGone { life: self.life, task });
         }
-        self.feed(Input::Submitted(Submission {
-            task,
-            tenant: of,
-            variant: VARIANT,
-            prompt_tokens_max: TokenCount(prompt + prompt / 4 + 8),
-            output_tokens_max: TokenCount(max),
-            price: PRICE,
-            deadline: Micros::from_secs(120),
-            request: digest(Domain::Request, &[&task.0]),
-            public: is_public(&task),
-            floor: has_floor(&task).then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded }),
-        }))
+        let floor = has_floor(&task).then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded });
+        self.feed(Input::Submitted(submission(task, of, &self.tasks[&task], floor)))
+    }
+
+    // With the same lengths, from nobody who could leave.
+    fn own(&mut self, like: &TaskId, inputs: &mut VecDeque<Input>) {
+        let Some(&Facts { prompt, answer, max, .. }) = self.tasks.get(like) else { return };
+        let mut task = *like;
+        task.0.reverse();
+        let facts = Facts::new(self.now, prompt, answer, max, true);
+        inputs.push_back(Input::Submitted(submission(task, self.genesis.own_tenant(), &facts, None)));
+        self.tasks.insert(task, facts);
+        self.report.tasks += 1;
+        self.report.own += 1;
+    }
+}
+
+fn submission(task: TaskId, tenant: TenantId, facts: &Facts, floor: Option<TrustFloor>) -> Submission {
+    Submission {
+        task,
+        tenant,
+        variant: VARIANT,
+        prompt_tokens_max: TokenCount(facts.prompt + facts.prompt / 4 + 8),
+        output_tokens_max: TokenCount(facts.max),
+        price: PRICE,
+        deadline: Micros::from_secs(120),
+        request: digest(Domain::Request, &[&task.0]),
+        public: facts.public,
+        floor,
     }
 }
 
 // One in sixteen asks for an answer that can be trusted.
 const fn has_floor(task: &TaskId) -> bool {
     task.0[1].is_multiple_of(16)
-}
-
-// Every second task.
-const fn is_public(task: &TaskId) -> bool {
-    task.0[0].is_multiple_of(2)
 }

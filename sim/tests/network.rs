@@ -61,6 +61,20 @@ fn below_five_operators_the_referee_catches_them() {
 }
 
 #[test]
+fn where_tenants_let_nothing_become_public_a_thousandth_is_the_networks_own() {
+    let own: u64 = (0..4)
+        .map(|seed| {
+            let config = Config { seed, rate: 30.0, seconds: 200, public: 0.0, tenants: 80, ..Config::default() };
+            let report = twice(&config);
+            assert!(report.tasks > 5_000 && report.refused * 20 < report.tasks, "{report:?}");
+            report.own
+        })
+        .sum();
+    // 24,000 tasks; what pays for them comes with the first epochs.
+    assert!((8..80).contains(&own), "{own}");
+}
+
+#[test]
 fn hostile_nodes_disturb_nobody_else() {
     for seed in 0..20 {
         let config = Config { seed, hostile: 3, churn_per_minute: 10.0, ..Config::default() };

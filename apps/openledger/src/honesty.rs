@@ -1,5 +1,6 @@
 //! `openledger ledger honesty`: whether honesty pays under a log's own rules, for each role and variant.
 
+use crate::inspect::credits;
 use crate::logging::say;
 use ol_protocol::parameters::Parameters;
 use ol_roles::Settler;
@@ -36,7 +37,8 @@ struct Row {
 /// Prints the table.
 pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<ExitCode> {
     let rows = rows(settler, args);
-    let public = f64::from(settler.public_ppm()) / 1e6;
+    let (open, held) = (f64::from(open_ppm(settler)) / 1e6, settler.held_tasks());
+    let own = settler.ledger().totals().own;
     let finite = |number: f64| number.is_finite().then_some(number);
     if args.json {
         let rows: Vec<_> = rows
@@ -49,12 +51,16 @@ pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<Exit
                 })
             })
             .collect();
-        say(json!({ "public_share": public, "colluding": f64::from(args.colluding) / 100.0, "rows": rows }).to_string());
+        let colluding = f64::from(args.colluding) / 100.0;
+        let of_all = json!({ "public_share": open, "held_tasks": held, "own_micro_credits": own.0, "colluding": colluding, "rows": rows });
+        say(of_all.to_string());
         return Ok(ExitCode::SUCCESS);
     }
     say(format!(
-        "{:.2} % of the results of the last epochs may become public; {} % of the auditors collude",
-        public * 100.0,
+        "{:.2} % of the last results may become public; pay is held for {held} later tasks; the network's own tasks cost {} credits so far; \
+         {} % of the auditors collude",
+        open * 100.0,
+        credits(own.0.into()),
         args.colluding
     ));
     say(format!(
@@ -78,12 +84,12 @@ pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<Exit
 }
 
 fn rows(settler: &Settler, args: &HonestyArgs) -> Vec<Row> {
-    let Parameters { split, audit, escrow, .. } = *settler.parameters();
+    let Parameters { split, audit, .. } = *settler.parameters();
     let rate = f64::from(audit.rate_ppm) / 1e6;
     let gain = f64::from(args.gain) / 100.0;
     let honest = 1.0 - f64::from(args.colluding) / 100.0;
-    let share = public_share_of_faults(audit.rate_ppm, settler.public_ppm());
-    let stake = f64::from(escrow.tasks) * f64::from(split.node_bp) / 1e4;
+    let share = public_share_of_faults(audit.rate_ppm, open_ppm(settler));
+    let stake = f64::from(settler.held_tasks()) * f64::from(split.node_bp) / 1e4;
     let mut rows: Vec<Row> = Vec::new();
     for calibration in settler.calibrations() {
         let Some(detection) = detection(&calibration.lengths) else { continue };
@@ -110,6 +116,11 @@ fn rows(settler: &Settler, args: &HonestyArgs) -> Vec<Row> {
         note: "it is named by verify --draws, and nothing is at stake",
     });
     rows
+}
+
+// What deters over as long as pay is held; where nobody counts so far back, over the last epochs.
+fn open_ppm(settler: &Settler) -> u32 {
+    if settler.parameters().audit.deterrent { settler.open_ppm() } else { settler.public_ppm() }
 }
 
 // What would make honesty pay for the nodes that it doesn't pay.

@@ -258,7 +258,7 @@ impl Gateway {
 // All that is signed, as the gateway's word for what holds is in it.
 fn described(parameters: &Parameters) -> Vec<String> {
     let Parameters { split, audit, escrow, payout } = parameters;
-    let all: [(&str, u64); 13] = [
+    let all: [(&str, u64); 14] = [
         ("split.node_bp", split.node_bp.into()),
         ("split.verification_bp", split.verification_bp.into()),
         ("split.reserve_bp", split.reserve_bp.into()),
@@ -266,6 +266,7 @@ fn described(parameters: &Parameters) -> Vec<String> {
         ("audit.newcomer_tasks", audit.newcomer_tasks.into()),
         ("audit.rate_ppm", audit.rate_ppm.into()),
         ("audit.by_charge", audit.by_charge.into()),
+        ("audit.deterrent", audit.deterrent.into()),
         ("audit.margin_micro_max", audit.margin_micro_max.into()),
         ("audit.cross_audit_operators_min", audit.cross_audit_operators_min.into()),
         ("audit.pay_bp", audit.pay_bp.into()),
@@ -310,6 +311,13 @@ impl Setting {
                 ensure!(self.value <= 1, "audit.by_charge is 0, all results alike, or 1, the dear more often");
                 audit.by_charge = self.value == 1;
             }
+            "audit.deterrent" => {
+                ensure!(
+                    self.value <= 1,
+                    "audit.deterrent is 0, or 1: escrow as honesty needs it, and tasks of the network's own"
+                );
+                audit.deterrent = self.value == 1;
+            }
             "audit.margin_micro_max" => audit.margin_micro_max = self.narrow()?,
             "audit.cross_audit_operators_min" => audit.cross_audit_operators_min = self.narrow()?,
             "audit.pay_bp" => audit.pay_bp = self.narrow()?,
@@ -318,8 +326,8 @@ impl Setting {
             "payout.threshold_micro_credits" => payout.threshold = MicroCredits(self.value),
             other => bail!(
                 "there is no parameter {other}; there are split.node_bp, split.verification_bp, split.reserve_bp, \
-                 split.gateway_bp, audit.newcomer_tasks, audit.rate_ppm, audit.by_charge, audit.margin_micro_max, \
-                 audit.cross_audit_operators_min, audit.pay_bp, escrow.hold_seconds, escrow.tasks, \
+                 split.gateway_bp, audit.newcomer_tasks, audit.rate_ppm, audit.by_charge, audit.deterrent, \
+                 audit.margin_micro_max, audit.cross_audit_operators_min, audit.pay_bp, escrow.hold_seconds, escrow.tasks, \
                  payout.threshold_micro_credits"
             ),
         }

@@ -72,6 +72,12 @@ impl Budget {
         self.available.get(tenant).copied().unwrap_or_default()
     }
 
+    /// What a tenant's tasks have reserved.
+    pub fn reserved(&self, tenant: &TenantId) -> MicroCredits {
+        let of = self.reserved.values().filter(|reservation| reservation.tenant == *tenant);
+        MicroCredits(of.fold(0, |sum: u64, reservation| sum.saturating_add(reservation.worst.0)))
+    }
+
     /// How many tasks have a reservation.
     pub fn reservations(&self) -> usize {
         self.reserved.len()

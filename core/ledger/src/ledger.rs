@@ -12,6 +12,8 @@
 //!   zero were settled for the node in later epochs.
 //! - At the close every account of an operator, gateway or owner with the threshold or more is paid out whole: its money
 //!   goes back to the issuer, who owes it outside.
+//! - The network's own tasks are charged to the account for audits, as far as they come to a five-hundredth of all that was ever
+//!   settled; what is refunded of them goes back there.
 //! - Whom evidence refutes loses all that it has in escrow with that operator, to the reserve: at the next close, what that close
 //!   adds included, and before it releases anything.
 //! - Parameters change between epochs only. Shares are those of the epoch of the charge, the escrow rule that of the
@@ -34,7 +36,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::BadSignature;
-use ol_protocol::parameters::{BadParameters, ParameterChange, Parameters};
+use ol_protocol::parameters::{BadParameters, EscrowRule, ParameterChange, Parameters};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
@@ -46,6 +48,9 @@ use ol_protocol::{
 /// Shortest time for which settled attempts are kept, whatever the escrow rule: a node that was away for less still gets
 /// paid for what it signs on its return. An hour of 100 receipts a second is some 70 MB.
 const KEPT_MIN: Micros = Micros::from_secs(3_600);
+
+/// Which part of all that was settled may go to the network's own tasks.
+const OWN_PART: u64 = 500;
 
 /// Changes of parameters that may wait for their epoch.
 const CHANGES_MAX: usize = 64;
@@ -197,6 +202,8 @@ pub struct Ledger {
     pub(crate) genesis: Genesis,
     // Follows from the genesis.
     pub(crate) network: NetworkId,
+    // Who asks for the network's own tasks.
+    pub(crate) own_tenant: TenantId,
     // Of the open epoch, and of those to come.
     pub(crate) parameters: Parameters,
     pub(crate) changes: BTreeMap<Epoch, Parameters>,
@@ -228,6 +235,7 @@ impl Ledger {
         Ok(Self {
             genesis: genesis.clone(),
             network: genesis.network(),
+            own_tenant: genesis.own_tenant(),
             parameters: genesis.parameters,
             changes: BTreeMap::new(),
             open: Epoch(0),
@@ -298,13 +306,30 @@ impl Ledger {
             return Err(Error::DuplicateAttempt { attempt });
         }
         let (tenant, needed) = (receipt.charge.tenant, receipt.charge.amount);
-        let available = self.book.available(&Account::Tenant(tenant));
+        let available = self.available(tenant);
         if available < needed {
             return Err(Error::Overdrawn { tenant, available, needed });
         }
-        self.book.post(Account::Tenant(tenant), Account::Pending, needed);
+        if tenant == self.own_tenant {
+            self.totals.own = add(self.totals.own, needed);
+        }
+        self.book.post(self.payer(tenant), Account::Pending, needed);
         self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters));
         Ok(())
+    }
+
+    /// What can be charged to a tenant. To the network's own: what is there for audits, as long as its tasks come to a five-hundredth of all that was
+    /// settled, so that a gateway can't pay nodes of its choice with what all have paid for audits.
+    pub fn available(&self, tenant: TenantId) -> MicroCredits {
+        let available = self.book.available(&self.payer(tenant));
+        if tenant != self.own_tenant {
+            return available;
+        }
+        available.min(MicroCredits((self.totals.charged.0 / OWN_PART).saturating_sub(self.totals.own.0)))
+    }
+
+    fn payer(&self, tenant: TenantId) -> Account {
+        if tenant == self.own_tenant { Account::Verification } else { Account::Tenant(tenant) }
     }
 
     /// Owes an auditor its pay for an attempt that is charged and not settled: the close pays it.
@@ -334,8 +359,9 @@ impl Ledger {
         }
     }
 
-    /// Settles the open epoch and opens the next. A clock that went back only delays releases.
-    pub fn close(&mut self, epoch: Epoch, at: Timestamp) -> Result<Summary, Error> {
+    /// Settles the open epoch and opens the next. `held_tasks`: after how many later tasks of its node pay of this epoch is released. A clock that
+    /// went back only delays releases.
+    pub fn close(&mut self, epoch: Epoch, at: Timestamp, held_tasks: u32) -> Result<Summary, Error> {
         if epoch != self.open {
             return Err(Error::NotOpen { epoch, open: self.open });
         }
@@ -344,7 +370,8 @@ impl Ledger {
         }
         let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
-        self.settle(finished, at, &mut summary);
+        let rule = EscrowRule { tasks: held_tasks, ..self.parameters.escrow };
+        self.settle(finished, at, &rule, &mut summary);
         summary.slashed = self.take_slashed();
         summary.released = self.release(at);
         summary.payouts = self.pay_out(epoch);
@@ -440,7 +467,7 @@ impl Ledger {
             (_, Finding::Failed) => {
                 let amount = known.shares.total();
                 self.check_refund(amount)?;
-                self.book.post(Account::Pending, Account::Tenant(known.tenant), amount);
+                self.book.post(Account::Pending, self.payer(known.tenant), amount);
                 self.count_failed(known.shares.node, amount);
                 Stage::Refunded
             }
@@ -450,7 +477,7 @@ impl Ledger {
     }
 
     fn take_back(&mut self, id: AttemptId, attempt: &Attempt, epoch: Epoch) -> Result<(), Error> {
-        let (shares, tenant) = (attempt.shares, Account::Tenant(attempt.tenant));
+        let (shares, tenant) = (attempt.shares, self.payer(attempt.tenant));
         self.check_refund(shares.total())?;
         let lot = LotId { epoch, node: attempt.node, operator: attempt.operator };
         let withheld = self.escrow.take(&lot, shares.node);
@@ -479,7 +506,13 @@ impl Ledger {
         self.totals.fail(withheld, refunded);
     }
 
-    fn settle(&mut self, mut finished: BTreeMap<AttemptId, Attempt>, at: Timestamp, summary: &mut Summary) {
+    fn settle(
+        &mut self,
+        mut finished: BTreeMap<AttemptId, Attempt>,
+        at: Timestamp,
+        rule: &EscrowRule,
+        summary: &mut Summary,
+    ) {
         let mut earned: BTreeMap<(NodeId, OperatorId), Earned> = BTreeMap::new();
         for attempt in finished.values_mut().filter(|attempt| attempt.stage != Stage::Refunded) {
             attempt.stage = Stage::Paid;
@@ -505,7 +538,7 @@ impl Ledger {
             earned.amount = add(earned.amount, paid);
             summary.audits = add(summary.audits, paid);
         }
-        self.escrow.add(summary.epoch, at, &self.parameters.escrow, &earned);
+        self.escrow.add(summary.epoch, at, rule, &earned);
         self.history.add(summary.epoch, finished);
     }
 

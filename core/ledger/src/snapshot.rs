@@ -39,10 +39,9 @@ pub enum RestoreError {
 impl Ledger {
     /// Digest of everything that decides what the ledger does next.
     pub fn digest(&self) -> Digest {
-        let (head, seals, slashes) = (self.head(), self.history.seals(), self.slash_bytes());
-        let parts: [&[u8]; 4] = [b"ledger", &head, &seals, &slashes];
-        // Logs without evidence are older than it is, and state digests without it.
-        digest(Domain::State, if slashes.is_empty() { &parts[..3] } else { &parts })
+        let (head, seals, later) = (self.head(), self.history.seals(), self.later_bytes());
+        let parts: [&[u8]; 4] = [b"ledger", &head, &seals, &later];
+        digest(Domain::State, if later.is_empty() { &parts[..3] } else { &parts })
     }
 
     /// Everything that [`Ledger::from_bytes`] needs.
@@ -50,7 +49,7 @@ impl Ledger {
         let mut w = Writer::new();
         w.raw(&self.head());
         self.history.write(&mut w);
-        w.raw(&self.slash_bytes());
+        w.raw(&self.later_bytes());
         w.finish()
     }
 
@@ -79,7 +78,7 @@ impl Ledger {
         ledger.pending = (0..count).map(|_| Attempt::read(&mut r)).collect::<Result<_, _>>()?;
         ledger.escrow = Escrow::read(&mut r)?;
         ledger.history = History::read(&mut r)?;
-        ledger.read_slashes(r.rest())?;
+        ledger.read_later(r.rest())?;
         if ledger.to_bytes() != bytes {
             return Err(RestoreError::NotCanonical);
         }
@@ -104,7 +103,7 @@ impl Ledger {
         for (auditor, due) in &self.audits {
             w.raw(&auditor.node.0).raw(&auditor.operator.0).u64(due.0);
         }
-        let Totals { settled, charged, withheld, refunded, audits, released, paid_out, slashed: _ } = self.totals;
+        let Totals { settled, charged, withheld, refunded, audits, released, paid_out, .. } = self.totals;
         w.u64(settled).u64(charged.0).u64(withheld.0).u64(refunded.0).u64(audits.0).u64(released.0).u64(paid_out.0);
         self.book.write(&mut w);
         w.u64(self.pending.len() as u64);
@@ -117,9 +116,10 @@ impl Ledger {
 }
 
 impl Ledger {
-    // Nothing where nobody was ever slashed.
-    fn slash_bytes(&self) -> Vec<u8> {
-        if self.slashes.is_empty() && self.totals.slashed == MicroCredits::ZERO {
+    // Nothing where nobody was ever slashed, and the network has no tasks of its own: logs that are older than both state digests without them.
+    fn later_bytes(&self) -> Vec<u8> {
+        let has_own = self.totals.own != MicroCredits::ZERO;
+        if self.slashes.is_empty() && self.totals.slashed == MicroCredits::ZERO && !has_own {
             return Vec::new();
         }
         let mut w = Writer::new();
@@ -127,10 +127,13 @@ impl Ledger {
         for (node, operator) in &self.slashes {
             w.raw(&node.0).raw(&operator.0);
         }
+        if has_own {
+            w.u64(self.totals.own.0);
+        }
         w.finish()
     }
 
-    fn read_slashes(&mut self, bytes: &[u8]) -> Result<(), bytes::Error> {
+    fn read_later(&mut self, bytes: &[u8]) -> Result<(), bytes::Error> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -139,7 +142,12 @@ impl Ledger {
         let count = r.u64()?;
         let one = |_| Ok((NodeId(r.array()?), OperatorId(r.array()?)));
         self.slashes = (0..count).map(one).collect::<Result<_, bytes::Error>>()?;
-        r.finish()
+        if let rest @ [_, ..] = r.rest() {
+            let mut r = Reader::new(rest);
+            self.totals.own = MicroCredits(r.u64()?);
+            return r.finish();
+        }
+        Ok(())
     }
 }
 
@@ -169,5 +177,6 @@ fn read_totals(r: &mut Reader<'_>) -> Result<Totals, bytes::Error> {
         paid_out: MicroCredits(r.u64()?),
         // Read with those who are to be slashed.
         slashed: MicroCredits::ZERO,
+        own: MicroCredits::ZERO,
     })
 }

@@ -71,6 +71,8 @@ pub struct Totals {
     pub audits: MicroCredits,
     /// What left escrow for the reserve.
     pub slashed: MicroCredits,
+    /// What the network's own tasks were charged, failed ones included.
+    pub own: MicroCredits,
     /// What left escrow for operators.
     pub released: MicroCredits,
     /// What left the ledger for those who earned it.

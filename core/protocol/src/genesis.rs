@@ -3,7 +3,7 @@
 use crate::FORMAT_VERSION;
 use crate::bytes::{Error, Reader, Writer};
 use crate::digest::{Domain, digest};
-use crate::id::{GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId};
+use crate::id::{Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, TenantId};
 use crate::key::{BadSignature, SecretKey, Signature, verify};
 use crate::parameters::Parameters;
 use crate::unit::{Micros, Timestamp};
@@ -36,6 +36,14 @@ impl Genesis {
     /// The network's id.
     pub fn network(&self) -> NetworkId {
         NetworkId(digest(Domain::Genesis, &[&self.common()]).0)
+    }
+
+    /// Who asks for the network's own tasks: a tenant that nobody else is, and that the account for audits pays for.
+    pub fn own_tenant(&self) -> TenantId {
+        let Digest(bytes) = digest(Domain::Tenant, &[b"network", &self.network().0]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&bytes[..16]);
+        TenantId(id)
     }
 
     /// The same network in the log of another gateway, or of the same, signed by its owner.

@@ -41,6 +41,9 @@ pub struct AuditRule {
     pub rate_ppm: u32,
     /// Whether a task's chance grows with its charge: else all are drawn alike.
     pub by_charge: bool,
+    /// Whether the network sees to it that honesty pays: pay is held for as many tasks as that takes, and the network asks
+    /// for tasks of its own.
+    pub deterrent: bool,
     /// A margin above this many millionths of a nat fails.
     pub margin_micro_max: u32,
     /// Below this many operators the referee audits.
@@ -50,13 +53,14 @@ pub struct AuditRule {
 }
 
 impl AuditRule {
-    /// Thirty tasks, then one in a hundred (docs/adr/0018), the dear more often (docs/adr/0021); 0.05 nats; five operators. Scoring as far as a draw
+    /// Thirty tasks, then one in a hundred (docs/adr/0018), the dear more often (docs/adr/0021), with what makes honesty pay (docs/adr/0024); 0.05 nats; five operators. Scoring as far as a draw
     /// reaches costs 0.43 of generating where eight answers are generated together, less elsewhere (docs/bench/2026-11-prefixes.md), and 85 % of a
     /// charge pay for generating: an auditor gets 40 % of the charge, a little more than the same work earns elsewhere.
     pub const DEFAULT: Self = Self {
         newcomer_tasks: 30,
         rate_ppm: 10_000,
         by_charge: true,
+        deterrent: true,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 4_000,
@@ -68,7 +72,7 @@ impl AuditRule {
 pub struct EscrowRule {
     /// Time since the epoch in which it was earned was settled.
     pub hold: Micros,
-    /// Later tasks of the same node.
+    /// Later tasks of the same node; up to ten times as many where the network sees to it that honesty pays.
     pub tasks: u32,
 }
 
@@ -137,6 +141,9 @@ pub enum BadParameters {
 /// The bit of the audit rate's word that says that the chance grows with the charge: no rate needs it.
 const BY_CHARGE: u32 = 1 << 31;
 
+/// The one that says that the network sees to it that honesty pays.
+const DETERRENT: u32 = 1 << 30;
+
 /// Longest time that pay may be held: thirty days.
 const HOLD_MAX: u64 = Micros::from_secs(30 * 86_400).0;
 
@@ -199,9 +206,9 @@ impl Parameters {
         let mut w = Writer::new();
         let Split { node_bp, verification_bp, reserve_bp, gateway_bp } = self.split;
         w.u16(node_bp).u16(verification_bp).u16(reserve_bp).u16(gateway_bp);
-        let AuditRule { newcomer_tasks, rate_ppm, by_charge, margin_micro_max, cross_audit_operators_min, pay_bp } =
-            self.audit;
-        let rate = rate_ppm | if by_charge { BY_CHARGE } else { 0 };
+        let AuditRule { newcomer_tasks, rate_ppm, by_charge, deterrent, .. } = self.audit;
+        let AuditRule { margin_micro_max, cross_audit_operators_min, pay_bp, .. } = self.audit;
+        let rate = rate_ppm + u32::from(by_charge) * BY_CHARGE + u32::from(deterrent) * DETERRENT;
         w.u32(newcomer_tasks).u32(rate).u32(margin_micro_max).u32(cross_audit_operators_min).u16(pay_bp);
         w.u64(self.escrow.hold.0).u32(self.escrow.tasks).u64(self.payout.threshold.0);
         w.finish()
@@ -215,8 +222,9 @@ impl Parameters {
             split,
             audit: AuditRule {
                 newcomer_tasks,
-                rate_ppm: rate & !BY_CHARGE,
+                rate_ppm: rate & !(BY_CHARGE | DETERRENT),
                 by_charge: rate & BY_CHARGE != 0,
+                deterrent: rate & DETERRENT != 0,
                 margin_micro_max: r.u32()?,
                 cross_audit_operators_min: r.u32()?,
                 pay_bp: r.u16()?,

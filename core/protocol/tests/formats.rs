@@ -43,6 +43,7 @@ const PARAMETERS: Parameters = Parameters {
         newcomer_tasks: 3,
         rate_ppm: 200_000,
         by_charge: false,
+        deterrent: false,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 2_000,
@@ -247,6 +248,11 @@ fn change_of_weighing() -> ParameterChange {
     ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { audit, ..PARAMETERS })
 }
 
+fn change_to_deterrent() -> ParameterChange {
+    let audit = AuditRule { deterrent: true, ..PARAMETERS.audit };
+    ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { audit, ..PARAMETERS })
+}
+
 fn change() -> ParameterChange {
     let payout = PayoutRule { threshold: MicroCredits(1_100_000) };
     ParameterChange::issue(&issuer(), genesis().network(), Epoch(9), Parameters { payout, ..PARAMETERS })
@@ -424,6 +430,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
             whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),
         ("change of weighing", change_of_weighing().to_bytes(), |b| {
+            whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
+        }),
+        ("change to deterrent", change_to_deterrent().to_bytes(), |b| {
             whole(b, ParameterChange::read).map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),
         ("genesis", genesis().to_bytes(), |b| whole(b, Genesis::read).map(|g| unsigned(g.to_bytes()))),

@@ -21,6 +21,7 @@ use ol_protocol::{
 };
 use ol_trust::Odds;
 use ol_trust::draw::{self, Chance};
+use ol_trust::honesty;
 use ol_trust::judge::{Judgement, Known, judge, ruling};
 use ol_trust::policy::{Policy, Standing, Work};
 use ol_trust::suspicion::ODDS_ONE;
@@ -385,6 +386,19 @@ impl Settler {
         self.policy.public_ppm()
     }
 
+    /// The same, of the last thousands, as far as evidence about them would take escrow; where the network sees to it that honesty pays.
+    pub const fn open_ppm(&self) -> u32 {
+        self.policy.open_ppm()
+    }
+
+    /// After how many later tasks of its node the pay of the open epoch is released: what the least that audits see of cheats in any calibrated variant asks for.
+    pub fn held_tasks(&self) -> u32 {
+        let of_itself = self.calibrations.iter().filter(|((prover, verifier), _)| prover == verifier);
+        let seen = of_itself.filter_map(|(_, calibrated)| honesty::seen_ppm(&calibrated.calibration.lengths)).min();
+        let parameters = self.parameters();
+        seen.map_or(parameters.escrow.tasks, |seen| honesty::held_tasks(parameters, self.open_ppm(), seen))
+    }
+
     /// The variants that can audit one: itself first.
     pub fn verifiers(&self, prover: VariantId) -> impl Iterator<Item = VariantId> + '_ {
         let of_all = (prover, VariantId([0; 32]))..=(prover, VariantId([u8::MAX; 32]));
@@ -530,7 +544,7 @@ impl Settler {
         }
         self.find(epoch)?;
         self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
-        let summary = self.ledger.close(epoch, at)?;
+        let summary = self.ledger.close(epoch, at, self.held_tasks())?;
         self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);

@@ -27,6 +27,12 @@ const CHEAP_PART: u32 = 4;
 /// How much of the share of public results, and of the mean charge, is an epoch's own: one in so many.
 const SMOOTHING: u64 = 8;
 
+/// How many results the share of public ones is taken over that escrow goes by: more than pay is held for.
+const OPEN_MEMORY: u64 = 4_096;
+
+/// Of a variant's charges in a snapshot.
+const CHARGES_BYTES: usize = 32 + 3 * 8;
+
 const MILLION: u64 = 1_000_000;
 
 /// Version of the bytes.
@@ -122,12 +128,14 @@ pub struct Policy {
     public: u64,
     all: u64,
     charges: BTreeMap<VariantId, Charges>,
+    // Share of the last thousands of results that evidence can take escrow for, in 2^-32.
+    open_share: u64,
 }
 
 impl Policy {
     /// Knows nobody yet.
     pub const fn new() -> Self {
-        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0, charges: BTreeMap::new() }
+        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0, charges: BTreeMap::new(), open_share: 0 }
     }
 
     /// The chance that a node's next result is drawn: ask before [`Policy::record`]. What may become public is drawn more often, what may
@@ -154,6 +162,10 @@ impl Policy {
             charges.sum = charges.sum.saturating_add(work.charge.0);
             charges.count = charges.count.saturating_add(1);
         }
+        if rule.deterrent {
+            self.open_share -= self.open_share / OPEN_MEMORY;
+            self.open_share += if work.public { (1 << 32) / OPEN_MEMORY } else { 0 };
+        }
     }
 
     /// Ends an epoch.
@@ -170,6 +182,12 @@ impl Policy {
     /// Share of the results of the last epochs that may become public, in millionths.
     pub const fn public_ppm(&self) -> u32 {
         self.public_ppm
+    }
+
+    /// Share of the last four thousand results or so that may become public, in millionths: what deters over as long as pay is held, where
+    /// [`Policy::public_ppm`] follows the epochs. 0 where the network does not see to it that honesty pays.
+    pub const fn open_ppm(&self) -> u32 {
+        ((self.open_share * MILLION) >> 32) as u32
     }
 
     /// Counts the end of an audit.
@@ -217,11 +235,14 @@ impl Policy {
             standing.write(&mut w);
         }
         // Logs without public results, or chances by charge, are older than those are, and state digests without them.
-        if (self.public_ppm, self.public, self.all) != (0, 0, 0) || !self.charges.is_empty() {
+        if (self.public_ppm, self.public, self.all, self.open_share) != (0, 0, 0, 0) || !self.charges.is_empty() {
             w.u32(self.public_ppm).u64(self.public).u64(self.all);
         }
         for (variant, charges) in &self.charges {
             w.raw(&variant.0).u64(charges.mean).u64(charges.sum).u64(charges.count);
+        }
+        if self.open_share != 0 {
+            w.u64(self.open_share);
         }
         w.finish()
     }
@@ -239,9 +260,16 @@ impl Policy {
         if !rest.is_empty() {
             let mut r = Reader::new(rest);
             (policy.public_ppm, policy.public, policy.all) = (r.u32()?, r.u64()?, r.u64()?);
-            policy.charges = read_charges(r.rest())?;
+            let (charges, open_share) = r.rest().as_chunks::<CHARGES_BYTES>();
+            policy.charges = read_charges(charges)?;
+            if !open_share.is_empty() {
+                let mut r = Reader::new(open_share);
+                policy.open_share = r.u64()?;
+                r.finish()?;
+            }
         }
-        let can_be = u64::from(policy.public_ppm) <= MILLION && policy.public <= policy.all;
+        let can_be =
+            policy.open_share <= 1 << 32 && u64::from(policy.public_ppm) <= MILLION && policy.public <= policy.all;
         if can_be && policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
     }
 }
@@ -349,14 +377,14 @@ const fn by_charge(floor_ppm: u32, charge: MicroCredits, mean: u64) -> u32 {
     }
 }
 
-fn read_charges(bytes: &[u8]) -> Result<BTreeMap<VariantId, Charges>, bytes::Error> {
-    let read = |bytes| {
+fn read_charges(chunks: &[[u8; CHARGES_BYTES]]) -> Result<BTreeMap<VariantId, Charges>, bytes::Error> {
+    let read = |bytes: &[u8; CHARGES_BYTES]| {
         let mut r = Reader::new(bytes);
         let read = (VariantId(r.array()?), Charges { mean: r.u64()?, sum: r.u64()?, count: r.u64()? });
         r.finish()?;
         Ok(read)
     };
-    bytes.chunks(32 + 3 * 8).map(read).collect()
+    chunks.iter().map(read).collect()
 }
 
 fn read_standings(r: &mut Reader<'_>) -> Result<BTreeMap<(NodeId, VariantId), Standing>, bytes::Error> {
@@ -381,7 +409,7 @@ mod tests {
     const USUAL: Chance = Chance::per_million(10_000);
 
     const RULE: AuditRule = AuditRule::DEFAULT;
-    const ALIKE: AuditRule = AuditRule { by_charge: false, ..RULE };
+    const ALIKE: AuditRule = AuditRule { by_charge: false, deterrent: false, ..RULE };
 
     fn work(public: bool) -> Work {
         Work { node: NODE, variant: VARIANT, public, charge: MicroCredits(100), with_audit: false }
@@ -450,6 +478,27 @@ mod tests {
         assert!((377_000..380_000).contains(&chance(&policy, true)), "{}", chance(&policy, true));
         assert_eq!(chance(&policy, false), 2_500);
         assert_eq!(Policy::from_bytes(&policy.to_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn what_can_become_public_is_remembered_for_thousands_of_results() {
+        let mut policy = Policy::new();
+        let give = |policy: &mut Policy, results: u32| {
+            (0..results).for_each(|n| policy.record(&RULE, &work(n.is_multiple_of(100))));
+        };
+        give(&mut policy, 30_000);
+        assert!((9_800..10_100).contains(&policy.open_ppm()), "{}", policy.open_ppm());
+        let restored = Policy::from_bytes(&policy.to_bytes()).unwrap();
+        assert_eq!(restored, policy);
+        // Epochs without any do not end it, as they do for the share that audits go by.
+        for _ in 0..100 {
+            (0..4).for_each(|_| policy.record(&RULE, &work(false)));
+            policy.close();
+        }
+        assert!(policy.open_ppm() > 8_000 && policy.public_ppm() < 100);
+        let mut plain = Policy::new();
+        (0..100).for_each(|_| plain.record(&AuditRule { deterrent: false, ..RULE }, &work(true)));
+        assert_eq!(plain.open_ppm(), 0);
     }
 
     #[test]

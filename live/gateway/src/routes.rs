@@ -160,7 +160,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 // Six bytes of milliseconds, so that what is stored about tasks of one time lies together, and ten of chance.
-fn fresh_task() -> Result<TaskId, Refusal> {
+pub(crate) fn fresh_task() -> Result<TaskId, Refusal> {
     let mut bytes = [0; 16];
     let (time, chance) = bytes.split_at_mut(6);
     time.copy_from_slice(&(ol_drive::clock::now().0 / 1_000).to_be_bytes()[2..]);

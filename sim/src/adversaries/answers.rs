@@ -1,14 +1,15 @@
 //! Nodes that cheat in answers: what each earns, and when it is found, under the gateways' own draws, bets and rulings.
 
-use super::cheat::{Cheat, Court, Next, Seen};
+use super::cheat::{Cheat, Court, Next, Seen, ransom};
 use super::measured::{Kind, Verifier};
 use super::{COMPUTE, Cost, Row, Setting, WherePublic, interval, round};
 use crate::random::{Random, Use};
-use ol_protocol::parameters::{AuditRule, EscrowRule};
+use ol_protocol::parameters::{AuditRule, Parameters};
 use ol_protocol::record::Ruling;
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, Timestamp};
 use ol_sched::{Breaker, Reason};
+use ol_trust::honesty::{OWN_PPM, held_tasks};
 use ol_trust::judge::Known;
 use ol_trust::policy::floors;
 use ol_trust::suspicion::ODDS_ONE;
@@ -24,8 +25,12 @@ const EPOCH: Micros = Micros::from_secs(60);
 /// Auditors of a panel, all of whom have to find a result bad.
 const PANEL: usize = 4;
 
-/// Shares of the tasks that may become public: accounts are kept for each. The first is what `income_vs_honest` is stated for.
-const PUBLIC: [f64; 4] = [0.0, 0.02, 0.2, 1.0];
+/// Shares of the tasks that may become public: accounts are kept for each. The first is what `income_vs_honest` is stated for; the second is what the network's own
+/// tasks come to where tenants let nothing become public.
+const PUBLIC: [f64; 5] = [0.0, OWN_PPM as f64 / 1e6, 0.02, 0.2, 1.0];
+
+/// What audits see of a million cheats of the default model, by its calibration.
+const SEEN_PPM: u32 = 855_000;
 
 /// Length class of the answers: lengths are not modelled.
 const LENGTH_CLASS: usize = 2;
@@ -129,8 +134,9 @@ struct Identity {
     tasks: u64,
     // Honest tasks since it was caught.
     since_caught: Option<u64>,
-    // Pay in escrow, with when it was earned.
-    escrow: [VecDeque<(Timestamp, f64)>; PUBLIC.len()],
+    // Pay in escrow.
+    escrow: [VecDeque<f64>; PUBLIC.len()],
+    held: [u32; PUBLIC.len()],
 }
 
 impl Life {
@@ -173,8 +179,8 @@ impl Market {
                     life.pay(|account| -identities[at].locked(account));
                     identities[at] = Identity::new(&mut named);
                 }
-                Next::Ransom { cost } => {
-                    life.pay(|_| -cost);
+                Next::Ransom { nodes } => {
+                    life.pay(|account| -ransom(nodes, f64::from(identities[at].held[account])));
                     identities[at] = Identity::new(&mut named);
                 }
             }
@@ -215,7 +221,7 @@ impl Market {
         }
         life.stood += u64::from(deed.is_some());
         life.pay(|_| pay);
-        identity.earn(pay, now);
+        identity.earn(pay);
         identity.since_caught = identity.since_caught.map(|tasks| tasks + u64::from(deed.is_none()));
         false
     }
@@ -229,7 +235,7 @@ impl Market {
             let share = PUBLIC[account];
             let floor = f64::from(floors(rate, (share * 1e6) as u32).public);
             let is_public = chance < if is_floor { share * floor / f64::from(rate) } else { share };
-            let lost: f64 = identity.escrow[account].iter().map(|(_, pay)| pay).sum();
+            let lost = identity.locked(account);
             if is_public {
                 identity.escrow[account].clear();
             }
@@ -295,25 +301,29 @@ impl Identity {
             tasks: 0,
             since_caught: None,
             escrow: Default::default(),
+            held: PUBLIC.map(held),
         }
     }
 
-    // What is older than the rule's hold and was followed by as many tasks as it says is out.
-    fn earn(&mut self, pay: f64, now: Timestamp) {
-        let EscrowRule { hold, tasks } = EscrowRule::DEFAULT;
-        for escrow in &mut self.escrow {
-            escrow.push_back((now, pay));
-            while escrow.len() > tasks as usize && escrow.front().is_some_and(|(earned, _)| now.since(*earned) >= hold)
-            {
+    // As of a node that is so slow that an hour's hold is no more than the tasks that have to follow.
+    fn earn(&mut self, pay: f64) {
+        for (escrow, held) in self.escrow.iter_mut().zip(self.held) {
+            escrow.push_back(pay);
+            if escrow.len() > held as usize {
                 escrow.pop_front();
             }
         }
     }
 
-    // What only more tasks release. The hold passes by itself: who leaves waits for it beside its new key's work.
+    // What only more tasks release.
     fn locked(&self, account: usize) -> f64 {
-        self.escrow[account].iter().rev().take(EscrowRule::DEFAULT.tasks as usize).map(|(_, pay)| pay).sum()
+        self.escrow[account].iter().sum()
     }
+}
+
+// How many later tasks pay is held for, by the share that may become public.
+fn held(share: f64) -> u32 {
+    held_tasks(&Parameters::DEFAULT, (share * 1e6) as u32, SEEN_PPM)
 }
 
 #[cfg(test)]
@@ -364,7 +374,16 @@ mod tests {
     #[test]
     fn who_is_good_again_after_its_first_fault_keeps_what_it_gained() {
         let row = of(Cheat::Repenter);
-        assert!(row.profits && row.where_public.iter().all(|public| !public.profits), "{row:?}");
+        let [own, tenants @ ..] = &row.where_public[..] else { panic!("{row:?}") };
+        assert!(row.profits && tenants.iter().all(|public| !public.profits), "{row:?}");
+        // Early on there is little in escrow: the network's own tasks take a part of the gain.
+        assert!(own.income_vs_honest < row.income_vs_honest, "{row:?}");
+    }
+
+    #[test]
+    fn the_networks_own_tasks_cost_who_ransoms_its_escrow_more_than_it_gains() {
+        let row = of(Cheat::SelfDealingInTen);
+        assert!(row.profits && !row.where_public[0].profits, "{row:?}");
     }
 
     #[test]

@@ -109,8 +109,8 @@ pub(super) enum Next {
     Leave,
     /// The same, after it bought so many tiny tasks that what was in escrow comes out.
     Ransom {
-        /// What they cost.
-        cost: f64,
+        /// Of so many nodes one is its own.
+        nodes: f64,
     },
 }
 
@@ -214,8 +214,8 @@ impl Cheat {
         match self {
             Self::Whitewasher | Self::CachedWhitewasher => Next::Leave,
             Self::PatientWhitewasher if honest >= u64::from(EscrowRule::DEFAULT.tasks) => Next::Leave,
-            Self::SelfDealingInTen => Next::Ransom { cost: ransom(10.0) },
-            Self::SelfDealingInHundred => Next::Ransom { cost: ransom(100.0) },
+            Self::SelfDealingInTen => Next::Ransom { nodes: 10.0 },
+            Self::SelfDealingInHundred => Next::Ransom { nodes: 100.0 },
             Self::PatientWhitewasher
             | Self::Honest
             | Self::SmallModel
@@ -326,7 +326,7 @@ impl Cheat {
                 "Ten keys take turns; each is honest as a newcomer, then runs half of the layers until it is caught once."
             }
             Self::SelfDealingInTen | Self::SelfDealingInHundred => {
-                "A whitewasher that buys tiny tasks until 180 reach its own node, so that its escrow comes out, before it takes a new key."
+                "A whitewasher that buys tiny tasks until enough reach its own node, so that its escrow comes out, before it takes a new key."
             }
             Self::FifthFriendsReferee | Self::HalfFriendsReferee => {
                 "Runs half of the layers; so many auditors pass it, the others' accusations are confirmed by the referee."
@@ -351,8 +351,8 @@ impl Cheat {
                 "The share of repeated prompts is assumed; copies of other operators' answers would need their texts."
             }
             Self::Repenter | Self::Sybils => {
-                "A fault costs the failed result's pay and 15 s, and if the task was public what is in escrow: a task every two seconds, so \
-                 that the hour's hold is 1,800 of them. A slower node has less there, 180 at least."
+                "A fault costs the failed result's pay and 15 s, and if the task was public what is in escrow: as many tasks as the rule says. A \
+                 busier node has an hour's work there."
             }
             Self::SelfDealingInTen | Self::SelfDealingInHundred => {
                 "A tenant can't choose its node, so it buys as many tiny tasks for others; requests have no least price here."
@@ -379,9 +379,8 @@ impl Cheat {
     }
 }
 
-// Tiny tasks that an operator with one of `nodes` nodes buys until 180 were its own, less what those pay it.
-fn ransom(nodes: f64) -> f64 {
-    let own = f64::from(EscrowRule::DEFAULT.tasks);
+/// Tiny tasks that an operator with one of `nodes` nodes buys until `own` were its own, less what those pay it.
+pub(super) fn ransom(nodes: f64, own: f64) -> f64 {
     let price = TINY * 1e4 / f64::from(Split::DEFAULT.node_bp);
     own * nodes * price - own * TINY * (1.0 - COMPUTE)
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod instructions;
 mod operators;
+mod own;
 mod process;
 mod processes;
 mod proxy;

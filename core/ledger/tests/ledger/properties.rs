@@ -1,6 +1,6 @@
 //! Random histories, hostile steps among them: every invariant after every step.
 
-use crate::world::{attempt, escrow, gateway, genesis, issuer, ledger, receipt, tenant, top_up};
+use crate::world::{OWN, TASKS, attempt, escrow, gateway, genesis, issuer, ledger, receipt, tenant, top_up};
 use ol_ledger::{Account, Auditor, Error, Finding, Ledger, Summary};
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (0..3u8, amount.clone(), 0..40u64, any::<bool>())
             .prop_map(|(tenant, amount, serial, forged)| Step::TopUp { tenant, amount, serial, forged }),
-        8 => (prop_oneof![3 => Just(0), 1 => 1..3u8], 0..3u8, 0..30u8, prop_oneof![4 => Just(0), 1 => 0..10u64], amount, any::<bool>(), 0..12u64)
+        8 => (prop_oneof![6 => Just(0), 2 => 1..3u8, 1 => Just(OWN)], 0..3u8, 0..30u8, prop_oneof![4 => Just(0), 1 => 0..10u64], amount, any::<bool>(), 0..12u64)
             .prop_map(|(tenant, node, task, age, amount, drawn, extra)| {
                 Step::Earn { tenant, node, task, age, amount, drawn, extra: u64::from(extra == 0) }
             }),
@@ -49,6 +49,7 @@ struct Run {
     // The latest charge of each attempt, and which attempts failed.
     charged: BTreeMap<AttemptId, u64>,
     failed: Vec<AttemptId>,
+    own: BTreeSet<AttemptId>,
     refunded: u64,
     closed: Vec<Summary>,
 }
@@ -56,7 +57,8 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let (earned, charged, failed, closed) = (BTreeSet::new(), BTreeMap::new(), Vec::new(), Vec::new());
-        Self { ledger: ledger(), now: 0, topped_up: 0, earned, charged, failed, refunded: 0, closed }
+        let own = BTreeSet::new();
+        Self { ledger: ledger(), now: 0, topped_up: 0, earned, charged, failed, own, refunded: 0, closed }
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), Error> {
@@ -75,12 +77,22 @@ impl Run {
                 self.ledger.earn(&charged, drawn)?;
                 assert!(self.earned.insert((attempt(task), epoch)), "one commitment earned twice");
                 self.charged.insert(attempt(task), amount);
+                self.own.remove(&attempt(task));
+                self.own.extend((tenant == OWN).then(|| attempt(task)));
                 self.failed.retain(|id| *id != attempt(task));
             }
             Step::Find { task, finding } => {
-                let before = self.tenants();
+                let (before, refunded) = (self.tenants(), self.ledger.totals().refunded.0);
                 self.ledger.find(attempt(task), finding)?;
-                self.found(attempt(task), finding, self.tenants() - before);
+                let to_tenants = self.tenants() - before;
+                match self.own.contains(&attempt(task)) {
+                    false => self.found(attempt(task), finding, to_tenants),
+                    // The network has it back where it came from.
+                    true => {
+                        assert_eq!(to_tenants, 0);
+                        self.found(attempt(task), finding, i128::from(self.ledger.totals().refunded.0 - refunded));
+                    }
+                }
             }
             Step::PayAudit { task, node } => {
                 let auditor = Auditor { node: NodeId([node; 32]), operator: OperatorId([node; 32]) };
@@ -99,7 +111,7 @@ impl Run {
             Step::Close { skipped, minutes } => {
                 self.now += minutes * 60_000_000;
                 let epoch = Epoch(self.ledger.open_epoch().0 + skipped);
-                let summary = self.ledger.close(epoch, Timestamp(self.now))?;
+                let summary = self.ledger.close(epoch, Timestamp(self.now), self.ledger.parameters().escrow.tasks)?;
                 self.closed.push(summary);
             }
             Step::Restart => {
@@ -135,6 +147,7 @@ impl Run {
         assert_eq!(self.closed.iter().map(|summary| summary.paid_out().0).sum::<u64>(), paid_out);
         assert!(self.ledger.balances().all(|(account, balance)| account == Account::Issuer || balance > 0));
         assert_eq!(self.ledger.totals().refunded, MicroCredits(self.refunded));
+        assert!(self.ledger.totals().own.0 <= self.ledger.totals().charged.0 / 500);
         for Summary { charged, paid_to_nodes, verification, reserve, gateway, .. } in &self.closed {
             assert_eq!(charged.0, paid_to_nodes.0 + verification.0 + reserve.0 + gateway.0);
         }
@@ -179,7 +192,7 @@ proptest! {
             let task = u8::try_from(task).unwrap();
             run.ledger.earn(&receipt(0, *node, task, 0, *amount), false).unwrap();
         }
-        let summary = run.ledger.close(Epoch(0), Timestamp(0)).unwrap();
+        let summary = run.ledger.close(Epoch(0), Timestamp(0), TASKS).unwrap();
         let sum: u64 = amounts.iter().map(|(_, amount)| amount).sum();
         prop_assert_eq!((summary.charged, summary.settled), (MicroCredits(sum), amounts.len() as u64));
         for node in 0..3 {

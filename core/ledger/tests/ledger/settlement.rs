@@ -1,6 +1,8 @@
 //! What becomes of a charge.
 
-use crate::world::{attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up};
+use crate::world::{
+    OWN, TASKS, attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up,
+};
 use ol_ledger::{Account, Auditor, Error, Fault, Finding, Ledger, Payout, RestoreError, Summary, Totals};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::{BadSignature, SecretKey};
@@ -12,7 +14,7 @@ use ol_protocol::{
 
 fn close(ledger: &mut Ledger) -> Summary {
     let epoch = ledger.open_epoch();
-    let summary = ledger.close(epoch, end(epoch.0)).unwrap();
+    let summary = ledger.close(epoch, end(epoch.0), ledger.parameters().escrow.tasks).unwrap();
     assert_eq!(ledger.check(), Ok(()));
     summary
 }
@@ -290,7 +292,7 @@ fn only_the_open_epoch_is_closed() {
     let mut ledger = ledger();
     close(&mut ledger);
     for epoch in [Epoch(0), Epoch(2)] {
-        let error = refused(&mut ledger, |l| l.close(epoch, Timestamp(0)).map(|_| ()));
+        let error = refused(&mut ledger, |l| l.close(epoch, Timestamp(0), TASKS).map(|_| ()));
         assert_eq!(error, Error::NotOpen { epoch, open: Epoch(1) });
     }
 }
@@ -361,6 +363,50 @@ fn who_has_the_threshold_is_paid_out_whole_and_once() {
     // What was paid out makes no room: or the total of it could pass its type.
     assert_eq!(refused(&mut ledger, |l| l.top_up(&top_up(2, u64::MAX - 9_999, 2))), Error::Overflow);
     assert_eq!(ledger.top_up(&top_up(2, u64::MAX - 10_000, 2)), Ok(()));
+}
+
+#[test]
+fn the_networks_own_tasks_are_paid_from_what_is_there_for_audits_and_no_more_than_a_five_hundredth() {
+    let mut ledger = funded(100_000);
+    let own = |amount| receipt(OWN, 1, 2, 0, amount);
+    let tenant = genesis().own_tenant();
+    let refused_for = |available, needed| Error::Overdrawn {
+        tenant,
+        available: MicroCredits(available),
+        needed: MicroCredits(needed),
+    };
+    ledger.earn(&receipt(1, 1, 1, 0, 50_000), false).unwrap();
+    assert_eq!(refused(&mut ledger, |l| l.earn(&own(1), false)), refused_for(0, 1));
+    close(&mut ledger);
+    // A thousand are there for audits; 100 are a five-hundredth of 50,000.
+    assert_eq!((ledger.balance(&Account::Verification), ledger.available(tenant)), (1_000, MicroCredits(100)));
+    assert_eq!(refused(&mut ledger, |l| l.earn(&own(101), false)), refused_for(100, 101));
+    ledger.earn(&own(100), true).unwrap();
+    assert_eq!((ledger.balance(&Account::Verification), ledger.totals().own), (900, MicroCredits(100)));
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(OWN, 1, 3, 0, 1), false)), refused_for(0, 1));
+    let restored = Ledger::from_bytes(&ledger.to_bytes()).unwrap();
+    assert_eq!((&restored, restored.digest()), (&ledger, ledger.digest()));
+    ledger.find(attempt(2), Finding::Failed).unwrap();
+    assert_eq!((ledger.balance(&Account::Verification), ledger.balance(&Account::Pending)), (1_000, 0));
+    // What an own task cost is not there again: or failed ones could be asked for without end.
+    assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(OWN, 1, 4, 0, 1), false)), refused_for(0, 1));
+}
+
+#[test]
+fn pay_is_held_for_as_many_tasks_as_its_close_says() {
+    let mut ledger = funded(10_000);
+    for (epoch, held) in [(0, 3), (1, 1)] {
+        ledger.earn(&receipt(1, 1, epoch, u64::from(epoch), 100), false).unwrap();
+        ledger.close(Epoch(epoch.into()), end(epoch.into()), held).unwrap();
+    }
+    let released: Vec<u64> = (2..5)
+        .map(|epoch: u8| {
+            ledger.earn(&receipt(1, 1, epoch, u64::from(epoch), 100), false).unwrap();
+            ledger.close(Epoch(epoch.into()), end(epoch.into()), 9).unwrap().released.0
+        })
+        .collect();
+    // The second lot waits for its time, the first for its third task.
+    assert_eq!(released, [0, 170, 0]);
 }
 
 fn change(ledger: &mut Ledger, from: u64, edit: impl FnOnce(&mut Parameters)) {

@@ -14,7 +14,7 @@ use ol_protocol::{
 };
 
 /// Tasks after which escrow is released here.
-const TASKS: u32 = 2;
+pub(crate) const TASKS: u32 = 2;
 
 /// An issuer's key.
 pub(crate) fn issuer() -> SecretKey {
@@ -40,6 +40,9 @@ pub(crate) fn genesis() -> Genesis {
     }
     .of(GatewayId([2; 32]), &owner())
 }
+
+/// Stands for the network itself among tenants.
+pub(crate) const OWN: u8 = u8::MAX;
 
 /// A ledger with nothing in it.
 pub(crate) fn ledger() -> Ledger {
@@ -114,7 +117,7 @@ pub(crate) fn receipt(tenant: u8, node: u8, task: u8, epoch: u64, amount: u64) -
     };
     let price = Price { prompt_per_million: MicroCredits(0), output_per_million: MicroCredits(amount) };
     let charge = Charge {
-        tenant: TenantId([tenant; 16]),
+        tenant: if tenant == OWN { genesis().own_tenant() } else { TenantId([tenant; 16]) },
         request: Digest([6; 32]),
         response: Digest([6; 32]),
         prompt_tokens: TokenCount(7),

@@ -118,6 +118,7 @@ impl Gateway {
             self.collect(tenant);
         }
         self.charged.clear();
+        self.fund_own();
         let state = self.settler.digest();
         let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal;
         let close = Close { epoch, at: now, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };
@@ -140,6 +141,7 @@ impl Gateway {
         for (tenant, balance) in funded {
             self.budget.credit(tenant, MicroCredits(balance));
         }
+        self.fund_own();
         let unsettled: Vec<_> = self
             .settler
             .unsettled_charges()

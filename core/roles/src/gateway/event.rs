@@ -337,6 +337,16 @@ pub enum Output {
         /// How.
         finished: Finished,
     },
+    /// Ask for a task of the network's own, with [`Input::Submitted`]: by [`Genesis::own_tenant`], public, with the settings of the one just submitted and another
+    /// prompt.
+    ///
+    /// [`Genesis::own_tenant`]: ol_protocol::genesis::Genesis::own_tenant
+    Own {
+        /// Like which.
+        like: TaskId,
+        /// What computes it.
+        variant: VariantId,
+    },
     /// The audit that an answer waited for passed: its client gets it.
     Release {
         /// Which.

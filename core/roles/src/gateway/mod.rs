@@ -9,6 +9,7 @@ mod epoch;
 pub mod event;
 mod funds;
 mod limits;
+mod own;
 mod task;
 
 use crate::settler::Settler;
@@ -90,6 +91,8 @@ pub struct Counters {
     pub receipts: u64,
     /// Tasks whose node never signed: neither charged nor paid.
     pub unsigned: u64,
+    /// Tasks of the network's own that were asked for.
+    pub own: u64,
     /// Audits drawn.
     pub audits_drawn: u64,
     /// Audits passed.
@@ -117,6 +120,7 @@ pub struct Counters {
 pub struct Gateway {
     setup: Fixed,
     network: NetworkId,
+    own_tenant: TenantId,
     settler: Settler,
     budget: Budget,
     funds: funds::Funds,
@@ -153,6 +157,7 @@ impl Gateway {
         let epoch_ends = if settler.epoch() == Epoch(0) { now } else { now.after(settler.genesis().epoch) };
         let mut new = Self {
             network: settler.genesis().network(),
+            own_tenant: settler.genesis().own_tenant(),
             setup: Fixed { gateway, master, seed, limits, boot: boot(&seed) },
             settler,
             budget: Budget::new(),

@@ -7,6 +7,7 @@ mod confirm;
 mod evidence;
 mod funds;
 mod outbox;
+mod own;
 mod tasks;
 mod total;
 mod world;

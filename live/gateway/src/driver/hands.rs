@@ -8,6 +8,7 @@ use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
 use super::message::{Known, Message, New, News, Scoring};
+use super::own;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
@@ -67,6 +68,7 @@ pub(super) struct GatewayHands {
     pub(super) key: SecretKey,
     pub(super) journal: Journal,
     pub(super) news: broadcast::Sender<News>,
+    asker: mpsc::Sender<own::Told>,
     pub(super) event_log: Option<ol_drive::log::Writer>,
     peers: BTreeMap<NodeId, Peer>,
     contents: BTreeMap<TaskId, Content>,
@@ -93,6 +95,7 @@ impl GatewayHands {
         key: SecretKey,
         journal: Journal,
         news: broadcast::Sender<News>,
+        asker: mpsc::Sender<own::Told>,
         event_log: Option<ol_drive::log::Writer>,
     ) -> Self {
         Self {
@@ -100,6 +103,7 @@ impl GatewayHands {
             key,
             journal,
             news,
+            asker,
             event_log,
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -359,6 +363,7 @@ impl GatewayHands {
 
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
         let submission = new.submission.clone();
+        self.overhear(&new);
         self.contents.insert(submission.task, Content::of(new, now));
         inputs.push(Input::Submitted(submission));
     }
@@ -703,6 +708,7 @@ impl Hands for GatewayHands {
             Output::Relay { attempt, .. } => self.relay(attempt),
             Output::Finish { task, finished } => self.finish(task, &finished),
             Output::Refuse { task, refusal } => self.refuse(task, &refusal),
+            Output::Own { like, variant } => self.want_own(like, variant),
             Output::Release { task } => self.release(task),
             Output::Forget { task } => {
                 if self.contents.get(&task).is_some_and(|content| content.ended) {

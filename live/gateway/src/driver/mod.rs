@@ -9,10 +9,12 @@ mod instruct;
 mod journal;
 mod links;
 mod message;
+mod own;
 mod questions;
 pub mod start;
 mod trust;
 
 pub use handle::Handle;
 pub use message::News;
+pub use own::{Error as PromptsError, PROMPTS};
 pub use start::{Config, Error, Gateway, start};

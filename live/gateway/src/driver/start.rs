@@ -6,6 +6,7 @@ use super::hands::GatewayHands;
 use super::journal::Journal;
 use super::links::{Door, accept};
 use super::message::{Message, News};
+use super::own::{self, Prompts};
 use super::questions::Questions;
 use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
@@ -37,6 +38,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// The file of the key that payloads and facts in a shared database are sealed with.
 pub const SEALED_KEY: &str = "gateway.store.key";
+
+/// What may wait for whoever asks for the network's own tasks: more are not made.
+const OWN_ASKED_MAX: usize = 16;
 
 /// How often round trips to nodes are measured.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -120,6 +124,9 @@ pub enum Error {
     /// A thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// The file of the network's own prompts.
+    #[error("the network's own prompts")]
+    Prompts(#[from] own::Error),
     /// The event log.
     #[error("cannot record events")]
     EventLog(#[from] ol_drive::log::Error),
@@ -159,6 +166,7 @@ pub(super) struct RateLimits {
 /// Starts a gateway on the current runtime.
 pub async fn start(config: Config) -> Result<Gateway, Error> {
     let gateway = GatewayId(config.key.public());
+    let prompts = Prompts::open(&config.data_dir)?;
     let (place, mut store) = open(&config, Identity { network: None, gateway })?;
     if store.read().size()? == 0 {
         let genesis = config.genesis.clone().ok_or(Error::NoGenesis)?;
@@ -230,7 +238,8 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     let (news, _) = broadcast::channel(1_024);
     let finality = Box::new(Solo::new(config.key.clone(), last));
     let journal = Journal::new(shared.clone(), config.key.public(), committer.handle(), finality, answers);
-    let hands = GatewayHands::new(shared.clone(), config.key, journal, news.clone(), event_log);
+    let (asker, asked) = mpsc::channel(OWN_ASKED_MAX);
+    let hands = GatewayHands::new(shared.clone(), config.key, journal, news.clone(), asker, event_log);
     let mut tasks = JoinSet::new();
     let door = Door { network, referee: genesis.referee, join_token: config.join_token };
     tasks.spawn(accept(server, Arc::new(door), inbox.clone()));
@@ -247,6 +256,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         drop(inbox.send(Message::Claimed { tenant: slice.top_up.tenant, result: Ok(Some(slice)) }).await);
     }
     let handle = Handle { shared, inbox };
+    tasks.spawn(own::ask(handle.clone(), prompts, asked));
     Ok(Gateway { handle, ticket, committer, news, tasks, machine })
 }
 
@@ -412,6 +422,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         misbehaved,
         receipts,
         unsigned,
+        own,
         audits_drawn,
         audits_passed,
         audits_failed,
@@ -427,6 +438,7 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("attempts_assigned", "Attempts sent to nodes.", assigned),
         ("tasks_finished", "Tasks that ended well.", finished),
         ("tasks_refused", "Tasks refused or given up.", refused),
+        ("tasks_own", "Tasks of the network's own that were asked for.", own),
         ("attempts_failed_over", "Attempts taken from a node and given to another.", failed_over),
         ("tasks_client_gone", "Tasks whose client went away.", client_gone),
         ("frames_late", "Answers and verdicts that came too late.", late),

@@ -24,6 +24,7 @@ const PARAMETERS: Parameters = Parameters {
         newcomer_tasks: 3,
         rate_ppm: 200_000,
         by_charge: false,
+        deterrent: false,
         margin_micro_max: 50_000,
         cross_audit_operators_min: 5,
         pay_bp: 2_000,

@@ -1,19 +1,20 @@
-//! What the loop asks the database for and goes on: payloads for audits, batches that come again, tenants' money. The answers
-//! are messages.
+//! What the loop asks others for and goes on: the database for payloads, batches that come again and tenants' money, with messages for answers; and whoever
+//! asks for the network's own tasks.
 
 use super::{GatewayHands, Running};
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::{Message, Scoring};
+use crate::driver::message::{Message, New, Scoring};
+use crate::driver::own;
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
-use ol_protocol::{AuditId, MicroCredits, NodeId, TenantId};
+use ol_protocol::{AuditId, MicroCredits, NodeId, TaskId, TenantId, VariantId};
 use ol_roles::gateway::event::Input;
 use ol_store::{NodeBatch, Read};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Questions for tenants' money at the same time: they are answered one after the other, each in a millisecond, or not at
@@ -24,6 +25,27 @@ const CLAIMS_MAX: usize = 64;
 const LOOK_UP_RETRY: Duration = Duration::from_secs(1);
 
 impl GatewayHands {
+    // Who asks for the network's own tasks is slow, or gone: then there is one less.
+    fn tell_asker(&self, told: own::Told) {
+        drop(self.asker.try_send(told));
+    }
+
+    /// What a tenant lets become public, the network may ask again.
+    pub(super) fn overhear(&self, new: &New) {
+        if new.submission.public && new.submission.tenant != self.shared.genesis.own_tenant() {
+            self.tell_asker(own::Told::Seen(new.payload.clone()));
+        }
+    }
+
+    pub(super) fn want_own(&self, like: TaskId, variant: VariantId) {
+        let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
+        let model = variants.get(&variant).map(|served| served.variant.model.clone());
+        drop(variants);
+        if let (Some(model), Some(content)) = (model, self.contents.get(&like)) {
+            self.tell_asker(own::Told::Wanted { model, like: content.payload.clone() });
+        }
+    }
+
     pub(super) fn claim(
         &mut self,
         tenant: TenantId,
