@@ -99,6 +99,7 @@ pub struct Books {
     costs: BTreeMap<VariantId, (u64, Vec<u64>)>,
     // Share of the last four thousand receipts or so that may become public, in 2^-32.
     open: u64,
+    counted: u64,
     // What settled receipts came to, and what the network's own did.
     settled: i128,
     own: i128,
@@ -132,6 +133,7 @@ impl Books {
             public_before: 0,
             costs: BTreeMap::new(),
             open: 0,
+            counted: 0,
             settled: 0,
             own: 0,
             epoch: 0,
@@ -177,7 +179,9 @@ impl Books {
             self.costs.entry(commitment.variant).or_default().1.push(receipt.charge.amount.0);
         }
         if self.rules.audit.deterrent {
-            self.open = self.open - self.open / 4_096 + u64::from(receipt.charge.public) * (1 << 20);
+            self.counted += 1;
+            let of = self.counted.min(4_096);
+            self.open = self.open - self.open / of + u64::from(receipt.charge.public) * ((1 << 32) / of);
         }
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
         let chance = match receipt.charge.with_audit {
@@ -269,7 +273,7 @@ impl Books {
                 let asked = (of.prompt, of.seed, of.variant) == (verdict.prompt, verdict.seed, verdict.variant);
                 if claims
                     && asked
-                    && item.receipt.charge.public
+                    && (item.receipt.charge.public || rule.deterrent)
                     && verdict.level == Level::Referee
                     && of.finish != Finish::Embedded
                 {

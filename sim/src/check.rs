@@ -6,7 +6,7 @@ use crate::host::Kind;
 use crate::world::{World, tenant};
 use ol_ledger::Account;
 use ol_protocol::record::{AttemptId, Record};
-use ol_protocol::{Epoch, Micros, NodeId, TaskId, Timestamp};
+use ol_protocol::{Epoch, Micros, NodeId, TaskId, TenantId, Timestamp};
 use ol_roles::gateway::event::Finished;
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ pub(crate) struct Facts {
     // Where the model ends the text, and the request's limit.
     pub(crate) answer: u32,
     pub(crate) max: u32,
+    pub(crate) tenant: TenantId,
     // Whether its content may become public.
     pub(crate) public: bool,
     pub(crate) content: Content,
@@ -36,12 +37,13 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn new(arrived: Timestamp, prompt: u32, answer: u32, max: u32, public: bool) -> Self {
+    pub(crate) fn new(arrived: Timestamp, [prompt, answer, max]: [u32; 3], tenant: TenantId, public: bool) -> Self {
         Self {
             arrived,
             prompt,
             answer,
             max,
+            tenant,
             public,
             content: Content::default(),
             attempts: 0,

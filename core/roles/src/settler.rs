@@ -29,6 +29,7 @@ use ol_trust::suspicion::ODDS_ONE;
 /// Bits of a snapshot's flags.
 const SEALS: u8 = 1;
 const REFUTED: u8 = 2;
+const CONCEALED: u8 = 4;
 
 /// Bits of a held receipt's flags.
 const ACCUSED: u8 = 1;
@@ -184,6 +185,8 @@ pub struct Settler {
     refused: Vec<AttemptId>,
     // Commitments whose content may become public and that their own node's variant refutes: evidence takes escrow.
     refuted: BTreeMap<AttemptId, Commitment>,
+    // Those whose content is private, with their tenants, who may still give it; where the network sees to it that honesty pays.
+    concealed: BTreeMap<AttemptId, (Commitment, TenantId)>,
 }
 
 impl Settler {
@@ -266,6 +269,7 @@ impl Settler {
             arriving: Vec::new(),
             refused: Vec::new(),
             refuted: BTreeMap::new(),
+            concealed: BTreeMap::new(),
         })
     }
 
@@ -475,8 +479,14 @@ impl Settler {
             Ruling::Failed => {
                 let commitment = &open.receipt.commitment;
                 let (node, variant) = (commitment.node, commitment.variant);
-                if is_stated && open.receipt.charge.public && is_refuted(commitment, verdict, judgement) {
-                    self.refuted.insert(subject, commitment.clone());
+                let deterrent = self.parameters().audit.deterrent;
+                match is_stated && is_refuted(commitment, verdict, judgement) {
+                    true if open.receipt.charge.public => drop(self.refuted.insert(subject, commitment.clone())),
+                    true if deterrent => {
+                        let concealed = (commitment.clone(), open.receipt.charge.tenant);
+                        self.concealed.insert(subject, concealed);
+                    }
+                    true | false => {}
                 }
                 self.policy.convict(node, variant);
                 self.found(subject, Finding::Failed, by);
@@ -493,18 +503,27 @@ impl Settler {
     /// attempt is kept.
     pub fn evidence(&mut self, evidence: &Evidence) -> Result<(), Fault> {
         let subject = evidence.subject;
-        let commitment = self.refuted.get(&subject).ok_or(Fault::NotRefuted(subject))?;
+        let concealed = self.concealed.get(&subject).map(|(commitment, _)| commitment);
+        let commitment = self.refuted.get(&subject).or(concealed).ok_or(Fault::NotRefuted(subject))?;
         if !evidence.opens(commitment) {
             return Err(Fault::Unopened(subject));
         }
         self.ledger.slash(commitment.node, commitment.operator);
         self.refuted.remove(&subject);
+        self.concealed.remove(&subject);
         Ok(())
     }
 
-    /// What an attempt's node committed to, if its content would be evidence against it.
+    /// What an attempt's node committed to, if its content may become public and would be evidence against it.
     pub fn refuted(&self, id: &AttemptId) -> Option<&Commitment> {
         self.refuted.get(id)
+    }
+
+    /// The refuted attempts at a tenant's private task, whose content is evidence as soon as the tenant gives it.
+    pub fn concealed(&self, task: TaskId, tenant: TenantId) -> impl Iterator<Item = (AttemptId, &Commitment)> {
+        let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };
+        let of = self.concealed.range(all).filter(move |(_, (_, of))| *of == tenant);
+        of.map(|(id, (commitment, _))| (*id, commitment))
     }
 
     /// All such attempts.
@@ -548,6 +567,7 @@ impl Settler {
         self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);
+        self.concealed.retain(|_, (commitment, _)| commitment.epoch >= oldest);
         Ok(summary)
     }
 
@@ -647,11 +667,11 @@ impl Settler {
     /// Digest of everything that decides the future. Meaningful right after a close.
     pub fn digest(&self) -> Digest {
         let (ledger, policy, held) = (self.ledger.digest(), self.policy.digest(), self.held_bytes());
-        let (calibrations, refuted) = (self.calibration_bytes(), self.refuted_bytes());
-        let parts: [&[u8]; 5] = [&ledger.0, &policy.0, &held, &calibrations, &refuted];
-        // Logs without calibrations, or without anyone refuted, are older than those are, and state digests without them. Who is refuted was
-        // judged by a calibration.
-        let count = if refuted.is_empty() { if calibrations.is_empty() { 3 } else { 4 } } else { 5 };
+        let (calibrations, refuted, concealed) =
+            (self.calibration_bytes(), self.refuted_bytes(), self.concealed_bytes());
+        let parts: [&[u8]; 6] = [&ledger.0, &policy.0, &held, &calibrations, &refuted, &concealed];
+        // Logs without the last ones are older than those are, and state digests without them.
+        let count = parts.iter().rposition(|part| !part.is_empty()).map_or(3, |last| (last + 1).max(3));
         digest(Domain::State, &parts[..count])
     }
 
@@ -661,12 +681,13 @@ impl Settler {
         let mut w = Writer::new();
         w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
         let (draw_seal, nonce_seal) = self.seals.unwrap_or((Digest([0; 32]), Digest([0; 32])));
-        let (refuted, mut flags) = (self.refuted_bytes(), u8::from(self.seals.is_some()) * SEALS);
+        let (refuted, concealed) = (self.refuted_bytes(), self.concealed_bytes());
         // A snapshot without anyone refuted is written as before there was evidence.
-        flags += u8::from(!refuted.is_empty()) * REFUTED;
+        let mut flags = u8::from(self.seals.is_some()) * SEALS;
+        flags += u8::from(!refuted.is_empty()) * REFUTED + u8::from(!concealed.is_empty()) * CONCEALED;
         w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(flags).bytes(&self.held_bytes());
-        if !refuted.is_empty() {
-            w.bytes(&refuted);
+        for bytes in [refuted, concealed].iter().filter(|bytes| !bytes.is_empty()) {
+            w.bytes(bytes);
         }
         w.raw(&self.calibration_bytes());
         w.finish()
@@ -703,10 +724,25 @@ impl Settler {
         held.finish().ok()?;
         let refuted = if flags & REFUTED == 0 { &[] } else { r.bytes("refuted commitments", usize::MAX).ok()? };
         let refuted = Self::read_refuted(refuted)?;
+        let concealed = if flags & CONCEALED == 0 { &[] } else { r.bytes("concealed commitments", usize::MAX).ok()? };
+        let concealed = Self::read_concealed(concealed)?;
         let calibrations = Self::read_calibrations(r.rest())?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
         let network = genesis.network();
-        Some(Self { genesis, network, ledger, policy, calibrations, open, earned, seals, arriving, refused, refuted })
+        Some(Self {
+            genesis,
+            network,
+            ledger,
+            policy,
+            calibrations,
+            open,
+            earned,
+            seals,
+            arriving,
+            refused,
+            refuted,
+            concealed,
+        })
     }
 
     fn read_refuted(bytes: &[u8]) -> Option<BTreeMap<AttemptId, Commitment>> {
@@ -715,6 +751,21 @@ impl Settler {
             Some((AttemptId { task: commitment.task, attempt: commitment.attempt }, commitment))
         };
         bytes.chunks(Commitment::BYTES).map(read).collect()
+    }
+
+    fn read_concealed(bytes: &[u8]) -> Option<BTreeMap<AttemptId, (Commitment, TenantId)>> {
+        let read = |bytes: &[u8]| {
+            let (commitment, tenant) = bytes.split_at_checked(Commitment::BYTES)?;
+            let commitment = Commitment::from_bytes(commitment).ok()?;
+            let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
+            Some((id, (commitment, TenantId(tenant.try_into().ok()?))))
+        };
+        bytes.chunks(Commitment::BYTES + 16).map(read).collect()
+    }
+
+    fn concealed_bytes(&self) -> Vec<u8> {
+        let bytes = |(commitment, tenant): &(Commitment, TenantId)| [&commitment.to_bytes()[..], &tenant.0].concat();
+        self.concealed.values().flat_map(bytes).collect()
     }
 
     fn refuted_bytes(&self) -> Vec<u8> {

@@ -128,14 +128,23 @@ pub struct Policy {
     public: u64,
     all: u64,
     charges: BTreeMap<VariantId, Charges>,
-    // Share of the last thousands of results that evidence can take escrow for, in 2^-32.
+    // Share of the last thousands of results that evidence can take escrow for, in 2^-32, and how many these are.
     open_share: u64,
+    open_seen: u64,
 }
 
 impl Policy {
     /// Knows nobody yet.
     pub const fn new() -> Self {
-        Self { standings: BTreeMap::new(), public_ppm: 0, public: 0, all: 0, charges: BTreeMap::new(), open_share: 0 }
+        Self {
+            standings: BTreeMap::new(),
+            public_ppm: 0,
+            public: 0,
+            all: 0,
+            charges: BTreeMap::new(),
+            open_share: 0,
+            open_seen: 0,
+        }
     }
 
     /// The chance that a node's next result is drawn: ask before [`Policy::record`]. What may become public is drawn more often, what may
@@ -163,8 +172,9 @@ impl Policy {
             charges.count = charges.count.saturating_add(1);
         }
         if rule.deterrent {
-            self.open_share -= self.open_share / OPEN_MEMORY;
-            self.open_share += if work.public { (1 << 32) / OPEN_MEMORY } else { 0 };
+            self.open_seen = OPEN_MEMORY.min(self.open_seen + 1);
+            self.open_share -= self.open_share / self.open_seen;
+            self.open_share += if work.public { (1 << 32) / self.open_seen } else { 0 };
         }
     }
 
@@ -235,14 +245,14 @@ impl Policy {
             standing.write(&mut w);
         }
         // Logs without public results, or chances by charge, are older than those are, and state digests without them.
-        if (self.public_ppm, self.public, self.all, self.open_share) != (0, 0, 0, 0) || !self.charges.is_empty() {
+        if (self.public_ppm, self.public, self.all, self.open_seen) != (0, 0, 0, 0) || !self.charges.is_empty() {
             w.u32(self.public_ppm).u64(self.public).u64(self.all);
         }
         for (variant, charges) in &self.charges {
             w.raw(&variant.0).u64(charges.mean).u64(charges.sum).u64(charges.count);
         }
-        if self.open_share != 0 {
-            w.u64(self.open_share);
+        if self.open_seen != 0 {
+            w.u64(self.open_share).u64(self.open_seen);
         }
         w.finish()
     }
@@ -260,16 +270,18 @@ impl Policy {
         if !rest.is_empty() {
             let mut r = Reader::new(rest);
             (policy.public_ppm, policy.public, policy.all) = (r.u32()?, r.u64()?, r.u64()?);
-            let (charges, open_share) = r.rest().as_chunks::<CHARGES_BYTES>();
+            let (charges, open) = r.rest().as_chunks::<CHARGES_BYTES>();
             policy.charges = read_charges(charges)?;
-            if !open_share.is_empty() {
-                let mut r = Reader::new(open_share);
-                policy.open_share = r.u64()?;
+            if !open.is_empty() {
+                let mut r = Reader::new(open);
+                (policy.open_share, policy.open_seen) = (r.u64()?, r.u64()?);
                 r.finish()?;
             }
         }
-        let can_be =
-            policy.open_share <= 1 << 32 && u64::from(policy.public_ppm) <= MILLION && policy.public <= policy.all;
+        let can_be = policy.open_share <= 1 << 32
+            && policy.open_seen <= OPEN_MEMORY
+            && u64::from(policy.public_ppm) <= MILLION
+            && policy.public <= policy.all;
         if can_be && policy.to_bytes() == bytes { Ok(policy) } else { Err(RestoreError::NotCanonical) }
     }
 }
@@ -486,6 +498,8 @@ mod tests {
         let give = |policy: &mut Policy, results: u32| {
             (0..results).for_each(|n| policy.record(&RULE, &work(n.is_multiple_of(100))));
         };
+        give(&mut policy, 1_000);
+        assert!((9_500..10_500).contains(&policy.open_ppm()), "{}", policy.open_ppm());
         give(&mut policy, 30_000);
         assert!((9_800..10_100).contains(&policy.open_ppm()), "{}", policy.open_ppm());
         let restored = Policy::from_bytes(&policy.to_bytes()).unwrap();

@@ -296,6 +296,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What is known of a tenant's receipt.
     fn receipt(&self, tenant: TenantId, task: TaskId) -> impl Future<Output = ReceiptState> + Send;
 
+    /// Lets a tenant's private request become public, if its answer was refuted: whether there is anything that is not public yet.
+    fn publish(&self, tenant: TenantId, task: TaskId) -> impl Future<Output = bool> + Send;
+
     /// Whose key this is. Must compare digests only: see [`crate::keys::ApiKeys`].
     fn authenticate(&self, key: &str) -> Option<Tenant>;
 

@@ -72,6 +72,7 @@ pub(crate) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/v1/completions", post(|State(app), request| work::<B>(app, Api::Text, request)))
         .route("/v1/embeddings", post(|State(app), request| work::<B>(app, Api::Embeddings, request)))
         .route("/v1/receipts/{id}", get(receipt::<B>))
+        .route("/v1/receipts/{id}/publish", post(publish::<B>))
         .route(instruct::PATHS[0], post(instruction::<B>))
         .route(instruct::PATHS[1], post(instruction::<B>))
         .route(instruct::PATHS[2], post(instruction::<B>))
@@ -96,6 +97,7 @@ fn wrong_method(path: &str, method: &Method) -> Refusal {
     let allow = match route_of(path) {
         "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => "POST",
         path if instruct::PATHS.contains(&path) => "POST",
+        "/v1/receipts/{id}/publish" => "POST",
         _ => "GET, HEAD",
     };
     Refusal::new(Kind::WrongMethod { allow }, format!("this path is not for {method} but for {allow}"))
@@ -121,6 +123,7 @@ fn route_of(path: &str) -> &'static str {
         "/metrics" => "/metrics",
         _ if path.starts_with("/v1/models/") => "/v1/models/{id}",
         _ if path.starts_with("/log/") => "/log/{file}",
+        _ if path.starts_with("/v1/receipts/") && path.ends_with("/publish") => "/v1/receipts/{id}/publish",
         _ if path.starts_with("/v1/receipts/") => "/v1/receipts/{id}",
         _ => "other",
     }
@@ -240,21 +243,47 @@ async fn instruction<B: Backend>(
     Ok(json_response(StatusCode::OK, answer::json(&json!({ "object": "instruction", "status": "taken" }))))
 }
 
-async fn receipt<B: Backend>(
-    State(app): Shared<B>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let tenant = authenticate(&*app.backend, &headers)?;
+// Whose receipt is asked for, if it may be.
+fn holder<B: Backend>(app: &App<B>, id: &str, headers: &HeaderMap) -> Result<(Tenant, TaskId), Refusal> {
+    let tenant = authenticate(&*app.backend, headers)?;
     let limited = |refusal| {
         app.metrics.refused("receipts");
         refusal
     };
     app.limits.take_receipt(&tenant, Instant::now()).map_err(limited)?;
-    let unknown = || Refusal::new(Kind::NoSuchPath, "you have no receipt of this id");
-    let task: TaskId = id.parse().map_err(|_| unknown())?;
+    Ok((tenant, id.parse().map_err(|_| no_receipt())?))
+}
+
+fn no_receipt() -> Refusal {
+    Refusal::new(Kind::NoSuchPath, "you have no receipt of this id")
+}
+
+async fn publish<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let (tenant, task) = holder(&app, &id, &headers)?;
+    match app.backend.publish(tenant.id, task).await {
+        true => {
+            let taken = json!({"id": task.to_string(), "object": "receipt.publication", "status": "taken"});
+            Ok(json_response(StatusCode::ACCEPTED, answer::json(&taken)))
+        }
+        false => Err(Refusal::new(
+            Kind::Superseded,
+            "there is nothing to publish: the answer was not refuted by the referee with its node's own variant, or is public already, or it is too long ago to cost its node anything",
+        )),
+    }
+}
+
+async fn receipt<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let (tenant, task) = holder(&app, &id, &headers)?;
     let state = match app.backend.receipt(tenant.id, task).await {
-        ReceiptState::Unknown => return Err(unknown()),
+        ReceiptState::Unknown => return Err(no_receipt()),
         ReceiptState::Pruned => {
             return Err(Refusal::new(Kind::Gone, "receipts as old as this id are not kept any more: they were pruned"));
         }

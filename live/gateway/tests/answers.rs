@@ -228,7 +228,16 @@ async fn a_receipt_is_its_tenants_alone_and_has_the_digest_of_the_body() {
         let mut foreign = get(&path);
         foreign.headers_mut().insert("authorization", support::bearer(&key(2)).parse().unwrap());
         assert_eq!(served.send(foreign).await.status, 404);
+        let published = served.send(post(&format!("{path}/publish"), &json!(null))).await;
+        let taken = json!({"id": task.to_string(), "object": "receipt.publication", "status": "taken"});
+        assert_eq!((published.status.as_u16(), published.json()), (202, taken));
+        let mut foreign = post(&format!("{path}/publish"), &json!(null));
+        foreign.headers_mut().insert("authorization", support::bearer(&key(2)).parse().unwrap());
+        assert_eq!(served.send(foreign).await.status, 409);
+        let asked = served.send(get(&format!("{path}/publish"))).await;
+        assert_eq!((asked.status.as_u16(), asked.headers["allow"].to_str().unwrap()), (405, "POST"));
     }
+    assert_eq!(served.send(post("/v1/receipts/none/publish", &json!(null))).await.status, 404);
 }
 
 #[tokio::test]

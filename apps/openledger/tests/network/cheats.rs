@@ -105,7 +105,7 @@ fn anyone_rescores_the_evidence_against_a_cheat() {
 }
 
 #[test]
-fn a_private_request_never_becomes_evidence() {
+fn a_private_request_becomes_evidence_only_when_its_tenant_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let network = Up::start(&folder.path().join("network"), &["--cheat", "small-model"]);
     let failed = || {
@@ -113,10 +113,11 @@ fn a_private_request_never_becomes_evidence() {
         let line = text.lines().find(|line| line.starts_with("openledger_audits_failed_total")).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    let mut seed = 0;
+    let (mut seed, mut tasks) = (0, Vec::new());
     eventually("a failed audit", || {
         seed += 1;
-        network.api.chat(&chat("Tell me about ports.", 12, seed)).good();
+        let answer = network.api.chat(&chat("Tell me about ports.", 12, seed)).good();
+        tasks.push(answer["openledger"]["receipt"].as_str().unwrap().to_owned());
         (failed() > 0).then_some(())
     });
     let log = format!("http://{}/log", network.address);
@@ -125,4 +126,25 @@ fn a_private_request_never_becomes_evidence() {
     eventually("an epoch", || verified().contains("there is no evidence in it").then_some(()));
     assert!(!to.exists());
     assert!(network.api.get("/metrics").text().contains("openledger_nodes_slashed_total 0"));
+    // The tenant's word is enough, for what was refuted and once.
+    let publish = |task: &String| network.api.post(&format!("/v1/receipts/{task}/publish"), &Value::Null);
+    eventually("a refuted answer", || {
+        seed += 1;
+        let answer = network.api.chat(&chat("Tell me about ports.", 12, seed)).good();
+        tasks.push(answer["openledger"]["receipt"].as_str().unwrap().to_owned());
+        let (given, refused): (Vec<_>, Vec<_>) = tasks.iter().map(publish).partition(|answer| answer.status == 202);
+        assert!(refused.iter().all(|answer| answer.status == 409 && answer.json()["error"]["code"] == "superseded"));
+        (!given.is_empty()).then_some(())
+    });
+    let files = eventually("evidence", || {
+        assert!(verified().contains("evidence"));
+        Some(std::fs::read_dir(&to).ok()?.map(|entry| entry.unwrap().path()).collect::<Vec<_>>())
+    });
+    let ended = rescored(&files[0], folder.path(), "tiny");
+    assert!(ended.out.contains("the model AGREES with the referee"), "{}{}", ended.out, ended.err);
+    eventually("its end", || tasks.iter().map(publish).all(|answer| answer.status == 409).then_some(()));
+    eventually("the loss of what it had in escrow", || {
+        let text = network.api.get("/metrics").text();
+        (!text.contains("openledger_nodes_slashed_total 0")).then_some(())
+    });
 }

@@ -10,7 +10,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::evidence::Evidence;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{AuditId, NodeId, OperatorId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{AuditId, NodeId, OperatorId, TaskId, TenantId, Timestamp, TokenCount, VariantId};
 use ol_sched::Reason;
 use ol_trust::draw;
 
@@ -266,6 +266,12 @@ impl Gateway {
     pub(super) fn opening(&self, subject: AttemptId) -> Option<Output> {
         let commitment = self.settler.refuted(&subject)?.clone();
         Some(Output::Open { subject, commitment })
+    }
+
+    /// Asks for what its tenant gives as evidence.
+    pub(super) fn published(&self, tenant: TenantId, task: TaskId, out: &mut Vec<Output>) {
+        let concealed = self.settler.concealed(task, tenant);
+        out.extend(concealed.map(|(subject, commitment)| Output::Open { subject, commitment: commitment.clone() }));
     }
 
     /// Asks again for all that could be evidence: a restart may have come between an audit's end and it.

@@ -169,6 +169,7 @@ impl Input {
             Self::Calibrated(calibration) => w.u8(22).raw(&calibration.to_bytes()),
             Self::NoFunds { tenant, is_unknown } => w.u8(21).raw(&tenant.0).u8(u8::from(*is_unknown)),
             Self::Evidence(evidence) => w.u8(23).raw(&evidence.to_bytes()),
+            Self::Published { tenant, task } => w.u8(24).raw(&tenant.0).raw(&task.0),
             Self::Misbehaved { node } => w.u8(18).raw(&node.0),
             Self::Tick => w.u8(19),
         };
@@ -206,6 +207,7 @@ impl Input {
             20 => Self::Change(ParameterChange::read(r)?),
             22 => Self::Calibrated(Calibration::read(r)?),
             23 => Self::Evidence(Evidence::read(r)?),
+            24 => Self::Published { tenant: TenantId(r.array()?), task: TaskId(r.array()?) },
             21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },
             18 => Self::Misbehaved { node: node(r)? },
             19 => Self::Tick,

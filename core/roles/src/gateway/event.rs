@@ -208,6 +208,13 @@ pub enum Input {
     Calibrated(Calibration),
     /// What [`Output::Open`] asked for: the tenant lets it be public.
     Evidence(Evidence),
+    /// A tenant lets its request become public after all: what of it was refuted is evidence.
+    Published {
+        /// Who.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+    },
     /// A node broke the protocol: its link is closed by the driver.
     Misbehaved {
         /// Which.

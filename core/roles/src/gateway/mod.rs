@@ -386,6 +386,7 @@ impl Machine for Gateway {
             Input::Change(change) => self.change(change, out),
             Input::Calibrated(calibration) => self.calibrated(now, calibration, out),
             Input::Evidence(evidence) => self.evidence(evidence, out),
+            Input::Published { tenant, task } => self.published(tenant, task, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),
             Input::Tick => self.tick(now, out),
         }

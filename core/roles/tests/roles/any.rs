@@ -267,6 +267,7 @@ impl Any {
                 0 => Input::TopUp(self.top_up()),
                 1 => Input::NoFunds { tenant: TenantId([2; 16]), is_unknown: self.below(2) == 0 },
                 2 => Input::Misbehaved { node: self.node() },
+                3 => Input::Published { tenant: TenantId(self.bytes()), task: self.attempt().task },
                 _ => Input::NodeLeft { node: self.node() },
             },
             _ => Input::Tick,

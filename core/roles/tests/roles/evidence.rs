@@ -1,11 +1,11 @@
 //! Evidence against nodes: whose escrow it takes, and whose it can't.
 
-use crate::world::{Bench, VARIANT, calibration, evidence, node};
+use crate::world::{Bench, TENANT, VARIANT, calibration, evidence, node};
 use ol_ledger::Account;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{AuditId, Digest, MicroCredits, Micros, VariantId};
+use ol_protocol::{AuditId, Digest, MicroCredits, Micros, TenantId, VariantId};
 use ol_roles::Settler;
 use ol_roles::gateway::event::{Input, Output};
 use ol_roles::settler::Fault;
@@ -74,14 +74,45 @@ fn a_private_answer_costs_its_pay_and_no_escrow() {
     let (mut bench, answer, audit) = earned_before(3);
     bench.verdict(3, audit, &answer, far_off);
     assert_eq!(opened(&bench.write()), []);
-    let mut settler = bench.gateway.settler().clone();
-    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
-    assert_eq!(settler.evidence(&evidence(&answer)), Err(Fault::NotRefuted(subject)));
     bench.write();
     let summary = bench.close();
     assert_eq!((escrow(&bench), summary.slashed), (i128::from(summary.paid_to_nodes.0), MicroCredits(0)));
     assert!(escrow(&bench) > 0);
     assert!(summary.refunded > MicroCredits(0));
+}
+
+#[test]
+fn a_private_answer_is_evidence_once_its_own_tenant_says_so() {
+    let (mut bench, answer, audit) = earned_before(3);
+    let subject = AttemptId { task: answer.task, attempt: answer.attempt };
+    let published = |tenant| Input::Published { tenant, task: answer.task };
+    assert_eq!(opened(&bench.feed(published(TENANT))), [], "it was not refuted yet");
+    bench.verdict(3, audit, &answer, far_off);
+    bench.write();
+    bench.close();
+    let settler = Settler::from_bytes(&bench.gateway.settler().to_bytes()).unwrap();
+    assert_eq!(settler.digest(), bench.gateway.settler().digest());
+    bench.restart();
+    assert_eq!(opened(&bench.wait(Micros::from_secs(1))), [], "it is not public");
+    assert_eq!(opened(&bench.feed(published(TenantId([9; 16])))), [], "somebody else's");
+    assert_eq!(opened(&bench.feed(published(TENANT))), [subject]);
+    bench.feed(Input::Evidence(evidence(&answer)));
+    bench.write();
+    assert_eq!(opened(&bench.feed(published(TENANT))), [], "it is public");
+    assert!(bench.close().slashed > MicroCredits(0));
+    assert_eq!(escrow(&bench), 0);
+    // Others follow from the log.
+    assert!(Settler::from_log(None, bench.records.iter().cloned()).is_ok());
+}
+
+#[test]
+fn what_is_too_old_to_be_found_again_cant_be_published() {
+    let (mut bench, answer, audit) = earned_before(3);
+    bench.verdict(3, audit, &answer, far_off);
+    bench.write();
+    // An hour, in epochs of ten seconds.
+    (0..361).for_each(|_| drop(bench.close()));
+    assert_eq!(opened(&bench.feed(Input::Published { tenant: TENANT, task: answer.task })), []);
 }
 
 #[test]

@@ -300,6 +300,11 @@ impl Backend for Handle {
         }
     }
 
+    async fn publish(&self, tenant: TenantId, task: TaskId) -> bool {
+        let (answer, known) = tokio::sync::oneshot::channel();
+        self.tell(Message::Publish { tenant, task, answer }).await && known.await.unwrap_or(false)
+    }
+
     fn authenticate(&self, key: &str) -> Option<Tenant> {
         self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).authenticate(key)
     }

@@ -7,9 +7,10 @@ use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
-use super::message::{Known, Message, New, News, Scoring};
+use super::message::{Message, New, News, Scoring};
 use super::own;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
+use beside::Asked;
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
@@ -33,7 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
 /// How long a draining gateway waits for the last batches of its nodes: one is due a second after its first result.
 const LAST_BATCHES: Micros = Micros::from_secs(3);
@@ -81,7 +82,7 @@ pub(super) struct GatewayHands {
     metrics_due: Timestamp,
     draining_since: Option<Timestamp>,
     // Questions that the machine answers once it has taken all inputs.
-    asked: Vec<(NodeId, VariantId, oneshot::Sender<Known>)>,
+    asked: Vec<Asked>,
     // Who asked for what the machine is being told.
     told: Option<Told>,
     // Questions for money that are not answered.
@@ -682,7 +683,11 @@ impl Hands for GatewayHands {
                 // Whoever asked may have gone.
                 let _ = answer.send(known);
             }
-            Message::Standing { node, variant, answer } => self.asked.push((node, variant, answer)),
+            Message::Standing { node, variant, answer } => self.asked.push(Asked::Standing(node, variant, answer)),
+            Message::Publish { tenant, task, answer } => {
+                self.asked.push(Asked::Publishable(tenant, task, answer));
+                inputs.push(Input::Published { tenant, task });
+            }
             Message::Drain => self.drain(now),
         }
     }
@@ -739,12 +744,7 @@ impl Hands for GatewayHands {
     fn rest(&mut self, now: Timestamp, machine: &Gateway) {
         self.frame = None;
         self.journal.pump();
-        for (node, variant, answer) in self.asked.drain(..) {
-            // Whoever asked may have gone.
-            let settler = machine.settler();
-            let (standing, is_calibrated) = (settler.standing(node, variant), settler.is_calibrated(variant));
-            let _ = answer.send(Known { standing, is_calibrated });
-        }
+        self.asked.drain(..).for_each(|asked| asked.answer(machine));
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);
             *lock(&self.shared.parameters) = *machine.settler().ledger().parameters_from(Epoch(u64::MAX));

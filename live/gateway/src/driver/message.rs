@@ -133,6 +133,15 @@ pub enum Message {
         /// The answer.
         answer: oneshot::Sender<bool>,
     },
+    /// A tenant lets its request become public.
+    Publish {
+        /// Who.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+        /// Whether anything of it is refuted, and not public yet.
+        answer: oneshot::Sender<bool>,
+    },
     /// What audits found of a node in a variant.
     Standing {
         /// The node.

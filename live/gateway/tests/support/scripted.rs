@@ -228,6 +228,11 @@ impl Backend for Scripted {
         }
     }
 
+    // As if everything of a tenant's was refuted.
+    async fn publish(&self, tenant: TenantId, task: TaskId) -> bool {
+        self.submissions.lock().unwrap().iter().any(|s| s.task == task && s.tenant == tenant)
+    }
+
     fn authenticate(&self, key: &str) -> Option<Tenant> {
         self.keys.authenticate(key)
     }

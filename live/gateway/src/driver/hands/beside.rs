@@ -4,7 +4,7 @@
 use super::{GatewayHands, Running};
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::{Message, New, Scoring};
+use crate::driver::message::{Known, Message, New, Scoring};
 use crate::driver::own;
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
@@ -12,10 +12,12 @@ use ol_protocol::commitment::Commitment;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{AuditId, MicroCredits, NodeId, TaskId, TenantId, VariantId};
+use ol_roles::Gateway;
 use ol_roles::gateway::event::Input;
 use ol_store::{NodeBatch, Read};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Questions for tenants' money at the same time: they are answered one after the other, each in a millisecond, or not at
 /// all.
@@ -164,6 +166,30 @@ impl GatewayHands {
     pub(super) fn open(&self, subject: AttemptId, commitment: Commitment) {
         let commitment = Box::new(commitment);
         self.ask(Duration::ZERO, move |read| read.payload(subject), move |row| Message::Opened { commitment, row });
+    }
+}
+
+/// A question that the machine answers once it has taken all inputs.
+pub(super) enum Asked {
+    /// What audits found of a node in a variant.
+    Standing(NodeId, VariantId, oneshot::Sender<Known>),
+    /// Whether a tenant's task is refuted, and not public.
+    Publishable(TenantId, TaskId, oneshot::Sender<bool>),
+}
+
+impl Asked {
+    pub(super) fn answer(self, machine: &Gateway) {
+        let settler = machine.settler();
+        // Whoever asked may have gone.
+        match self {
+            Self::Standing(node, variant, answer) => {
+                let (standing, is_calibrated) = (settler.standing(node, variant), settler.is_calibrated(variant));
+                let _ = answer.send(Known { standing, is_calibrated });
+            }
+            Self::Publishable(tenant, task, answer) => {
+                let _ = answer.send(settler.concealed(task, tenant).next().is_some());
+            }
+        }
     }
 }
 
