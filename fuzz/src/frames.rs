@@ -89,6 +89,7 @@ fn ups() -> Vec<Up> {
         Up::Verdict { audit, outcome: Ok(scored), grant_total: 1 },
         Up::Verdict { audit, outcome: Err("no".into()), grant_total: 1 },
         Up::Pong { nonce: 7 },
+        Up::Recalled { task, attempt: 0, content: None },
         Up::Leaving,
     ]
 }
@@ -141,6 +142,7 @@ fn downs() -> Vec<Down> {
         Down::Refused { code: ol_net::frame::RefuseCode::Full, message: "full".into() },
         Down::Assign(Box::new(assign)),
         Down::Cancel { task, attempt: 0 },
+        Down::Recall { task, attempt: 0, salt: Salt([5; 32]) },
         Down::BatchAck { sequence: 1, countersigned: vector("countersigned batch"), first_record: 2 },
         Down::EpochBegan { epoch: Epoch(4) },
         Down::Ping { nonce: 7 },

@@ -78,6 +78,15 @@ pub enum Up {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// What the node has kept of an attempt.
+    Recalled {
+        /// The task.
+        task: TaskId,
+        /// Which attempt of it.
+        attempt: u8,
+        /// The content as an audit has it, and the node's log-probability bytes; nothing if it has none.
+        content: Option<(Box<Audit>, Vec<u8>)>,
+    },
     /// The node takes no more tasks and will go when those it has are done.
     Leaving,
 }
@@ -105,6 +114,15 @@ pub enum Down {
     },
     /// Somebody's work to check.
     Audit(Box<Audit>),
+    /// What the node keeps of an attempt of its own is wanted: the gateway has lost it.
+    Recall {
+        /// The task.
+        task: TaskId,
+        /// Which attempt of it.
+        attempt: u8,
+        /// The task's: who does not know it is not the gateway that gave it out.
+        salt: Salt,
+    },
     /// A batch is durable at the gateway and countersigned.
     BatchAck {
         /// The batch's sequence number.

@@ -202,7 +202,11 @@ pub(crate) fn up(frame: &Up) -> Checked {
         Up::Verdict { outcome: Err(message), .. } => most("verdict.failed", message.len(), MESSAGE_BYTES_MAX),
         Up::Started { prompt_tokens, .. } => most("started.prompt_tokens", *prompt_tokens as usize, CONTEXT_TOKENS_MAX),
         Up::Calibration { bytes } => exactly("calibration", bytes.len(), Calibration::BYTES),
-        Up::Grant { .. } | Up::Pong { .. } | Up::Leaving => Ok(()),
+        Up::Recalled { content: Some((it, log_probs)), .. } => {
+            most("recalled.log_probs", log_probs.len(), CONTEXT_TOKENS_MAX)?;
+            audit(it)
+        }
+        Up::Recalled { content: None, .. } | Up::Grant { .. } | Up::Pong { .. } | Up::Leaving => Ok(()),
     }
 }
 
@@ -216,7 +220,7 @@ pub(crate) fn down(frame: &Down) -> Checked {
             exactly("batch_ack.countersigned", countersigned.len(), CountersignedBatch::BYTES)
         }
         Down::Drain { message } => most("drain.message", message.len(), MESSAGE_BYTES_MAX),
-        Down::Cancel { .. } | Down::EpochBegan { .. } | Down::Ping { .. } => Ok(()),
+        Down::Cancel { .. } | Down::Recall { .. } | Down::EpochBegan { .. } | Down::Ping { .. } => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::generated::link::{self as pb, down, payload, up, verdict};
 use crate::limits::{self, Checked, FrameError};
 use ol_protocol::variant::Variant;
 use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, TaskId, VariantId};
+use prost::Message as _;
 
 type Parsed<T> = Result<T, FrameError>;
 
@@ -81,6 +82,11 @@ impl Frame for Up {
             }),
             Self::Pong { nonce } => up::Frame::Pong(pb::Pong { nonce }),
             Self::Calibration { bytes } => up::Frame::Calibration(bytes),
+            Self::Recalled { task, attempt, content } => {
+                let (content, log_probs) =
+                    content.map_or((None, Vec::new()), |(it, bytes)| (Some(audit_out(*it)), bytes));
+                up::Frame::Recalled(pb::Recalled { task: task.0.into(), attempt: attempt.into(), content, log_probs })
+            }
             Self::Leaving => up::Frame::Leaving(pb::Leaving {}),
         };
         pb::Up { frame: Some(frame) }
@@ -122,6 +128,11 @@ impl Frame for Up {
             },
             up::Frame::Pong(it) => Self::Pong { nonce: it.nonce },
             up::Frame::Calibration(bytes) => Self::Calibration { bytes },
+            up::Frame::Recalled(it) => {
+                let log_probs = it.log_probs;
+                let content = it.content.map(audit_in).transpose()?.map(|content| (Box::new(content), log_probs));
+                Self::Recalled { task: task(&it.task)?, attempt: attempt(it.attempt)?, content }
+            }
             up::Frame::Leaving(pb::Leaving {}) => Self::Leaving,
         };
         frame.check()?;
@@ -152,6 +163,9 @@ impl Frame for Down {
                 down::Frame::Cancel(pb::Cancel { task: task.0.into(), attempt: attempt.into() })
             }
             Self::Audit(it) => down::Frame::Audit(audit_out(*it)),
+            Self::Recall { task, attempt, salt } => {
+                down::Frame::Recall(pb::Recall { task: task.0.into(), attempt: attempt.into(), salt: salt.0.into() })
+            }
             Self::BatchAck { sequence, countersigned, first_record } => {
                 down::Frame::BatchAck(pb::BatchAck { sequence, countersigned, first_record })
             }
@@ -169,6 +183,11 @@ impl Frame for Down {
             down::Frame::Assign(it) => Self::Assign(Box::new(assign_in(it)?)),
             down::Frame::Cancel(it) => Self::Cancel { task: task(&it.task)?, attempt: attempt(it.attempt)? },
             down::Frame::Audit(it) => Self::Audit(Box::new(audit_in(it)?)),
+            down::Frame::Recall(it) => Self::Recall {
+                task: task(&it.task)?,
+                attempt: attempt(it.attempt)?,
+                salt: Salt(array("recall.salt", &it.salt)?),
+            },
             down::Frame::BatchAck(it) => {
                 Self::BatchAck { sequence: it.sequence, countersigned: it.countersigned, first_record: it.first_record }
             }
@@ -368,6 +387,21 @@ fn audit_out(it: Audit) -> pb::Audit {
         resumed_from: it.resumed_from,
         prover_numerics: it.prover_numerics,
         until: it.until,
+    }
+}
+
+impl Audit {
+    /// As gateways and nodes keep it on their disks.
+    pub fn to_kept(self) -> Vec<u8> {
+        Down::Audit(Box::new(self)).into_wire().encode_to_vec()
+    }
+
+    /// Reads what [`Audit::to_kept`] wrote. `None` for anything else.
+    pub fn from_kept(bytes: &[u8]) -> Option<Self> {
+        match Down::from_wire(pb::Down::decode(bytes).ok()?).ok()? {
+            Down::Audit(audit) => Some(*audit),
+            _ => None,
+        }
     }
 }
 

@@ -140,6 +140,8 @@ fn every_up() -> Vec<Up> {
         verdict(Ok(Scored { verdict: vec![12; Verdict::BYTES], log_probs: vec![1, 2], prompt_ids: vec![7] })),
         verdict(Err("out of memory".into())),
         Up::Pong { nonce: 77 },
+        Up::Recalled { task: TaskId([7; 16]), attempt: 1, content: None },
+        Up::Recalled { task: TaskId([7; 16]), attempt: 1, content: Some((Box::new(audit()), vec![3, 4])) },
         Up::Leaving,
     ]
 }
@@ -159,6 +161,30 @@ fn assign(payload: Payload) -> Down {
     }))
 }
 
+fn audit() -> Audit {
+    Audit {
+        audit: AuditId([8; 16]),
+        variant: VariantId([9; 32]),
+        salt: Salt([13; 32]),
+        seed: [14; 32],
+        payload: Payload::Text { prompt: "Once".into(), generate: generate() },
+        output: vec![4, 5],
+        vectors: vec![vec![1.0, 0.0]],
+        finish: 3,
+        tolerance_micro: 1000,
+        prover_numerics: "embedded-f32/1".into(),
+        deadline_ms: 60_000,
+        resumed_from: 1,
+        until: 2,
+    }
+}
+
+#[test]
+fn what_is_kept_of_an_attempt_is_read_as_it_was_written() {
+    assert_eq!(Audit::from_kept(&audit().to_kept()), Some(audit()));
+    assert_eq!(Audit::from_kept(b"no audit"), None);
+}
+
 fn every_down() -> Vec<Down> {
     let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     let chat = vec![message("system", "Be brief."), message("user", "Grüezi")];
@@ -168,21 +194,8 @@ fn every_down() -> Vec<Down> {
         assign(Payload::Tokens { ids: vec![1, 0, 500_000], generate: generate() }),
         assign(Payload::Embed { texts: vec!["a".into(), String::new()] }),
         Down::Cancel { task: TaskId([7; 16]), attempt: 3 },
-        Down::Audit(Box::new(Audit {
-            audit: AuditId([8; 16]),
-            variant: VariantId([9; 32]),
-            salt: Salt([13; 32]),
-            seed: [14; 32],
-            payload: Payload::Text { prompt: "Once".into(), generate: generate() },
-            output: vec![4, 5],
-            vectors: vec![vec![1.0, 0.0]],
-            finish: 3,
-            tolerance_micro: 1000,
-            prover_numerics: "embedded-f32/1".into(),
-            deadline_ms: 60_000,
-            resumed_from: 1,
-            until: 2,
-        })),
+        Down::Recall { task: TaskId([7; 16]), attempt: 3, salt: Salt([13; 32]) },
+        Down::Audit(Box::new(audit())),
         Down::BatchAck { sequence: 16, countersigned: vec![15; CountersignedBatch::BYTES], first_record: 4096 },
         Down::EpochBegan { epoch: Epoch(11) },
         Down::Ping { nonce: 78 },

@@ -15,7 +15,9 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::prf::Seed;
 use ol_protocol::seed::seed_digest;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{
+    AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Salt, Timestamp, TokenCount, VariantId,
+};
 use ol_roles::Node;
 use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +57,15 @@ pub enum Message {
     },
     /// What honest answers of a variant look like was measured.
     Calibrated(Box<Calibration>),
+    /// What the outbox keeps of an attempt that the gateway asks for.
+    Recalled {
+        /// Which.
+        attempt: Attempt,
+        /// The task's, as the gateway says.
+        salt: Salt,
+        /// The content as an audit has it, and log-probability bytes.
+        row: Option<(Vec<u8>, Vec<u8>)>,
+    },
     /// Finish what runs, take nothing new, then end.
     Drain,
 }
@@ -170,11 +181,22 @@ impl NodeHands {
                 self.acks.insert(sequence, countersigned);
                 inputs.push(Input::Acked { sequence });
             }
+            Down::Recall { task, attempt, salt } => {
+                // A disk that can't follow has nothing now: the gateway does without.
+                self.outbox.ask(Job::Recall { attempt: Attempt { task, attempt }, salt });
+            }
             Down::EpochBegan { epoch } => inputs.push(Input::EpochBegan { epoch }),
             Down::Ping { nonce } => self.send(Up::Pong { nonce }),
             Down::Drain { message } => tracing::info!(message, "the gateway asks to drain"),
             Down::Welcome(_) | Down::Refused { .. } => tracing::warn!("a second welcome on one link"),
         }
+    }
+
+    // Another gateway's task has another salt, which only that one knows.
+    fn recalled(&self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
+        let kept = |(audit, log_probs): (Vec<u8>, Vec<u8>)| Some((Box::new(Audit::from_kept(&audit)?), log_probs));
+        let content = row.and_then(kept).filter(|(audit, _)| audit.salt == salt);
+        self.send(Up::Recalled { task: attempt.task, attempt: attempt.attempt, content });
     }
 
     fn start(&mut self, attempt: Attempt, inputs: &mut Vec<Input>) {
@@ -283,14 +305,14 @@ impl NodeHands {
             count: 0,
             root: Digest([0; 32]),
         };
-        let contents: Vec<(Attempt, Option<Content>)> = commitments
-            .iter()
-            .map(|c| Attempt { task: c.task, attempt: c.attempt })
-            .map(|attempt| (attempt, self.contents.remove(&attempt)))
-            .collect();
-        let payloads = contents.iter().filter_map(|(a, c)| c.as_ref()?.payload(*a, now)).collect();
+        let mut taken = |c: &Commitment| self.contents.remove(&Attempt { task: c.task, attempt: c.attempt });
+        let contents: Vec<Option<Content>> = commitments.iter().map(&mut taken).collect();
+        let of = |(c, content): (&Commitment, &Option<Content>)| {
+            content.as_ref()?.payload(c, now, self.engines.get(&c.variant)?.variant().numerics.clone())
+        };
+        let payloads = commitments.iter().zip(&contents).filter_map(of).collect();
         let mut row = Row { batch: SignedBatch::sign(key, header, commitments).to_bytes(), ..Row::default() };
-        for (_, content) in contents {
+        for content in contents {
             let (order, output) = content.map(Content::into_parts).unwrap_or_default();
             row.orders.push(order);
             row.outputs.push(output);
@@ -479,6 +501,7 @@ impl Hands for NodeHands {
                 self.stored.insert(sequence, bytes);
                 inputs.push(Input::Stored { sequence });
             }
+            Message::Recalled { attempt, salt, row } => self.recalled(attempt, salt, row),
             Message::Calibrated(calibration) => self.calibrated(*calibration),
             Message::Drain => {
                 self.send(Up::Leaving);
@@ -594,12 +617,26 @@ impl Content {
     }
 
     // What the node itself would need to answer for this attempt later.
-    fn payload(&self, attempt: Attempt, now: Timestamp) -> Option<ol_store::Payload> {
-        let mut prompt = self.assign.salt.0.to_vec();
-        prompt.extend(self.prompt_ids.iter().flat_map(|id| id.to_le_bytes()));
-        let output = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let size = prompt.len() + self.ids.len() * 4;
-        (size <= ol_store::PAYLOAD_BYTES_MAX).then_some(ol_store::Payload { attempt, created: now, prompt, output })
+    fn payload(&self, of: &Commitment, now: Timestamp, numerics: String) -> Option<ol_store::Payload> {
+        let audit = Audit {
+            audit: AuditId([0; 16]),
+            variant: of.variant,
+            salt: self.assign.salt,
+            seed: self.assign.seed,
+            payload: self.assign.payload.clone(),
+            output: self.ids.clone(),
+            resumed_from: of.resumed_from.0,
+            until: 0,
+            vectors: self.vectors.clone(),
+            finish: of.finish.to_byte(),
+            tolerance_micro: 0,
+            prover_numerics: numerics,
+            deadline_ms: 0,
+        };
+        let attempt = Attempt { task: of.task, attempt: of.attempt };
+        let (prompt, output) = (audit.to_kept(), self.log_probs.clone());
+        let fits = prompt.len() + output.len() <= ol_store::PAYLOAD_BYTES_MAX;
+        fits.then_some(ol_store::Payload { attempt, created: now, prompt, output })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::hands::Message;
 use ol_protocol::bytes::{Reader, Writer};
-use ol_protocol::{NodeId, Timestamp};
+use ol_protocol::record::AttemptId;
+use ol_protocol::{NodeId, Salt, Timestamp};
 use ol_store::{AUDIT_WINDOW, Outbox, Payload, Peer};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -19,6 +20,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 pub(crate) enum Job {
     /// Keep a batch; answered by [`Message::Stored`].
     Put { sequence: u64, bytes: Vec<u8>, payloads: Vec<Payload> },
+    /// What is kept of an attempt; answered by [`Message::Recalled`].
+    Recall { attempt: AttemptId, salt: Salt },
     /// The gateway holds a batch.
     Ack { sequence: u64, countersigned: Vec<u8> },
 }
@@ -63,6 +66,16 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
             Job::Put { sequence, bytes, payloads } => {
                 keep("a batch", sequence, || outbox.put(peer, sequence, &bytes, &payloads));
                 if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
+                    return;
+                }
+            }
+            Job::Recall { attempt, salt } => {
+                let found = outbox.payload(attempt).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "what was kept of an attempt can't be read");
+                    None
+                });
+                let row = found.map(|row| (row.prompt, row.output));
+                if inbox.blocking_send(Message::Recalled { attempt, salt, row }).is_err() {
                     return;
                 }
             }
@@ -138,7 +151,6 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ol_protocol::record::AttemptId;
     use ol_protocol::{GatewayId, NetworkId, TaskId};
 
     #[test]

@@ -18,5 +18,6 @@ mod processes;
 mod proxy;
 mod prune;
 mod public_log;
+mod recalled;
 mod receipts;
 mod up;

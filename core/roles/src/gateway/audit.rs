@@ -101,9 +101,17 @@ impl Gateway {
             }
             let Some(calibration) = self.settler.calibration(audit.variant, variant) else { continue };
             let (tolerance_micro, log_prob_steps) = (calibration.tolerance_micro, calibration.log_prob_steps);
-            let (subject, reach) = (audit.subject, audit.reach);
-            let audit = id;
-            out.push(Output::Audit { auditor, audit, subject, level, variant, tolerance_micro, log_prob_steps, reach });
+            out.push(Output::Audit {
+                auditor,
+                audit: id,
+                subject: audit.subject,
+                prover: audit.node,
+                level,
+                variant,
+                tolerance_micro,
+                log_prob_steps,
+                reach: audit.reach,
+            });
         }
     }
 

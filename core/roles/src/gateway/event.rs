@@ -393,6 +393,8 @@ pub enum Output {
         audit: AuditId,
         /// What is audited.
         subject: AttemptId,
+        /// Whose work it is: it has the content too.
+        prover: NodeId,
         /// At which level.
         level: Level,
         /// The variant that scores it: the subject's own, or one that is calibrated for it.

@@ -2,8 +2,7 @@
 
 use super::message::New;
 use crate::backend::Reply;
-use ol_net::Down;
-use ol_net::frame::{Audit, Frame, Made, Payload};
+use ol_net::frame::{Audit, Made, Payload};
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{output_root, vectors_root};
 use ol_protocol::evidence::Evidence;
@@ -12,7 +11,6 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Salt, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::gateway::event::Match;
-use prost::Message as _;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -156,9 +154,9 @@ impl Content {
     }
 }
 
-fn row(attempt: AttemptId, created: Timestamp, audit: Audit, log_probs: Vec<u8>) -> ol_store::Payload {
-    let prompt = Down::Audit(Box::new(audit)).into_wire().encode_to_vec();
-    ol_store::Payload { attempt, created, prompt, output: log_probs }
+/// The row of what is known of an attempt.
+pub(super) fn row(attempt: AttemptId, created: Timestamp, audit: Audit, log_probs: Vec<u8>) -> ol_store::Payload {
+    ol_store::Payload { attempt, created, prompt: audit.to_kept(), output: log_probs }
 }
 
 /// The row with the prompt as the referee rendered it: the content of evidence. `None` for texts that were embedded.
@@ -191,11 +189,7 @@ pub(super) fn evidence(row: &ol_store::Payload, commitment: &Commitment) -> Opti
 
 /// The audit frame of a row, and the prover's log-probability bytes.
 pub(super) fn open(row: &ol_store::Payload) -> Option<(Audit, Vec<u8>)> {
-    let wire = <Down as Frame>::Wire::decode(row.prompt.as_slice()).ok()?;
-    match Down::from_wire(wire).ok()? {
-        Down::Audit(audit) => Some((*audit, row.output.clone())),
-        _ => None,
-    }
+    Some((Audit::from_kept(&row.prompt)?, row.output.clone()))
 }
 
 pub(super) fn length(ids: &[u32]) -> u32 {

@@ -75,6 +75,8 @@ pub(super) struct GatewayHands {
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
     audits: BTreeMap<AuditId, Running>,
+    // What nodes were asked for because it is not here any more: by whom it is to be audited, and how.
+    recalls: BTreeMap<AttemptId, (NodeId, AuditId, Scoring)>,
     // Whose answers are kept back until their audits pass.
     awaited: BTreeMap<TaskId, mpsc::Sender<Reply>>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
@@ -110,6 +112,7 @@ impl GatewayHands {
             contents: BTreeMap::new(),
             frame: None,
             audits: BTreeMap::new(),
+            recalls: BTreeMap::new(),
             awaited: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_ping: 0,
@@ -220,6 +223,9 @@ impl GatewayHands {
                 }
             }
             Up::Calibration { bytes } => self.calibrated(node, &bytes, inputs),
+            Up::Recalled { task, attempt, content } => {
+                self.recalled(now, node, AttemptId { task, attempt }, content, inputs);
+            }
             Up::Leaving => inputs.push(Input::NodeDraining { node }),
             Up::Hello(_) => self.misbehaved(node, "a second hello", inputs),
         }
@@ -724,8 +730,10 @@ impl Hands for GatewayHands {
             Output::Ack { node, sequence } => {
                 self.acknowledge(node, sequence);
             }
-            Output::Audit { auditor, audit, subject, variant, tolerance_micro, log_prob_steps, reach, .. } => {
-                let how = Scoring { variant, tolerance_micro, log_prob_steps, reach };
+            Output::Audit {
+                auditor, audit, subject, prover, variant, tolerance_micro, log_prob_steps, reach, ..
+            } => {
+                let how = Scoring { subject, prover, variant, tolerance_micro, log_prob_steps, reach };
                 self.ask(
                     Duration::ZERO,
                     move |read| read.payload(subject),

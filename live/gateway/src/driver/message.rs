@@ -164,9 +164,13 @@ pub struct Known {
     pub is_calibrated: bool,
 }
 
-/// How an audit is to be scored.
+/// What is to be audited, and how it is to be scored.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoring {
+    /// The attempt.
+    pub subject: AttemptId,
+    /// Whose work it is.
+    pub prover: NodeId,
     /// With which variant.
     pub variant: VariantId,
     /// Within so many millionths of a nat of a truncation's boundary, a token counts as the prover needs it.

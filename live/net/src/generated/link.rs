@@ -2,7 +2,7 @@
 /// A frame from a node to a gateway.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub frame: ::core::option::Option<up::Frame>,
 }
 /// Nested message and enum types in `Up`.
@@ -31,12 +31,14 @@ pub mod up {
         Leaving(super::Leaving),
         #[prost(bytes, tag = "11")]
         Calibration(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "12")]
+        Recalled(super::Recalled),
     }
 }
 /// A frame from a gateway to a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Down {
-    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub frame: ::core::option::Option<down::Frame>,
 }
 /// Nested message and enum types in `Down`.
@@ -61,6 +63,8 @@ pub mod down {
         Ping(super::Ping),
         #[prost(message, tag = "9")]
         Drain(super::Drain),
+        #[prost(message, tag = "10")]
+        Recall(super::Recall),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -218,6 +222,17 @@ pub struct Scored {
     #[prost(uint32, repeated, tag = "3")]
     pub prompt_ids: ::prost::alloc::vec::Vec<u32>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Recalled {
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(message, optional, tag = "3")]
+    pub content: ::core::option::Option<Audit>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub log_probs: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {
     #[prost(uint64, tag = "1")]
@@ -374,6 +389,15 @@ pub struct Audit {
     pub prover_numerics: ::prost::alloc::string::String,
     #[prost(uint32, tag = "13")]
     pub until: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recall {
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub salt: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchAck {
