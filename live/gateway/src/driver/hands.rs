@@ -1,8 +1,9 @@
 //! The hands of the gateway: frames, replies, the log on disk. What to do is the machine's to say.
 
+mod audits;
 mod beside;
 
-use super::content::{self, Content, length};
+use super::content::{Content, length};
 use super::explain::explain;
 use super::handle::{Served, Shared, lock};
 use super::instruct::Told;
@@ -10,21 +11,20 @@ use super::journal::{Close, Commit, Journal};
 use super::message::{Message, New, News, Scoring};
 use super::own;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
+use audits::Running;
 use beside::Asked;
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Sender, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
-use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
-use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
+use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::top_up::Slice;
 use ol_protocol::variant::{Assurance, Variant};
-use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
@@ -49,18 +49,6 @@ struct Peer {
     referee: bool,
     certificate: Certificate,
     region: String,
-}
-
-// An audit that an auditor has.
-struct Running {
-    row: ol_store::Payload,
-    // How far the log-probability bytes of honest provers lie apart.
-    steps: u8,
-    // Where the attempt's own tokens begin, and how many of them are scored.
-    resumed_from: usize,
-    reach: usize,
-    // The prompt, if the referee rendered it.
-    prompt_ids: Vec<u32>,
 }
 
 /// See the module.
@@ -328,46 +316,6 @@ impl GatewayHands {
         (0u16..).zip(commitments).map(|it| held(it).unwrap_or(event::Match::Unknown)).collect()
     }
 
-    fn verdict(
-        &mut self,
-        node: NodeId,
-        audit: AuditId,
-        outcome: Result<frame::Scored, String>,
-        inputs: &mut Vec<Input>,
-    ) {
-        let scored = match outcome {
-            Ok(scored) => scored,
-            Err(message) => {
-                tracing::info!(node = %node.short(), message, "an auditor gives an audit up");
-                return inputs.push(Input::AuditRefused { node, audit });
-            }
-        };
-        let verdict = Verdict::from_bytes(&scored.verdict).ok().filter(|v| v.verify().is_ok());
-        let Some(verdict) = verdict.filter(|v| v.auditor == node && v.audit == audit) else {
-            return self.misbehaved(node, "a verdict that is not the auditor's own", inputs);
-        };
-        let Some(running) = self.audits.get_mut(&audit) else { return };
-        running.prompt_ids = scored.prompt_ids;
-        let reach = running.reach.min(running.row.output.len());
-        // Of an answer that an earlier node began, only the successor's part is compared.
-        let (from, until) = (running.resumed_from, running.resumed_from + reach);
-        let own = scored.log_probs.get(from..until.min(scored.log_probs.len())).unwrap_or_default();
-        let said = &running.row.output[..reach];
-        let agrees = match verdict.level {
-            Level::Referee => ol_trust::agree_throughout(said, own, running.steps),
-            Level::CrossAudit | Level::Panel => ol_trust::agree(said, own, running.steps),
-        };
-        inputs.push(Input::Verdict { node, verdict, agrees });
-    }
-
-    fn calibrated(&mut self, node: NodeId, bytes: &[u8], inputs: &mut Vec<Input>) {
-        let calibration = Calibration::from_bytes(bytes).ok().filter(|c| c.verify().is_ok());
-        match calibration.filter(|c| c.referee == node) {
-            Some(calibration) => inputs.push(Input::Calibrated(calibration)),
-            None => self.misbehaved(node, "a calibration that is not the node's own", inputs),
-        }
-    }
-
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
         let submission = new.submission.clone();
         self.overhear(&new);
@@ -497,15 +445,6 @@ impl GatewayHands {
         self.journal.push(commit);
     }
 
-    // A failed audit's content, as evidence needs it: that is asked for once this job is on disk.
-    fn keep_rendered(&mut self, record: &Record, job: &mut Job) {
-        let Record::Audit { outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Failed }, .. } = record else {
-            return;
-        };
-        let Some(Running { row, prompt_ids, .. }) = self.audits.remove(&verdict.audit) else { return };
-        job.payloads.extend(content::rendered(row, prompt_ids));
-    }
-
     // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
     // gateway that was killed has forgotten the request, but not how its salt came about.
     fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
@@ -593,23 +532,6 @@ impl GatewayHands {
             // Whoever asked may have gone.
             let _ = told.send(Err(error));
         }
-    }
-
-    fn audited(&mut self, output: &Output) {
-        let Output::Audited { subject, node, outcome, passed } = output else { return };
-        let (audit, tokens, worst) = match outcome {
-            AuditOutcome::Verdict { verdict, .. } => {
-                (verdict.audit, verdict.scored_tokens.0, verdict.worst_margin_micro)
-            }
-            AuditOutcome::Unauditable { audit } => (*audit, 0, 0),
-        };
-        self.audits.remove(&audit);
-        match passed {
-            Some(false) => tracing::warn!(node = %node.short(), task = %subject.task, worst, "an audit failed"),
-            Some(true) => tracing::debug!(node = %node.short(), task = %subject.task, worst, "an audit passed"),
-            None => tracing::warn!(node = %node.short(), task = %subject.task, "an audit could not be held"),
-        }
-        drop(self.news.send(News::Audited { node: *node, subject: *subject, passed: *passed, tokens }));
     }
 
     fn ping(&mut self, now: Timestamp) {

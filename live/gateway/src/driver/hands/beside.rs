@@ -1,17 +1,17 @@
 //! What the loop asks others for and goes on: the database for payloads, batches that come again and tenants' money, with messages for answers; and whoever
 //! asks for the network's own tasks.
 
-use super::{GatewayHands, Running};
+use super::GatewayHands;
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::{Known, Message, New, Scoring};
+use crate::driver::message::{Known, Message, New};
 use crate::driver::own;
-use ol_net::{Down, frame};
+use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
-use ol_protocol::{AuditId, MicroCredits, NodeId, TaskId, TenantId, Timestamp, VariantId};
+use ol_protocol::{MicroCredits, NodeId, TaskId, TenantId, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::Input;
 use ol_store::{NodeBatch, Read};
@@ -130,66 +130,6 @@ impl GatewayHands {
     fn send_ack(&self, node: NodeId, batch: &CountersignedBatch, first_record: u64) {
         let (sequence, countersigned) = (batch.header.sequence, batch.to_bytes());
         self.send(node, Down::BatchAck { sequence, countersigned, first_record });
-    }
-
-    pub(super) fn audit(
-        &mut self,
-        auditor: NodeId,
-        audit: AuditId,
-        how: Scoring,
-        row: Result<Option<ol_store::Payload>, ol_store::Error>,
-        inputs: &mut Vec<Input>,
-    ) {
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => {
-                tracing::warn!(%error, "a payload can't be read now: its audit waits");
-                return inputs.push(Input::AuditRefused { node: auditor, audit });
-            }
-        };
-        let opened = row.and_then(|row| content::open(&row).map(|(frame, _)| (frame, row)));
-        let Some((mut frame, row)) = opened else { return self.recall(auditor, audit, how, inputs) };
-        (frame.audit, frame.variant, frame.tolerance_micro) = (audit, how.variant, how.tolerance_micro);
-        frame.until = frame.resumed_from.saturating_add(how.reach.0);
-        frame.deadline_ms = 120_000;
-        let (resumed_from, reach) = (frame.resumed_from as usize, how.reach.0 as usize);
-        let (steps, prompt_ids) = (how.log_prob_steps, Vec::new());
-        self.audits.insert(audit, Running { row, steps, resumed_from, reach, prompt_ids });
-        self.send(auditor, Down::Audit(Box::new(frame)));
-    }
-
-    // A node keeps what it did as long as a gateway does. Who was asked and said nothing is not asked again.
-    fn recall(&mut self, auditor: NodeId, audit: AuditId, how: Scoring, inputs: &mut Vec<Input>) {
-        let AttemptId { task, attempt } = how.subject;
-        if self.recalls.remove(&how.subject).is_some() || !self.peers.contains_key(&how.prover) {
-            return inputs.push(Input::PayloadLost { audit });
-        }
-        tracing::warn!(%task, node = %how.prover.short(), "the content of an answer is not here any more: its node is asked for it");
-        self.recalls.insert(how.subject, (auditor, audit, how));
-        let salt = ol_protocol::seed::salt(&self.shared.master, &task);
-        self.send(how.prover, Down::Recall { task, attempt, salt });
-    }
-
-    /// What a node gives is what it committed to, or its auditor finds other digests.
-    pub(super) fn recalled(
-        &mut self,
-        now: Timestamp,
-        node: NodeId,
-        subject: AttemptId,
-        content: Option<(Box<frame::Audit>, Vec<u8>)>,
-        inputs: &mut Vec<Input>,
-    ) {
-        if self.recalls.get(&subject).is_none_or(|(_, _, how)| how.prover != node) {
-            return;
-        }
-        let Some((auditor, audit, how)) = self.recalls.remove(&subject) else { return };
-        match content {
-            Some((content, log_probs)) => {
-                let row = content::row(subject, now, *content, log_probs);
-                self.audit(auditor, audit, how, Ok(Some(row)), inputs);
-            }
-            None => inputs.push(Input::PayloadLost { audit }),
-        }
     }
 }
 
