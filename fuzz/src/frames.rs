@@ -103,6 +103,8 @@ fn downs() -> Vec<Down> {
         epoch: Epoch(3),
         acked_batches: 1,
         ping_every_ms: 5_000,
+        hold_seconds: 3_600,
+        held_tasks: 180,
     };
     let messages = vec![Message { role: "user".into(), content: "hi".into() }];
     let assign = Assign {

@@ -196,7 +196,7 @@ impl World {
 
     fn carry(&mut self, output: Output, inputs: &mut VecDeque<Input>) -> Result<(), Broken> {
         match output {
-            Output::Welcome { node, next_batch, epoch } => self.send_to(&node, Down::Welcome { next_batch, epoch }),
+            Output::Welcome { node, next_batch, epoch, .. } => self.send_to(&node, Down::Welcome { next_batch, epoch }),
             Output::Assign { node, attempt, epoch, resumed_from, order, .. } => {
                 return self.assign(node, attempt, epoch, resumed_from, order);
             }

@@ -98,8 +98,8 @@ impl Trace {
             Output::Claim { tenant, amount, booked } => {
                 self.begin(now, gateway, 14).bytes(&tenant.0).number(amount.0).text(booked)
             }
-            Output::Welcome { node, next_batch, epoch } => {
-                self.begin(now, gateway, 13).bytes(&node.0).number(*next_batch).number(epoch.0)
+            Output::Welcome { node, next_batch, epoch, held } => {
+                self.begin(now, gateway, 13).bytes(&node.0).number(*next_batch).number(epoch.0).text(held)
             }
             Output::Close { node, why } => self.begin(now, gateway, 12).bytes(&node.0).bytes(why.as_bytes()),
         }

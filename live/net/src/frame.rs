@@ -199,6 +199,10 @@ pub struct Welcome {
     pub acked_batches: u64,
     /// How often the gateway pings, in milliseconds.
     pub ping_every_ms: u64,
+    /// For how long pay is held now, in seconds, and until how many later tasks of the node; 0 of a gateway that does not say.
+    pub hold_seconds: u64,
+    /// See there.
+    pub held_tasks: u32,
 }
 
 /// Output of an attempt.

@@ -328,6 +328,8 @@ fn welcome_out(it: Welcome) -> pb::Welcome {
         epoch: it.epoch.0,
         acked_batches: it.acked_batches,
         ping_every_ms: it.ping_every_ms,
+        hold_seconds: it.hold_seconds,
+        held_tasks: it.held_tasks,
     }
 }
 
@@ -339,6 +341,8 @@ fn welcome_in(it: pb::Welcome) -> Parsed<Welcome> {
         epoch: Epoch(it.epoch),
         acked_batches: it.acked_batches,
         ping_every_ms: it.ping_every_ms,
+        hold_seconds: it.hold_seconds,
+        held_tasks: it.held_tasks,
     })
 }
 

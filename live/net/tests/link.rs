@@ -81,6 +81,8 @@ fn welcome() -> Down {
         epoch: Epoch(9),
         acked_batches: 17,
         ping_every_ms: 5000,
+        hold_seconds: 3_600,
+        held_tasks: 180,
     })
 }
 

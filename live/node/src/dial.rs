@@ -127,8 +127,9 @@ async fn keep_link(
             Ok((mut link, welcome)) => {
                 backoff.reset();
                 connected.send_replace(true);
-                tracing::info!(gateway = %config.ticket.gateway.short(), epoch = %welcome.epoch, "connected");
-                if inbox.send(Message::Up { down: link.sender.clone(), welcome }).await.is_err() {
+                let (held_tasks, hold_seconds) = (welcome.held_tasks, welcome.hold_seconds);
+                tracing::info!(gateway = %config.ticket.gateway.short(), epoch = %welcome.epoch, hold_seconds, held_tasks, "connected: pay is held for so many seconds and later tasks");
+                if inbox.send(Message::Up { down: link.sender.clone(), welcome: Box::new(welcome) }).await.is_err() {
                     return Ok(());
                 }
                 let why = relay(&mut link, &inbox).await;

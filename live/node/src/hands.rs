@@ -32,7 +32,7 @@ pub enum Message {
         /// Where frames to the gateway go.
         down: ol_net::Sender<Up>,
         /// The gateway's welcome.
-        welcome: frame::Welcome,
+        welcome: Box<frame::Welcome>,
     },
     /// The link is gone.
     Lost,

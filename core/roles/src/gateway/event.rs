@@ -8,7 +8,7 @@ use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::evidence::Evidence;
 use ol_protocol::key::Signature;
-use ol_protocol::parameters::ParameterChange;
+use ol_protocol::parameters::{EscrowRule, ParameterChange};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::top_up::{Funded, Slice};
@@ -305,6 +305,8 @@ pub enum Output {
         next_batch: u64,
         /// The open epoch.
         epoch: Epoch,
+        /// For how long pay is held now.
+        held: EscrowRule,
     },
     /// Send an attempt to a node.
     Assign {

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use event::{Input, Output};
 use ol_ledger::Budget;
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::parameters::EscrowRule;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
@@ -281,7 +282,8 @@ impl Gateway {
         } else {
             return out.push(Output::Close { node, why: "not the referee of this network" });
         }
-        out.push(Output::Welcome { node, next_batch: self.next_batch(&node), epoch: self.settler.epoch() });
+        let held = EscrowRule { tasks: self.settler.held_tasks(), ..self.settler.parameters().escrow };
+        out.push(Output::Welcome { node, next_batch: self.next_batch(&node), epoch: self.settler.epoch(), held });
     }
 
     fn leave(&mut self, now: Timestamp, node: NodeId, out: &mut Vec<Output>) {

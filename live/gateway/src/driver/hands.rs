@@ -622,7 +622,7 @@ impl Hands for GatewayHands {
 
     fn carry_out(&mut self, now: Timestamp, output: Output, inputs: &mut Vec<Input>) {
         match output {
-            Output::Welcome { node, next_batch, epoch } => {
+            Output::Welcome { node, next_batch, epoch, held } => {
                 let (gateway, network) = (self.shared.gateway, self.shared.network);
                 let welcome = Welcome {
                     protocol: frame::PROTOCOL,
@@ -631,6 +631,8 @@ impl Hands for GatewayHands {
                     epoch,
                     acked_batches: next_batch,
                     ping_every_ms: 10_000,
+                    hold_seconds: held.hold.0 / 1_000_000,
+                    held_tasks: held.tasks,
                 };
                 self.send(node, Down::Welcome(welcome));
             }

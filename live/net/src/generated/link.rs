@@ -254,6 +254,10 @@ pub struct Welcome {
     pub acked_batches: u64,
     #[prost(uint64, tag = "6")]
     pub ping_every_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub hold_seconds: u64,
+    #[prost(uint32, tag = "8")]
+    pub held_tasks: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
