@@ -175,10 +175,15 @@ impl Books {
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
         let floor = self.by_cost(self.floor(receipt.charge.public), &receipt);
-        if self.rules.audit.by_charge {
+        // What can't earn any more, or costs nothing, counts for nothing.
+        let (of, amount) = (id(&receipt), receipt.charge.amount.0);
+        let is_new = !self.ever.contains(&of) && !self.items.contains_key(&of);
+        let in_time = (self.oldest..=self.epoch).contains(&commitment.epoch.0);
+        let counts = !self.rules.audit.deterrent || (is_new && in_time && amount > 0);
+        if counts && self.rules.audit.by_charge {
             self.costs.entry(commitment.variant).or_default().1.push(receipt.charge.amount.0);
         }
-        if self.rules.audit.deterrent {
+        if counts && self.rules.audit.deterrent {
             self.counted += 1;
             let of = self.counted.min(4_096);
             self.open = self.open - self.open / of + u64::from(receipt.charge.public) * ((1 << 32) / of);
@@ -188,8 +193,8 @@ impl Books {
             true => Chance::ALWAYS,
             false => known.chance(&self.rules.audit, floor),
         };
-        self.seen[usize::from(receipt.charge.public)] += 1;
-        known.receipts += 1;
+        self.seen[usize::from(receipt.charge.public)] += u64::from(counts);
+        known.receipts += u64::from(counts);
         let id = id(&receipt);
         if !self.items.contains_key(&id) {
             let split = self.rules.split;
@@ -307,7 +312,8 @@ impl Books {
                 && charge.prompt_tokens <= commitment.prompt_tokens
                 && charge.output_tokens <= commitment.added_tokens()
                 && (self.oldest..=close.epoch.0).contains(&commitment.epoch.0);
-            let is_funded = self.balance(&tenant) >= amount && (!is_own || self.own + amount <= self.settled / 500);
+            let is_funded = self.balance(&tenant) >= amount
+                && (!is_own || (charge.public && self.own + amount <= self.settled / 500));
             let paid = sound && is_funded && self.ever.insert(id);
             if paid {
                 self.own += if is_own { amount } else { 0 };

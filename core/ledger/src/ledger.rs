@@ -12,7 +12,7 @@
 //!   zero were settled for the node in later epochs.
 //! - At the close every account of an operator, gateway or owner with the threshold or more is paid out whole: its money
 //!   goes back to the issuer, who owes it outside.
-//! - The network's own tasks are charged to the account for audits, as far as they come to a five-hundredth of all that was ever
+//! - The network's own tasks, public ones, are charged to the account for audits, as far as they come to a five-hundredth of all that was ever
 //!   settled; what is refunded of them goes back there.
 //! - Whom evidence refutes loses all that it has in escrow with that operator, to the reserve: at the next close, what that close
 //!   adds included, and before it releases anything.
@@ -139,6 +139,9 @@ pub enum Error {
         /// The last that was booked.
         last: Funded,
     },
+    /// The network's own tasks are paid for by the account for audits, and by nobody else.
+    #[error("the network's own tenant buys nothing")]
+    OwnTenant,
     /// A sum would pass `u64::MAX`.
     #[error("a sum passes the largest amount")]
     Overflow,
@@ -262,6 +265,9 @@ impl Ledger {
             return Err(Error::OtherOwner { owner: top_up.owner, here });
         }
         top_up.verify()?;
+        if tenant == self.own_tenant {
+            return Err(Error::OwnTenant);
+        }
         let end = slice.end().ok_or(Error::NoSlice { from, amount, whole: top_up.amount })?;
         if let Some(last) = self.funded(&tenant).filter(|last| Funded { serial, end: from } < *last) {
             return Err(Error::Replayed { serial, from, last });
@@ -293,6 +299,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a receipt is of an attempt that can still earn, and costs something.
+    pub fn could_earn(&self, receipt: &Receipt) -> bool {
+        let attempt = attempt::id(receipt);
+        let is_new = !self.pending.contains_key(&attempt) && !self.history.holds(&attempt);
+        is_new && self.check_epoch(receipt.commitment.epoch).is_ok() && receipt.charge.amount > MicroCredits::ZERO
+    }
+
     /// Charges a receipt whose batch was verified. `drawn`: whether the draw of its epoch chose it for an audit.
     pub fn earn(&mut self, receipt: &Receipt, drawn: bool) -> Result<(), Error> {
         let (attempt, commitment) = (attempt::id(receipt), &receipt.commitment);
@@ -306,11 +319,13 @@ impl Ledger {
             return Err(Error::DuplicateAttempt { attempt });
         }
         let (tenant, needed) = (receipt.charge.tenant, receipt.charge.amount);
-        let available = self.available(tenant);
+        // Who pays for its own tasks wants them to be seen.
+        let is_own = tenant == self.own_tenant;
+        let available = if is_own && !receipt.charge.public { MicroCredits::ZERO } else { self.available(tenant) };
         if available < needed {
             return Err(Error::Overdrawn { tenant, available, needed });
         }
-        if tenant == self.own_tenant {
+        if is_own {
             self.totals.own = add(self.totals.own, needed);
         }
         self.book.post(self.payer(tenant), Account::Pending, needed);

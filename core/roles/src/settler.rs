@@ -175,7 +175,8 @@ pub struct Settler {
     // Commitments whose content may become public and that their own node's variant refutes: evidence takes escrow.
     refuted: BTreeMap<AttemptId, Commitment>,
     // Those whose content is private, with their tenants, who may still give it; where the network sees to it that honesty pays.
-    concealed: BTreeMap<AttemptId, (Commitment, TenantId)>,
+    // With when they were refuted.
+    concealed: BTreeMap<AttemptId, (Commitment, TenantId, Epoch)>,
 }
 
 impl Settler {
@@ -316,7 +317,10 @@ impl Settler {
                 with_audit: receipt.charge.with_audit,
             };
             let chance = self.policy.chance(rule, &work);
-            self.policy.record(rule, &work);
+            // What can't earn, such as an order that is handed in again, is no experience with a node.
+            if !rule.deterrent || (self.ledger.could_earn(receipt) && !self.open.contains_key(&id)) {
+                self.policy.record(rule, &work);
+            }
             if self.open.contains_key(&id) {
                 continue;
             }
@@ -468,11 +472,11 @@ impl Settler {
             Ruling::Failed => {
                 let commitment = &open.receipt.commitment;
                 let (node, variant) = (commitment.node, commitment.variant);
-                let deterrent = self.parameters().audit.deterrent;
+                let (deterrent, now) = (self.parameters().audit.deterrent, self.epoch());
                 match is_stated && is_refuted(commitment, verdict, judgement) {
                     true if open.receipt.charge.public => drop(self.refuted.insert(subject, commitment.clone())),
                     true if deterrent => {
-                        let concealed = (commitment.clone(), open.receipt.charge.tenant);
+                        let concealed = (commitment.clone(), open.receipt.charge.tenant, now);
                         self.concealed.insert(subject, concealed);
                     }
                     true | false => {}
@@ -492,7 +496,7 @@ impl Settler {
     /// attempt is kept.
     pub fn evidence(&mut self, evidence: &Evidence) -> Result<(), Fault> {
         let subject = evidence.subject;
-        let concealed = self.concealed.get(&subject).map(|(commitment, _)| commitment);
+        let concealed = self.concealed.get(&subject).map(|(commitment, ..)| commitment);
         let commitment = self.refuted.get(&subject).or(concealed).ok_or(Fault::NotRefuted(subject))?;
         if !evidence.opens(commitment) {
             return Err(Fault::Unopened(subject));
@@ -511,8 +515,8 @@ impl Settler {
     /// The refuted attempts at a tenant's private task, whose content is evidence as soon as the tenant gives it.
     pub fn concealed(&self, task: TaskId, tenant: TenantId) -> impl Iterator<Item = (AttemptId, &Commitment)> {
         let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };
-        let of = self.concealed.range(all).filter(move |(_, (_, of))| *of == tenant);
-        of.map(|(id, (commitment, _))| (*id, commitment))
+        let of = self.concealed.range(all).filter(move |(_, (_, of, _))| *of == tenant);
+        of.map(|(id, (commitment, ..))| (*id, commitment))
     }
 
     /// All such attempts.
@@ -556,7 +560,7 @@ impl Settler {
         self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);
-        self.concealed.retain(|_, (commitment, _)| commitment.epoch >= oldest);
+        self.concealed.retain(|_, (_, _, refuted)| *refuted >= oldest);
         Ok(summary)
     }
 
@@ -634,6 +638,11 @@ impl Settler {
     pub fn receipts_of(&self, task: TaskId) -> impl Iterator<Item = &Receipt> {
         let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };
         self.open.range(all).map(|(_, open)| &open.receipt)
+    }
+
+    /// Whether an unsettled attempt costs its tenant anything: then its output is what was relayed.
+    pub fn is_charged(&self, id: &AttemptId) -> bool {
+        self.open.get(id).is_some_and(|open| open.receipt.charge.amount > MicroCredits::ZERO)
     }
 
     /// What an unsettled attempt committed to.

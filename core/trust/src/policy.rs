@@ -195,7 +195,7 @@ impl Policy {
     }
 
     /// Share of the last four thousand results or so that may become public, in millionths: what deters over as long as pay is held, where
-    /// [`Policy::public_ppm`] follows the epochs. 0 where the network does not see to it that honesty pays.
+    /// [`Policy::public_ppm`] follows the epochs. It stands still where the network does not see to it that honesty pays.
     pub const fn open_ppm(&self) -> u32 {
         ((self.open_share * MILLION) >> 32) as u32
     }

@@ -192,9 +192,12 @@ impl NodeHands {
         }
     }
 
-    // Another gateway's task has another salt, which only that one knows.
+    // Of another gateway's tasks this one is told nothing.
     fn recalled(&self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
-        let kept = |(audit, log_probs): (Vec<u8>, Vec<u8>)| Some((Box::new(Audit::from_kept(&audit)?), log_probs));
+        let kept = |(row, log_probs): (Vec<u8>, Vec<u8>)| {
+            let audit = row.strip_prefix(&self.identity.gateway.0)?;
+            Some((Box::new(Audit::from_kept(audit)?), log_probs))
+        };
         let content = row.and_then(kept).filter(|(audit, _)| audit.salt == salt);
         self.send(Up::Recalled { task: attempt.task, attempt: attempt.attempt, content });
     }
@@ -634,7 +637,9 @@ impl Content {
             deadline_ms: 0,
         };
         let attempt = Attempt { task: of.task, attempt: of.attempt };
-        let (prompt, output) = (audit.to_kept(), self.log_probs.clone());
+        // Whose task it was comes first.
+        let prompt = [&of.gateway.0[..], &audit.to_kept()].concat();
+        let output = self.log_probs.clone();
         let fits = prompt.len() + output.len() <= ol_store::PAYLOAD_BYTES_MAX;
         fits.then_some(ol_store::Payload { attempt, created: now, prompt, output })
     }

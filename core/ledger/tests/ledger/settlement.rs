@@ -381,6 +381,11 @@ fn the_networks_own_tasks_are_paid_from_what_is_there_for_audits_and_no_more_tha
     // A thousand are there for audits; 100 are a five-hundredth of 50,000.
     assert_eq!((ledger.balance(&Account::Verification), ledger.available(tenant)), (1_000, MicroCredits(100)));
     assert_eq!(refused(&mut ledger, |l| l.earn(&own(101), false)), refused_for(100, 101));
+    let mut private = own(100);
+    private.charge.public = false;
+    assert_eq!(refused(&mut ledger, |l| l.earn(&private, false)), refused_for(0, 100));
+    let bought = top_up(OWN, 100, 2);
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&bought)), Error::OwnTenant);
     ledger.earn(&own(100), true).unwrap();
     assert_eq!((ledger.balance(&Account::Verification), ledger.totals().own), (900, MicroCredits(100)));
     assert_eq!(refused(&mut ledger, |l| l.earn(&receipt(OWN, 1, 3, 0, 1), false)), refused_for(0, 1));

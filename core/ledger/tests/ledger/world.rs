@@ -64,7 +64,11 @@ pub(crate) fn owner() -> SecretKey {
 /// All of a signed top-up.
 pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> Slice {
     let (network, owner) = (genesis().network(), OwnerId(owner().public()));
-    Slice::whole(TopUp::issue(&issuer(), network, owner, TenantId([tenant; 16]), MicroCredits(amount), serial))
+    Slice::whole(TopUp::issue(&issuer(), network, owner, who(tenant), MicroCredits(amount), serial))
+}
+
+fn who(tenant: u8) -> TenantId {
+    if tenant == OWN { genesis().own_tenant() } else { TenantId([tenant; 16]) }
 }
 
 /// The first attempt at a task.
@@ -117,14 +121,14 @@ pub(crate) fn receipt(tenant: u8, node: u8, task: u8, epoch: u64, amount: u64) -
     };
     let price = Price { prompt_per_million: MicroCredits(0), output_per_million: MicroCredits(amount) };
     let charge = Charge {
-        tenant: if tenant == OWN { genesis().own_tenant() } else { TenantId([tenant; 16]) },
+        tenant: who(tenant),
         request: Digest([6; 32]),
         response: Digest([6; 32]),
         prompt_tokens: TokenCount(7),
         output_tokens: TokenCount(1_000_000),
         price,
         amount: MicroCredits(amount),
-        public: false,
+        public: tenant == OWN,
         with_audit: false,
     };
     Receipt { commitment, charge }

@@ -105,7 +105,7 @@ impl Gateway {
                 auditor,
                 audit: id,
                 subject: audit.subject,
-                prover: audit.node,
+                prover: Some(audit.node).filter(|_| self.settler.is_charged(&audit.subject)),
                 level,
                 variant,
                 tolerance_micro,

@@ -395,8 +395,8 @@ pub enum Output {
         audit: AuditId,
         /// What is audited.
         subject: AttemptId,
-        /// Whose work it is: it has the content too.
-        prover: NodeId,
+        /// Whose work it is, if its output is what was relayed: then it may give the content back.
+        prover: Option<NodeId>,
         /// At which level.
         level: Level,
         /// The variant that scores it: the subject's own, or one that is calibrated for it.

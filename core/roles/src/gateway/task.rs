@@ -101,13 +101,8 @@ impl Gateway {
             settled: MicroCredits::ZERO,
             submission,
         };
-        let (variant, wants_own) = (entry.submission.variant, self.wants_own(&entry.submission));
         self.tasks.insert(task, entry);
         self.enqueue(now, task, out);
-        if wants_own && self.has_free_slot(variant) {
-            self.counters.own += 1;
-            out.push(Output::Own { like: task, variant });
-        }
     }
 
     // A budget that is empty here may be filled by the next part of what the tenant bought.
@@ -332,6 +327,7 @@ impl Gateway {
             is_calibrated: self.settler.is_calibrated(commitment.variant),
         };
         out.push(Output::Finish { task: id, finished });
+        self.own_after(id, charge, out);
     }
 
     pub(super) fn failed(

@@ -11,7 +11,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, NodeId, OperatorId, TenantId, VariantId};
+use ol_protocol::{Digest, Epoch, NodeId, OperatorId, TenantId, VariantId};
 use ol_trust::Odds;
 use ol_trust::draw::Chance;
 use ol_trust::policy::Policy;
@@ -116,19 +116,25 @@ impl Settler {
         bytes.chunks(Commitment::BYTES).map(read).collect()
     }
 
-    fn read_concealed(bytes: &[u8]) -> Option<BTreeMap<AttemptId, (Commitment, TenantId)>> {
+    fn read_concealed(bytes: &[u8]) -> Option<BTreeMap<AttemptId, (Commitment, TenantId, Epoch)>> {
         let read = |bytes: &[u8]| {
-            let (commitment, tenant) = bytes.split_at_checked(Commitment::BYTES)?;
+            let (commitment, rest) = bytes.split_at_checked(Commitment::BYTES)?;
             let commitment = Commitment::from_bytes(commitment).ok()?;
+            let mut r = Reader::new(rest);
+            let (tenant, refuted) = (TenantId(r.array().ok()?), Epoch(r.u64().ok()?));
+            r.finish().ok()?;
             let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
-            Some((id, (commitment, TenantId(tenant.try_into().ok()?))))
+            Some((id, (commitment, tenant, refuted)))
         };
-        bytes.chunks(Commitment::BYTES + 16).map(read).collect()
+        bytes.chunks(Commitment::BYTES + 16 + 8).map(read).collect()
     }
 
     fn concealed_bytes(&self) -> Vec<u8> {
-        let bytes = |(commitment, tenant): &(Commitment, TenantId)| [&commitment.to_bytes()[..], &tenant.0].concat();
-        self.concealed.values().flat_map(bytes).collect()
+        let mut w = Writer::new();
+        for (commitment, tenant, refuted) in self.concealed.values() {
+            w.raw(&commitment.to_bytes()).raw(&tenant.0).u64(refuted.0);
+        }
+        w.finish()
     }
 
     fn refuted_bytes(&self) -> Vec<u8> {

@@ -1,7 +1,10 @@
 //! Tasks of the network's own: after which they are asked for, and who pays.
 
-use crate::world::{Bench, PRICE, asked, assigned, evidence, genesis, refused, submission, task, top_up};
+use crate::world::{
+    Bench, PRICE, asked, assigned, commitment, evidence, finished, genesis, refused, submission, task, top_up,
+};
 use ol_ledger::Account;
+use ol_protocol::commitment::Finish;
 use ol_protocol::{MicroCredits, Price, TaskId, TokenCount};
 use ol_roles::gateway::event::{Input, Output, Refusal, Submission};
 use ol_sched::gate::Gate;
@@ -16,16 +19,23 @@ fn wanted(out: &[Output]) -> Option<TaskId> {
     out.iter().find_map(|output| if let Output::Own { like, .. } = output { Some(*like) } else { None })
 }
 
-// After how many of 4,000 requests, whose clients leave at once, another is wanted.
+// After how many of 4,000 answers another task is wanted.
 fn wanted_after(bench: &mut Bench, edit: impl Fn(&mut Submission)) -> usize {
     let one = |n: u32| {
         let mut submission = Submission { task: numbered(n), public: false, ..submission(1) };
         edit(&mut submission);
+        let (count, finish) = match submission.output_tokens_max {
+            TokenCount(0) => (0, Finish::Embedded),
+            TokenCount(_) => (8, Finish::EndOfText),
+        };
         let out = bench.feed(Input::Submitted(submission));
-        if let Some(to) = assigned(&out) {
-            bench.feed(Input::ClientGone { task: numbered(n) });
-            bench.grant(to.node.0[0]);
+        let to = assigned(&out).unwrap_or_else(|| panic!("nobody took it: {out:?}"));
+        if count > 0 {
+            bench.progress(&to, count, count);
         }
+        let out = bench.done(&commitment(&to, count, finish));
+        assert!(finished(&out).is_some(), "{out:?}");
+        bench.grant(to.node.0[0]);
         let like = wanted(&out);
         assert!(like.is_none_or(|like| like == numbered(n)));
         usize::from(like.is_some())
@@ -35,6 +45,7 @@ fn wanted_after(bench: &mut Bench, edit: impl Fn(&mut Submission)) -> usize {
 
 fn two_slots() -> Bench {
     let mut bench = Bench::new();
+    bench.feed(Input::TopUp(top_up(2, 10_000_000, 2)));
     bench.join(10);
     bench.join(11);
     bench
@@ -70,13 +81,19 @@ fn they_follow_private_tasks_now_and_then_and_nothing_else() {
     // Eight are expected, two in a thousand.
     assert!((2..20).contains(&after), "{after}");
     assert_eq!(wanted_after(&mut two_slots(), |s| s.public = true), 0);
-    assert_eq!(wanted_after(&mut two_slots(), |s| s.tenant = genesis().own_tenant()), 0);
     assert_eq!(wanted_after(&mut two_slots(), |s| s.output_tokens_max = TokenCount(0)), 0);
-    // No slot is left beside the task's own, or nobody could refute an answer.
+    // What costs nothing is no traffic; without a slot it would wait; and nobody could refute an answer.
+    assert_eq!(
+        wanted_after(&mut two_slots(), |s| s.price =
+            Price { prompt_per_million: MicroCredits(0), output_per_million: MicroCredits(0) }),
+        0
+    );
     let mut busy = Bench::new();
+    busy.feed(Input::TopUp(top_up(2, 10_000_000, 2)));
     busy.join(10);
     assert_eq!(wanted_after(&mut busy, |_| {}), 0);
     let mut unknown = Bench::uncalibrated();
+    unknown.feed(Input::TopUp(top_up(2, 10_000_000, 2)));
     unknown.join(10);
     unknown.join(11);
     assert_eq!(wanted_after(&mut unknown, |_| {}), 0);
@@ -132,4 +149,26 @@ fn who_cheats_in_one_loses_what_it_has_in_escrow() {
         (MicroCredits(18), verification)
     );
     assert_eq!(bench.gateway.settler().open_ppm(), 500_000);
+}
+
+// The attack: a newcomer hands in one order again and again, so that its trial ends, and what may become public seems to be rare.
+#[test]
+fn an_order_that_is_handed_in_again_is_no_experience_with_its_node() {
+    let mut bench = Bench::new();
+    bench.join(10);
+    let to = bench.assign(2);
+    let answer = bench.answer(&to, 8);
+    bench.batch(0, &[(&answer, &to)]);
+    bench.write();
+    for sequence in 1..40 {
+        bench.batch(sequence, &[(&answer, &to), (&answer, &to)]);
+        bench.write();
+        if sequence.is_multiple_of(10) {
+            bench.close();
+        }
+    }
+    assert!(bench.receipts().len() > 40, "they are in the log");
+    let settler = bench.gateway.settler();
+    assert_eq!(settler.standing(to.node, answer.variant).tasks, 1);
+    assert_eq!(settler.open_ppm(), 1_000_000);
 }

@@ -318,7 +318,6 @@ impl GatewayHands {
 
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
         let submission = new.submission.clone();
-        self.overhear(&new);
         self.contents.insert(submission.task, Content::of(new, now));
         inputs.push(Input::Submitted(submission));
     }
@@ -346,6 +345,7 @@ impl GatewayHands {
 
     fn finish(&mut self, task: TaskId, finished: &event::Finished) {
         let region = self.peers.get(&finished.node).map(|p| p.region.clone()).unwrap_or_default();
+        self.overhear(task, finished.charge);
         let Some(content) = self.contents.get_mut(&task) else { return };
         (content.ended, content.is_answered) = (true, true);
         if !content.tail.is_empty() {
@@ -599,6 +599,7 @@ impl Hands for GatewayHands {
                 inputs.push(Input::Change(*change));
             }
             Message::Evidence { auditor, audit, how, row } => self.audit(auditor, audit, how, row, inputs),
+            Message::RecallDue { audit, subject } => self.recall_due(audit, subject, inputs),
             Message::Opened { commitment, row } => beside::opened(&commitment, row, inputs),
             Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
             Message::Claimed { tenant, result } => {

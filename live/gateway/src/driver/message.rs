@@ -106,6 +106,13 @@ pub enum Message {
         /// The payload; an error if it can't be asked for now.
         row: Result<Option<Payload>, ol_store::Error>,
     },
+    /// A node had its time to give what was asked of it.
+    RecallDue {
+        /// For which audit.
+        audit: AuditId,
+        /// Of which attempt.
+        subject: AttemptId,
+    },
     /// A batch that a node sent again, from the store.
     Found {
         /// Whose.
@@ -169,8 +176,8 @@ pub struct Known {
 pub struct Scoring {
     /// The attempt.
     pub subject: AttemptId,
-    /// Whose work it is.
-    pub prover: NodeId,
+    /// Whose work it is, if it may give its content back.
+    pub prover: Option<NodeId>,
     /// With which variant.
     pub variant: VariantId,
     /// Within so many millionths of a nat of a truncation's boundary, a token counts as the prover needs it.

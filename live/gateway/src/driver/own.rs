@@ -5,8 +5,10 @@ use crate::backend::{Backend as _, Generate, Message, Payload, Reply, ResponseDi
 use crate::refusal::Refusal;
 use crate::routes::fresh_task;
 use ol_net::frame;
+use ol_protocol::TenantId;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::sampler::Sampling;
+use ol_protocol::variant::Variant;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,9 @@ pub const PROMPTS: &str = "own-prompts.jsonl";
 /// Bytes of that file.
 const FILE_MAX: u64 = 16 << 20;
 
-/// Public conversations that are remembered, and bytes of one.
+/// Public conversations that are remembered, those of one tenant, and bytes of one.
 const SEEN_MAX: usize = 256;
+const SEEN_OF_TENANT_MAX: usize = 16;
 const BYTES_MAX: usize = 64 << 10;
 
 /// Tasks of the network's own at a time: one in a thousand of those that a gateway has running at most.
@@ -30,9 +33,9 @@ const RUNNING_MAX: usize = 16;
 /// What the loop tells whoever asks for them.
 pub(super) enum Told {
     /// A tenant lets this become public.
-    Seen(frame::Payload),
-    /// A task is wanted, of this model and with these settings.
-    Wanted { model: String, like: frame::Payload },
+    Seen { tenant: TenantId, payload: frame::Payload },
+    /// A task is wanted, of this variant and with these settings.
+    Wanted { variant: Box<Variant>, like: frame::Payload },
 }
 
 /// Why the file of prompts can't be used.
@@ -84,11 +87,11 @@ enum Speaker {
     Assistant,
 }
 
-/// Conversations to ask again: those of the operator's file, and what tenants let become public since the gateway began.
+/// Conversations to ask once more: those of the operator's file, and what tenants let become public since the gateway began.
 #[derive(Debug, Default)]
 pub(super) struct Prompts {
     given: Vec<Vec<Message>>,
-    seen: VecDeque<Vec<Message>>,
+    seen: VecDeque<(TenantId, Vec<Message>)>,
 }
 
 impl Prompts {
@@ -109,29 +112,36 @@ impl Prompts {
         Ok(Self { given: lines.map(read).collect::<Result<_, _>>()?, seen: VecDeque::new() })
     }
 
-    fn remember(&mut self, payload: frame::Payload) {
-        let messages = match payload {
+    fn remember(&mut self, tenant: TenantId, payload: frame::Payload) {
+        let messages: Vec<Message> = match payload {
             frame::Payload::Chat { messages, .. } => messages.into_iter().filter_map(spoken).collect(),
             frame::Payload::Text { prompt, .. } => vec![Message { role: Role::User, content: prompt }],
             frame::Payload::Tokens { .. } | frame::Payload::Embed { .. } => return,
         };
-        if is_usable(&messages) {
-            self.seen.truncate(SEEN_MAX - 1);
-            self.seen.push_front(messages);
+        if !is_usable(&messages) {
+            return;
         }
+        // The newest come first.
+        let of_tenant = |(_, (of, _)): &(usize, &(TenantId, Vec<Message>))| *of == tenant;
+        let too_many = self.seen.iter().enumerate().filter(of_tenant).nth(SEEN_OF_TENANT_MAX - 1).map(|(at, _)| at);
+        too_many.map(|at| self.seen.remove(at));
+        self.seen.truncate(SEEN_MAX - 1);
+        self.seen.push_front((tenant, messages));
     }
 
-    // A tenant's conversation under another's instructions, so that a node is not asked the very same again; the operator's as they are.
-    fn pick(&self, chance: [u64; 2]) -> Option<Vec<Message>> {
-        let all = self.given.len() + self.seen.len();
-        let at = usize::try_from(chance[0] % u64::try_from(all).ok().filter(|all| *all > 0)?).ok()?;
-        if let Some(given) = self.given.get(at) {
-            return Some(given.clone());
+    // Each once. A tenant's under another tenant's instructions, where there are any, so that a node has not been asked just the same; the operator's as they are.
+    fn take(&mut self, chance: [u64; 2]) -> Option<Vec<Message>> {
+        let index = |chance: u64, length: usize| usize::try_from(chance.checked_rem(length as u64)?).ok();
+        let at = index(chance[0], self.given.len() + self.seen.len())?;
+        if at < self.given.len() {
+            return Some(self.given.swap_remove(at));
         }
-        let asked = self.seen.get(at - self.given.len())?;
-        let other = usize::try_from(chance[1] % u64::try_from(self.seen.len()).ok()?).ok()?;
+        let (tenant, asked) = self.seen.remove(at - self.given.len())?;
         let is_system = |message: &&Message| message.role == Role::System;
-        let system = self.seen.get(other)?.iter().filter(is_system);
+        let others = self.seen.iter().filter(|(of, messages)| *of != tenant && messages.iter().any(|m| is_system(&m)));
+        let others: Vec<&Vec<Message>> = others.map(|(_, messages)| messages).collect();
+        let instructions = index(chance[1], others.len()).and_then(|at| others.get(at)).copied().unwrap_or(&asked);
+        let system = instructions.iter().filter(is_system);
         Some(system.chain(asked.iter().filter(|message| !is_system(message))).cloned().collect())
     }
 }
@@ -171,9 +181,9 @@ pub(super) async fn ask(handle: Handle, mut prompts: Prompts, mut told: mpsc::Re
     while let Some(told) = told.recv().await {
         while running.try_join_next().is_some() {}
         match told {
-            Told::Seen(payload) => prompts.remember(payload),
+            Told::Seen { tenant, payload } => prompts.remember(tenant, payload),
             Told::Wanted { .. } if running.len() >= RUNNING_MAX => {}
-            Told::Wanted { model, like } => match submission(&handle, &prompts, model, like) {
+            Told::Wanted { variant, like } => match submission(&handle, &mut prompts, *variant, like) {
                 Ok(Some(submission)) => drop(running.spawn(answer(handle.clone(), submission))),
                 Ok(None) => {
                     tracing::debug!("the network has no prompts of its own, and no tenant lets one become public")
@@ -186,15 +196,15 @@ pub(super) async fn ask(handle: Handle, mut prompts: Prompts, mut told: mpsc::Re
 
 fn submission(
     handle: &Handle,
-    prompts: &Prompts,
-    model: String,
+    prompts: &mut Prompts,
+    variant: Variant,
     like: frame::Payload,
 ) -> Result<Option<Submission>, Refusal> {
     let task = fresh_task()?;
     // Ten bytes of the id are chance.
     let number = |bytes: [u8; 4]| u64::from(u32::from_le_bytes(bytes));
     let [.., a, b, c, d, e, f, g, h] = task.0;
-    let Some(messages) = prompts.pick([number([a, b, c, d]), number([e, f, g, h])]) else { return Ok(None) };
+    let Some(messages) = prompts.take([number([a, b, c, d]), number([e, f, g, h])]) else { return Ok(None) };
     let (payload, generate) = match like {
         frame::Payload::Chat { generate, .. } => (Payload::Chat(messages), generate),
         frame::Payload::Text { generate, .. } => {
@@ -203,11 +213,12 @@ fn submission(
         }
         frame::Payload::Tokens { .. } | frame::Payload::Embed { .. } => return Ok(None),
     };
-    let frame::Generate { temperature, top_p, top_k, min_p, max_tokens, stop, top_logprobs } = generate;
+    let frame::Generate { temperature, top_p, top_k, min_p, max_tokens, top_logprobs, .. } = generate;
     let generate = Generate {
         sampling: Sampling { temperature, top_p, top_k, min_p },
         max_tokens: Some(max_tokens),
-        stop,
+        // Those of the tenant are its words.
+        stop: Vec::new(),
         top_logprobs: top_logprobs.checked_sub(1).and_then(|n| u8::try_from(n).ok()),
         client_seed: None,
     };
@@ -215,8 +226,8 @@ fn submission(
     Ok(Some(Submission {
         tenant: handle.shared.genesis.own_tenant(),
         task,
-        model,
-        quantisation: None,
+        model: variant.model,
+        quantisation: Some(variant.quantisation),
         payload,
         generate: Some(generate),
         request_digest: request,
@@ -277,18 +288,31 @@ mod tests {
     }
 
     #[test]
-    fn a_tenants_words_are_asked_again_under_anothers_instructions() {
+    fn a_tenants_words_are_asked_once_more_under_anothers_instructions() {
+        let [one, two] = [TenantId([1; 16]), TenantId([2; 16])];
         let mut prompts = Prompts::default();
-        assert_eq!(prompts.pick([0, 0]), None);
-        prompts.remember(chat(&[("system", "be brief"), ("user", "one")]));
-        prompts.remember(chat(&[("system", "rhyme"), ("user", "two")]));
-        prompts.remember(chat(&[("system", "only this")]));
-        prompts.remember(chat(&[("user", &"x".repeat(BYTES_MAX + 1))]));
+        assert_eq!(prompts.take([0, 0]), None);
+        prompts.remember(one, chat(&[("system", "be brief"), ("user", "one")]));
+        prompts.remember(two, chat(&[("system", "rhyme"), ("user", "two")]));
+        prompts.remember(two, chat(&[("system", "only this")]));
+        prompts.remember(two, chat(&[("user", &"x".repeat(BYTES_MAX + 1))]));
         let mixed = [message(Role::System, "be brief"), message(Role::User, "two")];
-        assert_eq!(prompts.pick([0, 1]).unwrap(), mixed);
-        (0..2 * SEEN_MAX).for_each(|_| prompts.remember(chat(&[("user", "more")])));
+        assert_eq!(prompts.take([0, 1]).unwrap(), mixed);
+        // Nobody else's are left.
+        assert_eq!(prompts.take([9, 9]).unwrap(), [message(Role::System, "be brief"), message(Role::User, "one")]);
+        assert_eq!(prompts.take([0, 0]), None, "each once");
+    }
+
+    #[test]
+    fn no_tenant_fills_the_memory_of_prompts() {
+        let mut prompts = Prompts::default();
+        prompts.remember(TenantId([1; 16]), chat(&[("user", "mine")]));
+        (0..2 * SEEN_MAX).for_each(|n| prompts.remember(TenantId([2; 16]), chat(&[("user", &n.to_string())])));
+        assert_eq!(prompts.seen.len(), SEEN_OF_TENANT_MAX + 1);
+        assert_eq!(prompts.seen[0].1, [message(Role::User, "511")]);
+        (3..=255).for_each(|n| prompts.remember(TenantId([n; 16]), chat(&[("user", "more")])));
+        (3..=255).for_each(|n| prompts.remember(TenantId([n; 16]), chat(&[("user", "more")])));
         assert_eq!(prompts.seen.len(), SEEN_MAX);
-        assert_eq!(prompts.pick([9, 9]).unwrap(), [message(Role::User, "more")]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::GatewayHands;
 use crate::driver::content;
-use crate::driver::message::{News, Scoring};
+use crate::driver::message::{Message, News, Scoring};
 use ol_net::{Down, frame};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
@@ -10,6 +10,10 @@ use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, Timestamp};
 use ol_roles::gateway::event::{Input, Output};
 use ol_store::Job;
+use std::time::Duration;
+
+/// How long a node has for what it is asked to give back: a fraction of an auditor's time.
+const RECALL_LIMIT: Duration = Duration::from_secs(20);
 
 /// An audit that an auditor has.
 pub(super) struct Running {
@@ -116,19 +120,33 @@ impl GatewayHands {
         self.send(auditor, Down::Audit(Box::new(frame)));
     }
 
-    // A node keeps what it did as long as a gateway does. Who was asked and said nothing is not asked again.
+    // A node keeps what it did as long as a gateway does.
     fn recall(&mut self, auditor: NodeId, audit: AuditId, how: Scoring, inputs: &mut Vec<Input>) {
-        let AttemptId { task, attempt } = how.subject;
-        if self.recalls.remove(&how.subject).is_some() || !self.peers.contains_key(&how.prover) {
+        let (subject, AttemptId { task, attempt }) = (how.subject, how.subject);
+        let Some(prover) = how.prover.filter(|node| self.peers.contains_key(node)) else {
             return inputs.push(Input::PayloadLost { audit });
-        }
-        tracing::warn!(%task, node = %how.prover.short(), "the content of an answer is not here any more: its node is asked for it");
-        self.recalls.insert(how.subject, (auditor, audit, how));
+        };
+        tracing::warn!(%task, node = %prover.short(), "the content of an answer is not here any more: its node is asked for it");
+        self.recalls.insert(subject, (auditor, audit, how));
         let salt = ol_protocol::seed::salt(&self.shared.master, &task);
-        self.send(how.prover, Down::Recall { task, attempt, salt });
+        self.send(prover, Down::Recall { task, attempt, salt });
+        // The auditor waits too, and must not seem to be silent.
+        let answers = self.journal.answers();
+        tokio::spawn(async move {
+            tokio::time::sleep(RECALL_LIMIT).await;
+            // The loop has ended: nobody waits for it.
+            drop(answers.send(Message::RecallDue { audit, subject }));
+        });
     }
 
-    /// What a node gives is what it committed to, or its auditor finds other digests.
+    pub(super) fn recall_due(&mut self, audit: AuditId, subject: AttemptId, inputs: &mut Vec<Input>) {
+        if self.recalls.get(&subject).is_some_and(|(_, of, _)| *of == audit) {
+            self.recalls.remove(&subject);
+            inputs.push(Input::PayloadLost { audit });
+        }
+    }
+
+    /// What a node gives has to open what it committed to, and to be of this gateway and of what it serves; or it is lost.
     pub(super) fn recalled(
         &mut self,
         now: Timestamp,
@@ -137,13 +155,20 @@ impl GatewayHands {
         content: Option<(Box<frame::Audit>, Vec<u8>)>,
         inputs: &mut Vec<Input>,
     ) {
-        if self.recalls.get(&subject).is_none_or(|(_, _, how)| how.prover != node) {
+        if self.recalls.get(&subject).is_none_or(|(_, _, how)| how.prover != Some(node)) {
             return;
         }
         let Some((auditor, audit, how)) = self.recalls.remove(&subject) else { return };
-        match content {
-            Some((content, log_probs)) => {
-                let row = content::row(subject, now, *content, log_probs);
+        let salt = ol_protocol::seed::salt(&self.shared.master, &subject.task);
+        let of_peer = |content: &frame::Audit| {
+            let variants = &self.peers.get(&node)?.variants;
+            Some(variants.iter().find(|variant| variant.id() == content.variant)?.numerics.clone())
+        };
+        let known = content.filter(|(content, _)| content.salt == salt);
+        let known = known.and_then(|(content, log_probs)| Some((of_peer(&content)?, content, log_probs)));
+        match known {
+            Some((prover_numerics, content, log_probs)) => {
+                let row = content::row(subject, now, frame::Audit { prover_numerics, ..*content }, log_probs);
                 self.audit(auditor, audit, how, Ok(Some(row)), inputs);
             }
             None => inputs.push(Input::PayloadLost { audit }),

@@ -4,7 +4,7 @@
 use super::GatewayHands;
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::{Known, Message, New};
+use crate::driver::message::{Known, Message};
 use crate::driver::own;
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
@@ -32,19 +32,20 @@ impl GatewayHands {
         drop(self.asker.try_send(told));
     }
 
-    /// What a tenant lets become public, the network may ask again.
-    pub(super) fn overhear(&self, new: &New) {
-        if new.submission.public && new.submission.tenant != self.shared.genesis.own_tenant() {
-            self.tell_asker(own::Told::Seen(new.payload.clone()));
+    /// What a tenant lets become public, and has paid for, the network may ask again.
+    pub(super) fn overhear(&self, task: TaskId, charge: MicroCredits) {
+        let Some(content) = self.contents.get(&task).filter(|content| content.public) else { return };
+        if charge > MicroCredits::ZERO && content.tenant != self.shared.genesis.own_tenant() {
+            self.tell_asker(own::Told::Seen { tenant: content.tenant, payload: content.payload.clone() });
         }
     }
 
     pub(super) fn want_own(&self, like: TaskId, variant: VariantId) {
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
-        let model = variants.get(&variant).map(|served| served.variant.model.clone());
+        let of = variants.get(&variant).map(|served| served.variant.clone());
         drop(variants);
-        if let (Some(model), Some(content)) = (model, self.contents.get(&like)) {
-            self.tell_asker(own::Told::Wanted { model, like: content.payload.clone() });
+        if let (Some(variant), Some(content)) = (of, self.contents.get(&like)) {
+            self.tell_asker(own::Told::Wanted { variant: Box::new(variant), like: content.payload.clone() });
         }
     }
 
@@ -178,7 +179,7 @@ pub(super) fn opened(
             tracing::warn!(%task, "the content of a refuted answer is not here any more, or too long for the log")
         }
         Err(error) => {
-            tracing::warn!(%task, %error, "the content of a refuted answer can't be read: its node keeps its escrow until the next start");
+            tracing::warn!(%task, %error, "the content of a refuted answer can't be read now: a public one is tried again at the next start, a private one when its tenant asks again");
         }
     }
 }
