@@ -128,7 +128,7 @@ async fn keep_link(
                 backoff.reset();
                 connected.send_replace(true);
                 let (held_tasks, hold_seconds) = (welcome.held_tasks, welcome.hold_seconds);
-                tracing::info!(gateway = %config.ticket.gateway.short(), epoch = %welcome.epoch, hold_seconds, held_tasks, "connected: pay is held for so many seconds and later tasks");
+                tracing::info!(gateway = %config.ticket.gateway.short(), epoch = %welcome.epoch, hold_seconds, held_tasks, "connected; pay stays in escrow for hold_seconds, and until held_tasks later tasks are settled");
                 if inbox.send(Message::Up { down: link.sender.clone(), welcome: Box::new(welcome) }).await.is_err() {
                     return Ok(());
                 }
