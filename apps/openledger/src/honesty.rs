@@ -79,7 +79,7 @@ pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<Exit
             if stakes.margin() > 1.0 { "honesty pays" } else { note }
         ));
     }
-    advise(settler.parameters(), &rows);
+    advise(settler.parameters(), open_ppm(settler), &rows);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -124,9 +124,14 @@ fn open_ppm(settler: &Settler) -> u32 {
 }
 
 // What would make honesty pay for the nodes that it doesn't pay.
-fn advise(parameters: &Parameters, rows: &[Row]) {
+fn advise(parameters: &Parameters, open: u32, rows: &[Row]) {
     let poor = rows.iter().filter(|row| row.role == "node" && row.stakes.certainty > 0.0 && row.stakes.margin() <= 1.0);
     let node_share = f64::from(parameters.split.node_bp) / 1e4;
+    if open == 0 {
+        say(
+            "no result may become public yet: tenants say so in their requests, and the gateway asks for tasks of its own if it has prompts (own-prompts.jsonl)",
+        );
+    }
     let tasks = poor.map(|row| (row.stakes.stake_needed() / node_share).ceil()).fold(0.0, f64::max);
     if tasks > 0.0 {
         say(format!(
