@@ -2,6 +2,7 @@
 
 use crate::inspect::credits;
 use crate::logging::say;
+use ol_gateway::driver::PROMPTS;
 use ol_protocol::parameters::Parameters;
 use ol_roles::Settler;
 use ol_trust::honesty::{Stakes, detection, public_share_of_faults};
@@ -128,9 +129,9 @@ fn advise(parameters: &Parameters, open: u32, rows: &[Row]) {
     let poor = rows.iter().filter(|row| row.role == "node" && row.stakes.certainty > 0.0 && row.stakes.margin() <= 1.0);
     let node_share = f64::from(parameters.split.node_bp) / 1e4;
     if open == 0 {
-        say(
-            "no result may become public yet: tenants say so in their requests, and the gateway asks for tasks of its own if it has prompts (own-prompts.jsonl)",
-        );
+        say(format!(
+            "no result may become public yet: tenants say so in their requests, and the gateway asks for tasks of its own if it has prompts ({PROMPTS})"
+        ));
     }
     let tasks = poor.map(|row| (row.stakes.stake_needed() / node_share).ceil()).fold(0.0, f64::max);
     if tasks > 0.0 {

@@ -39,11 +39,6 @@ impl Budget {
         self.set(tenant, MicroCredits(available.0.saturating_add(amount.0)));
     }
 
-    /// Has a tenant have just so much beside what is reserved.
-    pub fn replace(&mut self, tenant: TenantId, amount: MicroCredits) {
-        self.set(tenant, amount);
-    }
-
     /// Sets aside what a task may cost at most. A second reservation of a task replaces its first, if it can be made.
     pub fn reserve(&mut self, task: TaskId, tenant: TenantId, worst: MicroCredits) -> Result<(), Empty> {
         let first = self.reserved.get(&task).filter(|r| r.tenant == tenant).map_or(0, |r| r.worst.0);
@@ -88,7 +83,8 @@ impl Budget {
         self.reserved.len()
     }
 
-    fn set(&mut self, tenant: TenantId, amount: MicroCredits) {
+    /// Has a tenant have just so much beside what is reserved.
+    pub fn set(&mut self, tenant: TenantId, amount: MicroCredits) {
         if amount == MicroCredits::ZERO {
             self.available.remove(&tenant);
         } else {

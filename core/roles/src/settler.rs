@@ -174,8 +174,8 @@ pub struct Settler {
     refused: Vec<AttemptId>,
     // Commitments whose content may become public and that their own node's variant refutes: evidence takes escrow.
     refuted: BTreeMap<AttemptId, Commitment>,
-    // Those whose content is private, with their tenants, who may still give it; where the network sees to it that honesty pays.
-    // With when they were refuted.
+    // Those whose content is private, with their tenants, who may still give it, and when they were refuted; where the network sees to it that
+    // honesty pays.
     concealed: BTreeMap<AttemptId, (Commitment, TenantId, Epoch)>,
 }
 
@@ -383,7 +383,7 @@ impl Settler {
         self.policy.public_ppm()
     }
 
-    /// The same, of the last thousands, as far as evidence about them would take escrow; where the network sees to it that honesty pays.
+    /// The same, of the last thousands, where the network sees to it that honesty pays.
     pub const fn open_ppm(&self) -> u32 {
         self.policy.open_ppm()
     }
@@ -473,13 +473,12 @@ impl Settler {
                 let commitment = &open.receipt.commitment;
                 let (node, variant) = (commitment.node, commitment.variant);
                 let (deterrent, now) = (self.parameters().audit.deterrent, self.epoch());
-                match is_stated && is_refuted(commitment, verdict, judgement) {
-                    true if open.receipt.charge.public => drop(self.refuted.insert(subject, commitment.clone())),
-                    true if deterrent => {
-                        let concealed = (commitment.clone(), open.receipt.charge.tenant, now);
-                        self.concealed.insert(subject, concealed);
-                    }
-                    true | false => {}
+                let charge = &open.receipt.charge;
+                let refuted = is_stated && is_refuted(commitment, verdict, judgement);
+                if refuted && charge.public {
+                    self.refuted.insert(subject, commitment.clone());
+                } else if refuted && deterrent {
+                    self.concealed.insert(subject, (commitment.clone(), charge.tenant, now));
                 }
                 self.policy.convict(node, variant);
                 self.found(subject, Finding::Failed, by);

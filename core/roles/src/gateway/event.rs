@@ -346,7 +346,7 @@ pub enum Output {
         /// How.
         finished: Finished,
     },
-    /// Ask for a task of the network's own, with [`Input::Submitted`]: by [`Genesis::own_tenant`], public, with the settings of the one just submitted and another
+    /// Ask for a task of the network's own, with [`Input::Submitted`]: by [`Genesis::own_tenant`], public, with the settings of the one just answered and another
     /// prompt.
     ///
     /// [`Genesis::own_tenant`]: ol_protocol::genesis::Genesis::own_tenant

@@ -18,9 +18,13 @@ impl Gateway {
         if !is_deterrent || !can_be_refuted || charge == MicroCredits::ZERO || !self.has_free_slot(variant) {
             return;
         }
+        let chance_ppm = own_chance_ppm(self.settler.open_ppm());
+        if chance_ppm == 0 {
+            return;
+        }
         let bytes = digest(Domain::Draw, &[b"own", &self.setup.master, &like.0]).0;
         let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) % 1_000_000;
-        if number < own_chance_ppm(self.settler.open_ppm()) {
+        if number < chance_ppm {
             self.counters.own += 1;
             out.push(Output::Own { like, variant });
         }
@@ -31,6 +35,6 @@ impl Gateway {
         let tenant = self.own_tenant;
         let half = MicroCredits(self.settler.ledger().available(tenant).0 / 2);
         let reserved = self.budget.reserved(&tenant);
-        self.budget.replace(tenant, MicroCredits(half.0.saturating_sub(reserved.0)));
+        self.budget.set(tenant, MicroCredits(half.0.saturating_sub(reserved.0)));
     }
 }
