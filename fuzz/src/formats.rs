@@ -199,7 +199,12 @@ fn canonical<T>(
 const fn is_signed(record: &Record) -> bool {
     match record {
         Record::Genesis(_) | Record::Batch(_) | Record::Parameters(_) | Record::Calibration(_) => true,
-        Record::TopUp(_) | Record::Audit { .. } | Record::Receipt(_) | Record::Close(_) | Record::Evidence(_) => false,
+        Record::TopUp(_)
+        | Record::Audit { .. }
+        | Record::Receipt(_)
+        | Record::Close(_)
+        | Record::Evidence(_)
+        | Record::Sealed { .. } => false,
     }
 }
 

@@ -138,12 +138,14 @@ fn downs() -> Vec<Down> {
         finish: 0,
         tolerance_micro: 50_000,
         deadline_ms: 1_000,
+        sealed: true,
     };
     let mut downs = vec![
         Down::Welcome(welcome),
         Down::Refused { code: ol_net::frame::RefuseCode::Full, message: "full".into() },
         Down::Assign(Box::new(assign)),
         Down::Cancel { task, attempt: 0 },
+        Down::Unseal { audit, seals: vec![vector("seal"); 3] },
         Down::Recall { task, attempt: 0, salt: Salt([5; 32]) },
         Down::BatchAck { sequence: 1, countersigned: vector("countersigned batch"), first_record: 2 },
         Down::EpochBegan { epoch: Epoch(4) },

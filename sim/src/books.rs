@@ -10,6 +10,7 @@ use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::{AuditRule, Parameters, Split};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record};
+use ol_protocol::seal::Seal;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{Digest, Epoch, NodeId, OperatorId, Timestamp, VariantId};
 use ol_trust::draw::{self, Chance};
@@ -29,6 +30,10 @@ struct Item {
     // The nodes whose word that it is good, or bad, was not the referee's.
     praised_by: Option<(NodeId, OperatorId)>,
     blamed_by: Option<(NodeId, OperatorId)>,
+    // Those of its last panel, what they sealed, and how each voted: whether it is bad, and by which odds.
+    panel: Vec<(Seal, Option<(bool, u128)>)>,
+    // The month in which they sealed, and the odds of the node's answers until then.
+    before: (u64, Vec<u128>),
     // What held when it was charged, and what was set aside for its audit.
     split: Split,
     aside: i128,
@@ -159,6 +164,14 @@ impl Books {
             Record::Calibration(calibration) => {
                 self.calibrations.insert((calibration.prover, calibration.verifier), calibration.clone());
             }
+            Record::Sealed { subject, seals } => {
+                if let Some(item) = self.items.get_mut(subject).filter(|item| !item.cleared) {
+                    let of = &item.receipt.commitment;
+                    let known = self.nodes.entry((of.node, of.variant)).or_default();
+                    item.before = (known.month, known.odds.clone());
+                    item.panel = seals.iter().map(|seal| (seal.clone(), None)).collect();
+                }
+            }
             Record::Evidence(evidence) => self.ruined.extend(self.exposed.remove(&evidence.subject)),
         }
     }
@@ -203,8 +216,22 @@ impl Books {
                 false => 0,
             };
             let (found, cleared, doubtful, praised_by, blamed_by) = (None, false, false, None, None);
-            let item =
-                Item { receipt, root, leaf, chance, found, cleared, doubtful, praised_by, blamed_by, split, aside };
+            let (panel, before) = (Vec::new(), (0, Vec::new()));
+            let item = Item {
+                receipt,
+                root,
+                leaf,
+                chance,
+                found,
+                cleared,
+                doubtful,
+                praised_by,
+                blamed_by,
+                panel,
+                before,
+                split,
+                aside,
+            };
             self.items.insert(id, item);
             self.fresh.push(id);
         }
@@ -243,6 +270,9 @@ impl Books {
         };
         let rule = self.rules.audit;
         let referee = self.genesis.referee;
+        if let Some(vote) = against.filter(|verdict| verdict.level == Level::Panel) {
+            return self.voted(subject, vote);
+        }
         let Some(item) = self.items.get_mut(&subject).filter(|item| !item.cleared) else { return };
         // A verdict over something else, or in the referee's name by another, is none.
         let is_over = |verdict: &Verdict| {
@@ -296,6 +326,43 @@ impl Books {
                     }
                 }
             }
+        }
+    }
+
+    // Two of three decide, by the odds that both state at least; each who was of that opinion is paid.
+    fn voted(&mut self, subject: AttemptId, verdict: &Verdict) {
+        let Some(item) = self.items.get_mut(&subject) else { return };
+        let of = &item.receipt.commitment;
+        let Some(calibration) = self.calibrations.get(&(of.variant, verdict.variant)) else { return };
+        let seat = item.panel.iter().position(|(seal, vote)| vote.is_none() && seal.is_of(verdict));
+        let (Some(seat), true) = (seat, (verdict.network, verdict.output) == (of.network, of.output)) else { return };
+        if verdict.scored_tokens != verdict.output_tokens {
+            return;
+        }
+        let months = self.epoch * self.genesis.epoch.0 / (30 * 24 * 3_600_000_000);
+        let known = self.nodes.entry((of.node, of.variant)).or_default();
+        if known.month != months {
+            (known.month, known.odds) = (months, Vec::new());
+        }
+        let odds = bets::odds(calibration, &item.receipt, verdict);
+        let before = Some(&item.before.1).filter(|_| item.before.0 == months);
+        let mut with_it = before.cloned().unwrap_or_default();
+        with_it.push(odds);
+        let bad =
+            is_bad(&item.receipt, verdict, self.rules.audit.margin_micro_max) || bets::worth(&with_it) >= 1_000 << 32;
+        item.panel[seat].1 = Some((bad, odds));
+        let same: Vec<u128> =
+            item.panel.iter().filter_map(|(_, vote)| vote.filter(|v| v.0 == bad)).map(|v| v.1).collect();
+        if item.cleared || same.len() != 2 {
+            return;
+        }
+        (item.cleared, item.found) = (true, Some(bad));
+        if bad {
+            known.odds.clear();
+        } else {
+            let least = same[0].min(same[1]);
+            known.odds.push(least);
+            item.doubtful = least >= 1_000_000;
         }
     }
 
@@ -358,7 +425,9 @@ impl Books {
                     self.judge((commitment.node, commitment.variant), failed);
                 }
                 let owed = if failed { item.blamed_by } else { item.praised_by };
-                if let Some(auditor) = owed {
+                let panel = item.panel.iter().filter(|(_, vote)| vote.is_some_and(|(bad, _)| bad == failed));
+                let panel = panel.map(|(seal, _)| (seal.auditor, seal.operator));
+                for auditor in owed.into_iter().chain(panel) {
                     *audits.entry(auditor).or_default() += amount * i128::from(self.rules.audit.pay_bp) / 10_000;
                 }
             }

@@ -282,6 +282,7 @@ impl World {
             ended_after_seconds: self.now.0 as f64 / 1e6,
             failed_over: counters.failed_over,
             escalated: counters.escalated,
+            panels: counters.panels,
             receipts,
             slashed,
             cheaters_caught: caught as u64,

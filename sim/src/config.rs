@@ -34,6 +34,8 @@ pub struct Config {
     pub epoch: Micros,
     /// When the gateway is killed, if it is: it comes back from its log after five seconds.
     pub restart_at: Option<Timestamp>,
+    /// Whether the referee leaves after a third of the time, until no more requests come.
+    pub referee_leaves: bool,
 }
 
 impl Default for Config {
@@ -53,6 +55,7 @@ impl Default for Config {
             tenants: 8,
             epoch: Micros::from_secs(10),
             restart_at: None,
+            referee_leaves: false,
         }
     }
 }
@@ -98,6 +101,8 @@ pub struct Report {
     pub audits_failed: u64,
     /// Failures and doubts that went to the referee.
     pub escalated: u64,
+    /// Panels whose members sealed their verdicts.
+    pub panels: u64,
     /// Audits whose content was not at the gateway.
     pub unauditable: u64,
     /// Of those against the node, how many went into the log with their content, which took its escrow.

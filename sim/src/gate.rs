@@ -10,6 +10,7 @@ use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
+use ol_protocol::seal::Seal;
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Machine, Micros, NodeId, TaskId, TokenCount};
@@ -44,6 +45,7 @@ pub(crate) enum Up {
     Refuse { attempt: AttemptId, code: FailCode, grant: u64 },
     Batch(Kept),
     Verdict { verdict: Verdict, agrees: bool },
+    Sealed { seal: Seal },
     AuditRefused { audit: AuditId },
 }
 
@@ -141,6 +143,7 @@ impl World {
                 self.feed(Input::Batch { batch: VerifiedBatch::trusted(batch), orders, matches })
             }
             Up::Verdict { verdict, agrees } => self.feed(Input::Verdict { node, verdict, agrees }),
+            Up::Sealed { seal } => self.feed(Input::Sealed { node, seal }),
             Up::AuditRefused { audit } => self.feed(Input::AuditRefused { node, audit }),
         }
     }
@@ -228,6 +231,7 @@ impl World {
                 Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
                 None => inputs.push_back(Input::PayloadLost { audit }),
             },
+            Output::Unseal { auditor, audit, .. } => self.send_to(&auditor, Down::Unseal { audit }),
             Output::Audited { subject, node, passed, .. } => {
                 if let Some(facts) = self.tasks.get_mut(&subject.task) {
                     facts.passed |= passed == Some(true);

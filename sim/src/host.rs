@@ -4,13 +4,14 @@ use crate::config::{Broken, Config};
 use crate::content::{self, Content, HONEST, Maker};
 use crate::gate::Up;
 use crate::random::Random;
-use crate::world::{Event, VARIANT, World, node, operator};
+use crate::world::{Event, VARIANT, World, issuer, node, operator};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::record::AttemptId;
+use ol_protocol::seal::Seal;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, Machine, Micros, NodeId, OperatorId, TaskId, Timestamp, TokenCount, merkle};
 use ol_roles::Node;
@@ -52,6 +53,7 @@ pub(crate) enum Down {
     Cancel { attempt: AttemptId },
     Ack { sequence: u64 },
     Audit { audit: AuditId, content: Evidence },
+    Unseal { audit: AuditId },
     Epoch { epoch: Epoch },
 }
 
@@ -122,6 +124,8 @@ pub(crate) struct Host {
     pub(crate) disk: BTreeMap<u64, Kept>,
     next_batch: u64,
     evidence: BTreeMap<AuditId, Evidence>,
+    // Verdicts for panels that are not opened yet, and whether their log-probabilities are the prover's.
+    pub(crate) sealed: BTreeMap<AuditId, (Verdict, bool)>,
     scoring_until: Timestamp,
     // The gateway's view of this link.
     pub(crate) sent: u64,
@@ -181,6 +185,7 @@ impl Host {
             disk: BTreeMap::new(),
             next_batch: 0,
             evidence: BTreeMap::new(),
+            sealed: BTreeMap::new(),
             scoring_until: Timestamp(0),
             sent: 0,
             granted: 0,
@@ -220,6 +225,7 @@ impl Host {
         self.made.clear();
         self.storing.clear();
         self.evidence.clear();
+        self.sealed.clear();
     }
 
     fn start(&mut self) {
@@ -439,6 +445,12 @@ impl World {
                 self.hosts[place].evidence.insert(audit, content);
                 self.tell(place, Input::AuditAsked { audit, variant: VARIANT })
             }
+            Down::Unseal { audit } => {
+                if let Some((verdict, agrees)) = self.hosts[place].sealed.remove(&audit) {
+                    self.send_up(place, Up::Verdict { verdict, agrees });
+                }
+                Ok(())
+            }
             Down::Epoch { epoch } => self.tell(place, Input::EpochBegan { epoch }),
         }
     }
@@ -460,7 +472,12 @@ impl World {
         }
         let Some(evidence) = self.hosts[place].evidence.remove(&audit) else { return Ok(()) };
         let (verdict, agrees) = self.measure(place, audit, &evidence);
-        self.send_up(place, Up::Verdict { verdict, agrees });
+        if evidence.level == Level::Panel {
+            self.send_up(place, Up::Sealed { seal: seal(&verdict) });
+            self.hosts[place].sealed.insert(audit, (verdict, agrees));
+        } else {
+            self.send_up(place, Up::Verdict { verdict, agrees });
+        }
         self.tell(place, Input::AuditDone { audit })
     }
 
@@ -527,6 +544,7 @@ impl World {
         }
         self.hosts[place].link = None;
         self.hosts[place].evidence.clear();
+        self.hosts[place].sealed.clear();
         let at = self.now.after(REDIAL.saturating_add(self.chances.links.span(REDIAL)));
         self.agenda.plan(at, Event::Dial { place });
         self.tell(place, Input::Disconnected)
@@ -550,6 +568,16 @@ impl World {
             self.hosts[place].start();
         }
         self.dial(place)
+    }
+
+    /// The referee goes, and comes back when no more requests come.
+    pub(crate) fn referee_leaves(&mut self) -> Result<(), Broken> {
+        let place = self.config.nodes as usize;
+        let Some(link) = self.hosts[place].link else { return Ok(()) };
+        self.agenda.plan(self.now, Event::Lost { place, link });
+        self.hosts[place].kill();
+        self.agenda.plan(self.ends(), Event::Return { place });
+        Ok(())
     }
 
     /// A node leaves, crashes or loses its link; the gateway notices a silent end late.
@@ -581,6 +609,11 @@ impl World {
             }
         }
     }
+}
+
+/// Nobody checks signatures here: one key is as good as another.
+pub(crate) fn seal(verdict: &Verdict) -> Seal {
+    Seal::new(verdict, &issuer())
 }
 
 // Whether a wrong token of a task shows itself, by its number among the wrong ones.

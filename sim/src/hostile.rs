@@ -3,7 +3,7 @@
 use crate::config::Broken;
 use crate::content::Maker;
 use crate::gate::Up;
-use crate::host::{Kept, Kind};
+use crate::host::{Kept, Kind, seal};
 use crate::world::{Event, VARIANT, World};
 use ol_protocol::batch::SignedBatch;
 use ol_protocol::commitment::{Commitment, Finish};
@@ -36,7 +36,7 @@ impl World {
     fn bad_frame(&mut self, place: usize) -> Up {
         let attempt = self.some_attempt(place);
         let number = self.chances.hostile.below(600) as u32;
-        match self.chances.hostile.below(11) {
+        match self.chances.hostile.below(12) {
             0 => Up::Tokens { attempt, count: TokenCount(number), added: TokenCount(number % 40), maker: NOISE },
             1 => Up::Started { attempt, prompt: TokenCount(number) },
             2 => Up::Grant { total: u64::from(number % 7) },
@@ -47,6 +47,7 @@ impl World {
             7 => Up::AuditRefused { audit: AuditId([number as u8; 16]) },
             8 => Up::Batch(self.again(place)),
             9 => Up::Batch(self.renumbered(place)),
+            10 => Up::Sealed { seal: seal(&self.slander(place)) },
             _ => self.unordered(place, attempt),
         }
     }
@@ -88,10 +89,13 @@ impl World {
     }
 
     fn slander(&mut self, place: usize) -> Verdict {
+        let any = AuditId([self.chances.hostile.word() as u8; 16]);
         let host = &self.hosts[place];
+        // Of a panel that it sits in, if there is one.
+        let audit = host.sealed.keys().next().copied().unwrap_or(any);
         Verdict {
             network: self.genesis.network(),
-            audit: AuditId([self.chances.hostile.word() as u8; 16]),
+            audit,
             auditor: host.id,
             operator: host.operator,
             level: Level::Referee,

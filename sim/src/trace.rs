@@ -85,6 +85,7 @@ impl Trace {
                 let audited = self.begin(now, gateway, 8).bytes(&auditor.0).bytes(&audit.0).attempt(subject);
                 audited.bytes(&[level.to_byte()]).number(reach.0.into())
             }
+            Output::Unseal { auditor, audit, .. } => self.begin(now, gateway, 18).bytes(&auditor.0).bytes(&audit.0),
             Output::Audited { subject, node, outcome, passed } => {
                 self.begin(now, gateway, 9).attempt(subject).bytes(&node.0).text(outcome).text(passed)
             }

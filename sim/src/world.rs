@@ -62,6 +62,7 @@ pub(crate) enum Event {
     ClientGone { life: u32, task: TaskId },
     Crash,
     Restart,
+    RefereeLeaves,
 }
 
 /// One stream of random numbers for each use.
@@ -162,6 +163,9 @@ impl World {
         if let Some(at) = self.config.restart_at {
             self.agenda.plan(at, Event::Crash);
         }
+        if self.config.referee_leaves {
+            self.agenda.plan(Timestamp(self.ends().0 / 3), Event::RefereeLeaves);
+        }
     }
 
     /// Runs to the end.
@@ -239,6 +243,7 @@ impl World {
             Event::ClientGone { life, task } => self.client_gone(life, task),
             Event::Crash => self.crash(),
             Event::Restart => self.begin(),
+            Event::RefereeLeaves => self.referee_leaves(),
         }
     }
 

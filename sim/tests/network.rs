@@ -52,6 +52,31 @@ fn cheaters_are_caught_and_nobody_else_is_punished() {
 }
 
 #[test]
+fn where_the_referee_is_away_panels_catch_cheaters_and_nobody_else_is_punished() {
+    // One cheat alone; and eight of 24 whose answers audits seldom see.
+    for (cheaters, cheat_visible) in [(1, 0.1), (8, 0.002)] {
+        let (mut panels, mut failed) = (0, 0);
+        for seed in 0..10 {
+            let config = Config { seed, nodes: 24, operators: 12, cheaters, cheat_visible, ..Config::default() };
+            let config = Config { rate: 10.0, seconds: 90, churn_per_minute: 5.0, referee_leaves: true, ..config };
+            let report = twice(&config);
+            panels += report.panels;
+            failed += report.audits_failed;
+        }
+        assert!(panels > 50 && failed > 50, "{panels} {failed}");
+    }
+}
+
+#[test]
+fn hostile_nodes_in_panels_disturb_nobody_else() {
+    for seed in 0..5 {
+        let config = Config { seed, nodes: 24, operators: 12, cheaters: 2, hostile: 3, ..Config::default() };
+        let report = twice(&Config { rate: 10.0, seconds: 60, referee_leaves: true, ..config });
+        assert!(report.panels > 0, "{report:?}");
+    }
+}
+
+#[test]
 fn below_five_operators_the_referee_catches_them() {
     for seed in 0..10 {
         let config = Config { seed, nodes: 6, operators: 3, cheaters: 1, seconds: 40, ..Config::default() };

@@ -95,7 +95,8 @@ impl Logged {
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
     }
 }

@@ -222,7 +222,8 @@ impl Rows {
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
         if is_close {
             self.close(settler);
@@ -263,12 +264,12 @@ impl Rows {
     }
 }
 
-// An accusation is not the end of an audit.
+// An accusation is not the end of an audit, nor is a vote that does not decide.
 fn audited(settler: &Settler, subject: AttemptId, outcome: &AuditOutcome) -> &'static str {
     let AuditOutcome::Verdict { verdict, ruling } = outcome else { return "unauditable" };
     match settler.ruling_of(subject, verdict, *ruling) {
         Some(ruling @ (Ruling::Passed | Ruling::Failed)) => ruling.name(),
-        Some(Ruling::Accused | Ruling::Unstated) | None => "none",
+        Some(Ruling::Accused | Ruling::VotedFor | Ruling::VotedAgainst | Ruling::Unstated) | None => "none",
     }
 }
 

@@ -5,10 +5,10 @@ use crate::config::{Config, Role};
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{self, Models, Run};
-use crate::{calibrations, claims, flags, gateway, logging};
+use crate::{calibrations, claims, flags, gateway, logging, up};
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ol_engine::{Engine, FalseAuditor, Instant, false_auditor};
+use ol_engine::{Cheat, Engine, FalseAuditor, Instant, false_auditor};
 use ol_net::frame::Role as LinkRole;
 use ol_node::dial;
 use ol_protocol::id::hex;
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Audit others' answers without computing: all is well, or all is wrong. For tests and demonstrations.
     #[arg(long, value_name = "HOW", hide = true, conflicts_with = "referee", value_parser = false_audits())]
     audits: Option<FalseAuditor>,
+    /// Answer dishonestly. For tests and demonstrations.
+    #[arg(long, value_name = "HOW", hide = true, conflicts_with = "referee", value_parser = up::cheats())]
+    cheat: Option<Cheat>,
     /// Be the network's referee: it gets no tasks and scores what a young network or a failed audit asks for. Give the
     /// gateway's --data-dir: the referee's key is there.
     #[arg(long)]
@@ -99,7 +102,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let threads = config.threads.map_or(0, std::num::NonZero::get);
-    let run = Run { slots: config.slots.get(), threads, cheat: None };
+    let run = Run { slots: config.slots.get(), threads, cheat: args.cheat };
     let instant = move |tokens| Arc::new(Instant::new(run.slots, tokens)) as Arc<dyn Engine>;
     let (mut engines, models) = engines(&config, &data, args.instant.map(instant), run)?;
     if let Some(says) = args.audits {

@@ -58,7 +58,8 @@ pub(crate) struct Args {
     working: flags::Working,
 }
 
-fn cheats() -> impl TypedValueParser<Value = Cheat> {
+/// The names of cheats.
+pub(crate) fn cheats() -> impl TypedValueParser<Value = Cheat> {
     PossibleValuesParser::new(Cheat::ALL.map(Cheat::name)).try_map(|name| name.parse::<Cheat>())
 }
 

@@ -45,6 +45,8 @@ pub enum Domain {
     Countersignature,
     /// An auditor's verdict.
     Verdict,
+    /// A verdict that nobody has seen yet.
+    Seal,
     /// Measured distributions of honest answers.
     Calibration,
     /// The state after an epoch's settlement.
@@ -84,6 +86,7 @@ impl Domain {
             Self::Batch => b"openledger/1/batch\0",
             Self::Countersignature => b"openledger/1/countersignature\0",
             Self::Verdict => b"openledger/1/verdict\0",
+            Self::Seal => b"openledger/1/seal\0",
             Self::Calibration => b"openledger/1/calibration\0",
             Self::State => b"openledger/1/state\0",
             Self::Tenant => b"openledger/1/tenant\0",

@@ -22,6 +22,7 @@ pub mod prf;
 pub mod receipt;
 pub mod record;
 pub mod sampler;
+pub mod seal;
 pub mod seed;
 pub mod tenant;
 pub mod ticket;

@@ -11,9 +11,10 @@ use crate::key::BadSignature;
 use crate::merkle;
 use crate::parameters::ParameterChange;
 use crate::receipt::Receipt;
+use crate::seal::{PANEL, Seal};
 use crate::top_up::Slice;
 use crate::unit::{Epoch, Timestamp};
-use crate::verdict::Verdict;
+use crate::verdict::{Level, Verdict};
 use alloc::vec::Vec;
 
 /// An attempt at a task.
@@ -34,6 +35,10 @@ pub enum Ruling {
     Failed,
     /// An auditor says that it is not: the referee has to look.
     Accused,
+    /// A member of a panel says that it is, and that does not decide.
+    VotedFor,
+    /// A member of a panel says that it is not, and that does not decide.
+    VotedAgainst,
     /// The record is of the time before rulings were stated: one margin above the limit failed, and no calibration was needed.
     Unstated,
 }
@@ -45,6 +50,8 @@ impl Ruling {
             Self::Passed => Some(0),
             Self::Failed => Some(1),
             Self::Accused => Some(2),
+            Self::VotedFor => Some(3),
+            Self::VotedAgainst => Some(4),
             Self::Unstated => None,
         }
     }
@@ -54,6 +61,8 @@ impl Ruling {
             0 => Self::Passed,
             1 => Self::Failed,
             2 => Self::Accused,
+            3 => Self::VotedFor,
+            4 => Self::VotedAgainst,
             other => return Err(Error::Unknown { what: "ruling", value: other as u64 }),
         })
     }
@@ -64,6 +73,8 @@ impl Ruling {
             Self::Passed => "passed",
             Self::Failed => "failed",
             Self::Accused => "accused",
+            Self::VotedFor => "voted for",
+            Self::VotedAgainst => "voted against",
             Self::Unstated => "unstated",
         }
     }
@@ -84,6 +95,16 @@ pub enum AuditOutcome {
         /// The audit.
         audit: AuditId,
     },
+}
+
+impl AuditOutcome {
+    /// At which level an auditor measured.
+    pub const fn level(&self) -> Option<Level> {
+        match self {
+            Self::Verdict { verdict, .. } => Some(verdict.level),
+            Self::Unauditable { .. } => None,
+        }
+    }
 }
 
 /// The secrets and results that close an epoch.
@@ -131,6 +152,13 @@ pub enum Record {
     Calibration(Calibration),
     /// A failed attempt's content, which takes its node's escrow.
     Evidence(Evidence),
+    /// The members of a panel have fixed their verdicts on an attempt.
+    Sealed {
+        /// What they audited.
+        subject: AttemptId,
+        /// One of each.
+        seals: [Seal; PANEL],
+    },
 }
 
 impl Record {
@@ -140,7 +168,7 @@ impl Record {
     }
 
     /// Checks the signatures that it carries; whether they are of the right keys is the settler's to check. One or two
-    /// signature checks for a genesis, top-up, batch, verdict, change or calibration, none for the others.
+    /// signature checks for a genesis, top-up, batch, verdict, change or calibration, three for a panel's seals, none for the others.
     pub fn verify(&self) -> Result<(), BadSignature> {
         match self {
             Self::TopUp(slice) => slice.top_up.verify(),
@@ -149,6 +177,7 @@ impl Record {
             Self::Audit { outcome: AuditOutcome::Verdict { verdict, .. }, .. } => verdict.verify(),
             Self::Parameters(change) => change.verify(),
             Self::Calibration(calibration) => calibration.verify(),
+            Self::Sealed { seals, .. } => seals.iter().try_for_each(Seal::verify),
             Self::Receipt(_) | Self::Audit { .. } | Self::Close(_) | Self::Evidence(_) => Ok(()),
         }
     }
@@ -178,6 +207,10 @@ impl Record {
             Self::Parameters(change) => w.u8(6).raw(&change.to_bytes()),
             Self::Calibration(calibration) => w.u8(7).raw(&calibration.to_bytes()),
             Self::Evidence(evidence) => w.u8(8).raw(&evidence.to_bytes()),
+            Self::Sealed { subject, seals } => {
+                w.u8(9).raw(&subject.task.0).u8(subject.attempt);
+                seals.iter().fold(&mut w, |w, seal| w.raw(&seal.to_bytes()))
+            }
         };
         w.finish()
     }
@@ -203,6 +236,10 @@ impl Record {
             6 => Self::Parameters(ParameterChange::read(&mut r)?),
             7 => Self::Calibration(Calibration::read(&mut r)?),
             8 => Self::Evidence(Evidence::read(&mut r)?),
+            9 => Self::Sealed {
+                subject: AttemptId { task: TaskId(r.array()?), attempt: r.u8()? },
+                seals: [Seal::read(&mut r)?, Seal::read(&mut r)?, Seal::read(&mut r)?],
+            },
             other => return Err(Error::Unknown { what: "record", value: u64::from(other) }),
         };
         r.finish()?;

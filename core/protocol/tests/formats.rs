@@ -18,6 +18,7 @@ use ol_protocol::prf::Seed;
 use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::sampler::{SAMPLER_VERSION, Sampling};
+use ol_protocol::seal::Seal;
 use ol_protocol::seed::{derive, nonce, nonce_secret, salt, seed_digest};
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::ticket::Ticket;
@@ -297,7 +298,11 @@ fn evidence() -> Evidence {
     }
 }
 
-fn records() -> [(&'static str, Record); 11] {
+fn seal() -> Seal {
+    Seal::new(&verdict(), &referee())
+}
+
+fn records() -> [(&'static str, Record); 12] {
     let subject = AttemptId { task: TASK, attempt: 0 };
     let unauditable = AuditOutcome::Unauditable { audit: AuditId([0x41; 16]) };
     let close = Close {
@@ -327,6 +332,7 @@ fn records() -> [(&'static str, Record); 11] {
         ),
         ("record calibration", Record::Calibration(calibration())),
         ("record evidence", Record::Evidence(evidence())),
+        ("record sealed", Record::Sealed { subject, seals: [seal(), seal(), seal()] }),
     ]
 }
 
@@ -421,6 +427,7 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("verdict of a part", verdict_of_a_part().to_bytes(), |b| {
             Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
         }),
+        ("seal", seal().to_bytes(), |b| Seal::from_bytes(b).ok().map(|s| signed(s.to_bytes(), s.verify().is_ok()))),
         ("calibration", calibration().to_bytes(), |b| {
             Calibration::from_bytes(b).ok().map(|c| signed(c.to_bytes(), c.verify().is_ok()))
         }),

@@ -73,6 +73,8 @@ pub struct Counts {
     pub changes: u64,
     /// Calibrations.
     pub calibrations: u64,
+    /// Panels whose members sealed their verdicts.
+    pub panels: u64,
     /// Evidence against nodes.
     pub evidence: u64,
     /// Closes.
@@ -125,6 +127,7 @@ impl Follower {
             Record::Receipt(_) => &mut self.counts.receipts,
             Record::Batch(_) => &mut self.counts.batches,
             Record::Audit { .. } => &mut self.counts.audits,
+            Record::Sealed { .. } => &mut self.counts.panels,
             Record::TopUp(_) => &mut self.counts.top_ups,
             Record::Parameters(_) => &mut self.counts.changes,
             Record::Calibration(_) => &mut self.counts.calibrations,
@@ -147,7 +150,8 @@ impl Follower {
             | Record::Receipt(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => true,
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => true,
             Record::Genesis(_) | Record::Audit { .. } | Record::Close(_) => true,
         }
     }

@@ -1,5 +1,6 @@
 //! The settler: a fold over a gateway's log that anyone can repeat. It draws, judges verdicts and settles epochs.
 
+mod panel;
 mod snapshot;
 
 use alloc::collections::BTreeMap;
@@ -24,6 +25,7 @@ use ol_trust::honesty;
 use ol_trust::judge::{Judgement, Known, judge, ruling};
 use ol_trust::policy::{Policy, Standing, Work};
 use ol_trust::suspicion::ODDS_ONE;
+use panel::Panel;
 
 /// Why a record can't follow the log so far.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +79,9 @@ pub enum Fault {
     /// already.
     #[error("evidence about attempt {} of task {}, which nobody refuted", .0.attempt, .0.task)]
     NotRefuted(AttemptId),
+    /// Seals of auditors that may not judge an attempt: not three operators' who have nothing to do with it and did clean work, or one panel too many.
+    #[error("a panel on attempt {} of task {} that may not be", .0.attempt, .0.task)]
+    Panel(AttemptId),
     /// Evidence that is not what the node committed to.
     #[error("evidence about attempt {} of task {} is not what its node committed to", .0.attempt, .0.task)]
     Unopened(AttemptId),
@@ -177,6 +182,8 @@ pub struct Settler {
     // Those whose content is private, with their tenants, who may still give it, and when they were refuted; where the network sees to it that
     // honesty pays.
     concealed: BTreeMap<AttemptId, (Commitment, TenantId, Epoch)>,
+    // Of unsettled attempts.
+    panels: BTreeMap<AttemptId, Panel>,
 }
 
 impl Settler {
@@ -202,7 +209,8 @@ impl Settler {
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => Err(Fault::Genesis),
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => Err(Fault::Genesis),
         }
     }
 
@@ -222,6 +230,7 @@ impl Settler {
             Record::Parameters(change) => self.change(change)?,
             Record::Calibration(calibration) => self.calibrate(calibration)?,
             Record::Evidence(evidence) => self.evidence(evidence)?,
+            Record::Sealed { subject, seals } => self.seal(*subject, seals)?,
         }
         Ok(None)
     }
@@ -260,6 +269,7 @@ impl Settler {
             refused: Vec::new(),
             refuted: BTreeMap::new(),
             concealed: BTreeMap::new(),
+            panels: BTreeMap::new(),
         })
     }
 
@@ -431,17 +441,26 @@ impl Settler {
             return None;
         }
         let commitment = &open.receipt.commitment;
+        let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        if verdict.level == Level::Panel && !self.may_vote(&id, verdict) {
+            return None;
+        }
         let calibrated =
             self.calibrations.get(&(commitment.variant, verdict.variant)).map(|calibrated| &calibrated.odds);
         let same_variant = commitment.variant == verdict.variant;
         let odds = match stated {
             Some(Ruling::Unstated) => same_variant.then_some(&Odds::NONE),
-            Some(Ruling::Passed | Ruling::Failed | Ruling::Accused) | None => calibrated,
+            Some(Ruling::Passed | Ruling::Failed | Ruling::Accused | Ruling::VotedFor | Ruling::VotedAgainst)
+            | None => calibrated,
         };
         let judgement = judge(&self.parameters().audit, odds, commitment, verdict);
         let known = Known {
-            suspicion: self.policy.standing(commitment.node, commitment.variant).suspicion,
+            suspicion: match verdict.level {
+                Level::Panel => self.suspicion_of(&id),
+                Level::CrossAudit | Level::Referee => self.standing(commitment.node, commitment.variant).suspicion,
+            },
             is_accused: open.accuser.is_some(),
+            votes: self.votes(&id, open.finding.is_some()),
             epoch: self.epoch(),
             epoch_length: self.genesis.epoch,
         };
@@ -450,7 +469,9 @@ impl Settler {
 
     /// Takes the end of an audit, or an accusation. One that settles nothing changes nothing.
     pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Result<(), Fault> {
-        let Some(open) = self.open.get(&subject).filter(|open| open.finding.is_none()) else { return Ok(()) };
+        // Who votes after the vote that decided is paid for it.
+        let is_open = |open: &&Open| open.finding.is_none() || outcome.level() == Some(Level::Panel);
+        let Some(open) = self.open.get(&subject).filter(is_open) else { return Ok(()) };
         let (verdict, stated) = match outcome {
             AuditOutcome::Verdict { verdict, ruling } => (verdict, ruling),
             AuditOutcome::Unauditable { .. } => {
@@ -466,23 +487,19 @@ impl Settler {
             return Err(Fault::Ruling(subject));
         }
         let by = auditor(verdict);
+        let weighed = self.vote(&subject, verdict, judgement, ruling);
         match ruling {
-            Ruling::Passed if is_stated => self.passed(subject, judgement, by),
+            Ruling::Passed if is_stated => self.passed(subject, weighed, by),
             Ruling::Passed => self.found(subject, Finding::Passed, by),
             Ruling::Failed => {
-                let commitment = &open.receipt.commitment;
-                let (node, variant) = (commitment.node, commitment.variant);
-                let (deterrent, now) = (self.parameters().audit.deterrent, self.epoch());
-                let charge = &open.receipt.charge;
-                let refuted = is_stated && is_refuted(commitment, verdict, judgement);
-                if refuted && charge.public {
-                    self.refuted.insert(subject, commitment.clone());
-                } else if refuted && deterrent {
-                    self.concealed.insert(subject, (commitment.clone(), charge.tenant, now));
+                if is_stated && verdict.level == Level::Referee {
+                    self.refute(subject, verdict, judgement);
                 }
-                self.policy.convict(node, variant);
+                let node = self.commitment(&subject).map(|commitment| (commitment.node, commitment.variant));
+                node.into_iter().for_each(|(node, variant)| self.policy.convict(node, variant));
                 self.found(subject, Finding::Failed, by);
             }
+            Ruling::VotedFor | Ruling::VotedAgainst => {}
             Ruling::Accused | Ruling::Unstated => {
                 let accused = self.open.get_mut(&subject);
                 accused.into_iter().for_each(|open| open.accuser = open.accuser.or(by));
@@ -523,6 +540,22 @@ impl Settler {
         self.refuted.keys()
     }
 
+    // What the referee shows to anyone who runs the variant is evidence, once its content is open.
+    fn refute(&mut self, subject: AttemptId, verdict: &Verdict, judgement: Judgement) {
+        let (deterrent, now) = (self.parameters().audit.deterrent, self.epoch());
+        let Some(Receipt { commitment, charge, .. }) = self.open.get(&subject).map(|open| &open.receipt) else {
+            return;
+        };
+        if !is_refuted(commitment, verdict, judgement) {
+            return;
+        }
+        if charge.public {
+            self.refuted.insert(subject, commitment.clone());
+        } else if deterrent {
+            self.concealed.insert(subject, (commitment.clone(), charge.tenant, now));
+        }
+    }
+
     fn passed(&mut self, subject: AttemptId, judgement: Judgement, by: Option<Auditor>) {
         let now = self.epoch();
         let Some(open) = self.open.get_mut(&subject) else { return };
@@ -560,6 +593,7 @@ impl Settler {
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);
         self.concealed.retain(|_, (_, _, refuted)| *refuted >= oldest);
+        self.panels.retain(|id, _| self.open.contains_key(id));
         Ok(summary)
     }
 
@@ -582,13 +616,13 @@ impl Settler {
         for (id, finding) in found {
             let Some(open) = self.open.remove(&id) else { continue };
             let variant = open.receipt.commitment.variant;
-            // An accusation that the referee confirms is paid, one that it contradicts is not.
-            let paid = match finding {
+            // An accusation that is confirmed is paid, one that is contradicted is not; nor is a vote that was not the panel's.
+            let alone = match finding {
                 Finding::Failed => open.accuser,
                 Finding::Passed => open.auditor,
                 Finding::Unauditable => None,
             };
-            if let Some(auditor) = paid {
+            for auditor in alone.into_iter().chain(self.voters(&id, finding)) {
                 self.ledger.pay_audit(id, auditor)?;
             }
             self.ledger.find(id, finding)?;
@@ -674,11 +708,11 @@ fn is_refuted(commitment: &Commitment, verdict: &Verdict, judgement: Judgement) 
     commitment.variant == verdict.variant && commitment.finish != Finish::Embedded && fault.is_refutation()
 }
 
-// Who is to be paid for a verdict: the referee is the network's own.
+// Who is to be paid for a verdict alone: the referee is the network's own.
 const fn auditor(verdict: &Verdict) -> Option<Auditor> {
     match verdict.level {
-        Level::CrossAudit | Level::Panel => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
-        Level::Referee => None,
+        Level::CrossAudit => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
+        Level::Panel | Level::Referee => None,
     }
 }
 

@@ -77,30 +77,41 @@ pub struct Known {
     pub suspicion: Suspicion,
     /// Whether an auditor found the result bad before.
     pub is_accused: bool,
+    /// What members of the same panel voted before.
+    pub votes: Votes,
     /// Now.
     pub epoch: Epoch,
     /// How long one is.
     pub epoch_length: Micros,
 }
 
-/// What a judgement means, coming from that level; nothing where it blames nobody and settles nothing. Only the referee's word is
-/// against a node; and who is accused is cleared by the referee alone, or a second friend would silence every accuser. An answer that
+/// Votes of a panel's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Votes {
+    /// For the node.
+    pub clean: u8,
+    /// Against it.
+    pub bad: u8,
+}
+
+/// What a judgement means, coming from that level; nothing where it blames nobody and settles nothing. Only the referee's word, and that of two members
+/// of a panel, is against a node; and who is accused is cleared by these alone, or a second friend would silence every accuser. An answer that
 /// fits fails nevertheless if with it the node's answers taken together are those of a cheat.
 pub fn ruling(judgement: Judgement, level: Level, known: &Known) -> Option<Ruling> {
-    let by_referee = match level {
-        Level::Referee => true,
-        Level::CrossAudit | Level::Panel => false,
-    };
     let is_bad = match judgement {
         Judgement::Fits { odds_micro } => known.suspicion.after(odds_micro, known.epoch, known.epoch_length).convicts(),
         Judgement::Failed(_) => true,
         Judgement::Mismatched => return None,
     };
-    match (is_bad, by_referee) {
-        (true, true) => Some(Ruling::Failed),
-        (true, false) => Some(Ruling::Accused),
-        (false, false) if known.is_accused => None,
-        (false, _) => Some(Ruling::Passed),
+    // Of three, the second of one opinion decides.
+    let Votes { clean, bad } = known.votes;
+    match (level, is_bad) {
+        (Level::Referee, true) => Some(Ruling::Failed),
+        (Level::Referee, false) => Some(Ruling::Passed),
+        (Level::CrossAudit, true) => Some(Ruling::Accused),
+        (Level::CrossAudit, false) => (!known.is_accused).then_some(Ruling::Passed),
+        (Level::Panel, true) => Some(if bad == 1 { Ruling::Failed } else { Ruling::VotedAgainst }),
+        (Level::Panel, false) => Some(if clean == 1 { Ruling::Passed } else { Ruling::VotedFor }),
     }
 }
 
@@ -252,8 +263,13 @@ mod tests {
         matches!(judgement, Judgement::Fits { .. })
     }
 
-    const NEW: Known =
-        Known { suspicion: Suspicion::NONE, is_accused: false, epoch: Epoch(6), epoch_length: Micros::from_secs(60) };
+    const NEW: Known = Known {
+        suspicion: Suspicion::NONE,
+        is_accused: false,
+        votes: Votes { clean: 0, bad: 0 },
+        epoch: Epoch(6),
+        epoch_length: Micros::from_secs(60),
+    };
 
     #[test]
     fn what_was_committed_to_is_clean_up_to_the_margin() {
@@ -267,16 +283,32 @@ mod tests {
         let failed = Judgement::Failed(Fault::OtherSeed);
         let clean = Judgement::Fits { odds_micro: 0 };
         let accused = Known { is_accused: true, ..NEW };
-        for level in [Level::CrossAudit, Level::Panel] {
-            assert_eq!(ruling(clean, level, &NEW), Some(Ruling::Passed));
-            assert_eq!(ruling(clean, level, &accused), None);
-            assert_eq!(ruling(failed, level, &NEW), Some(Ruling::Accused));
-        }
+        assert_eq!(ruling(clean, Level::CrossAudit, &NEW), Some(Ruling::Passed));
+        assert_eq!(ruling(clean, Level::CrossAudit, &accused), None);
+        assert_eq!(ruling(failed, Level::CrossAudit, &NEW), Some(Ruling::Accused));
         for known in [&NEW, &accused] {
             assert_eq!(ruling(clean, Level::Referee, known), Some(Ruling::Passed));
             assert_eq!(ruling(failed, Level::Referee, known), Some(Ruling::Failed));
             assert_eq!(ruling(Judgement::Mismatched, Level::Referee, known), None);
         }
+    }
+
+    #[test]
+    fn two_of_three_members_of_a_panel_decide_and_the_third_changes_nothing() {
+        let (clean, failed) = (Judgement::Fits { odds_micro: 0 }, Judgement::Failed(Fault::OtherSeed));
+        let after = |judgement, clean, bad| {
+            let known = Known { is_accused: true, votes: Votes { clean, bad }, ..NEW };
+            ruling(judgement, Level::Panel, &known)
+        };
+        for (clean_before, bad_before) in [(0, 0), (0, 1), (0, 2), (2, 0)] {
+            assert_eq!(after(clean, clean_before, bad_before), Some(Ruling::VotedFor));
+            assert_eq!(after(failed, bad_before, clean_before), Some(Ruling::VotedAgainst));
+        }
+        for other in [0, 1] {
+            assert_eq!(after(clean, 1, other), Some(Ruling::Passed));
+            assert_eq!(after(failed, other, 1), Some(Ruling::Failed));
+        }
+        assert_eq!(after(Judgement::Mismatched, 1, 1), None);
     }
 
     #[test]

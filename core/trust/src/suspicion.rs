@@ -118,14 +118,16 @@ impl Suspicion {
         self.bets.iter().map(|bet| bet / SHARES.len() as u64).fold(0, u64::saturating_add)
     }
 
-    pub(crate) fn write(&self, w: &mut Writer) {
+    /// Writes its canonical bytes.
+    pub fn write(&self, w: &mut Writer) {
         for bet in self.bets {
             w.u64(bet);
         }
         w.u32(self.answers).u64(self.month);
     }
 
-    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, bytes::Error> {
+    /// Reads canonical bytes from the front of `r`.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, bytes::Error> {
         Ok(Self { bets: [r.u64()?, r.u64()?, r.u64()?], answers: r.u32()?, month: r.u64()? })
     }
 }

@@ -87,6 +87,11 @@ pub enum Up {
         /// The content as an audit has it, and the node's log-probability bytes; nothing if it has none.
         content: Option<(Box<Audit>, Vec<u8>)>,
     },
+    /// An audit of a panel is done, and its verdict kept back: canonical bytes of an `ol_protocol::seal::Seal`.
+    Sealed {
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// The node takes no more tasks and will go when those it has are done.
     Leaving,
 }
@@ -114,6 +119,13 @@ pub enum Down {
     },
     /// Somebody's work to check.
     Audit(Box<Audit>),
+    /// All of a panel have sealed: their verdicts are wanted.
+    Unseal {
+        /// The audit.
+        audit: AuditId,
+        /// Canonical bytes of each member's seal.
+        seals: Vec<Vec<u8>>,
+    },
     /// What the node keeps of an attempt of its own is wanted: the gateway has lost it.
     Recall {
         /// The task.
@@ -368,6 +380,8 @@ pub struct Audit {
     pub prover_numerics: String,
     /// How long the verdict is of use, in milliseconds from now.
     pub deadline_ms: u64,
+    /// Whether a panel sits: the verdict is sealed first, and sent when it is asked for.
+    pub sealed: bool,
 }
 
 /// What a task works on.

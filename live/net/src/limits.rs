@@ -5,6 +5,7 @@ use ol_protocol::batch::{BATCH_MAX, BatchHeader, CountersignedBatch};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::Commitment;
+use ol_protocol::seal::{PANEL, Seal};
 use ol_protocol::verdict::Verdict;
 use std::time::Duration;
 
@@ -202,6 +203,7 @@ pub(crate) fn up(frame: &Up) -> Checked {
         Up::Verdict { outcome: Err(message), .. } => most("verdict.failed", message.len(), MESSAGE_BYTES_MAX),
         Up::Started { prompt_tokens, .. } => most("started.prompt_tokens", *prompt_tokens as usize, CONTEXT_TOKENS_MAX),
         Up::Calibration { bytes } => exactly("calibration", bytes.len(), Calibration::BYTES),
+        Up::Sealed { bytes } => exactly("sealed", bytes.len(), Seal::BYTES),
         Up::Recalled { content: Some((it, log_probs)), .. } => {
             most("recalled.log_probs", log_probs.len(), CONTEXT_TOKENS_MAX)?;
             audit(it)
@@ -216,6 +218,10 @@ pub(crate) fn down(frame: &Down) -> Checked {
         Down::Refused { message, .. } => most("refused.message", message.len(), MESSAGE_BYTES_MAX),
         Down::Assign(frame) => assign(frame),
         Down::Audit(frame) => audit(frame),
+        Down::Unseal { seals, .. } => {
+            exactly("unseal.seals", seals.len(), PANEL)?;
+            seals.iter().try_for_each(|seal| exactly("unseal.seals", seal.len(), Seal::BYTES))
+        }
         Down::BatchAck { countersigned, .. } => {
             exactly("batch_ack.countersigned", countersigned.len(), CountersignedBatch::BYTES)
         }

@@ -82,6 +82,7 @@ impl Frame for Up {
             }),
             Self::Pong { nonce } => up::Frame::Pong(pb::Pong { nonce }),
             Self::Calibration { bytes } => up::Frame::Calibration(bytes),
+            Self::Sealed { bytes } => up::Frame::Sealed(bytes),
             Self::Recalled { task, attempt, content } => {
                 let (content, log_probs) =
                     content.map_or((None, Vec::new()), |(it, bytes)| (Some(audit_out(*it)), bytes));
@@ -128,6 +129,7 @@ impl Frame for Up {
             },
             up::Frame::Pong(it) => Self::Pong { nonce: it.nonce },
             up::Frame::Calibration(bytes) => Self::Calibration { bytes },
+            up::Frame::Sealed(bytes) => Self::Sealed { bytes },
             up::Frame::Recalled(it) => {
                 let log_probs = it.log_probs;
                 let content = it.content.map(audit_in).transpose()?.map(|content| (Box::new(content), log_probs));
@@ -163,6 +165,7 @@ impl Frame for Down {
                 down::Frame::Cancel(pb::Cancel { task: task.0.into(), attempt: attempt.into() })
             }
             Self::Audit(it) => down::Frame::Audit(audit_out(*it)),
+            Self::Unseal { audit, seals } => down::Frame::Unseal(pb::Unseal { audit: audit.0.into(), seals }),
             Self::Recall { task, attempt, salt } => {
                 down::Frame::Recall(pb::Recall { task: task.0.into(), attempt: attempt.into(), salt: salt.0.into() })
             }
@@ -183,6 +186,9 @@ impl Frame for Down {
             down::Frame::Assign(it) => Self::Assign(Box::new(assign_in(it)?)),
             down::Frame::Cancel(it) => Self::Cancel { task: task(&it.task)?, attempt: attempt(it.attempt)? },
             down::Frame::Audit(it) => Self::Audit(Box::new(audit_in(it)?)),
+            down::Frame::Unseal(it) => {
+                Self::Unseal { audit: AuditId(array("unseal.audit", &it.audit)?), seals: it.seals }
+            }
             down::Frame::Recall(it) => Self::Recall {
                 task: task(&it.task)?,
                 attempt: attempt(it.attempt)?,
@@ -391,6 +397,7 @@ fn audit_out(it: Audit) -> pb::Audit {
         resumed_from: it.resumed_from,
         prover_numerics: it.prover_numerics,
         until: it.until,
+        sealed: it.sealed,
     }
 }
 
@@ -424,6 +431,7 @@ fn audit_in(it: pb::Audit) -> Parsed<Audit> {
         resumed_from: it.resumed_from,
         prover_numerics: it.prover_numerics,
         until: it.until,
+        sealed: it.sealed,
     })
 }
 

@@ -12,6 +12,7 @@ use ol_protocol::batch::CountersignedBatch;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::key::SecretKey;
+use ol_protocol::seal::Seal;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::{Assurance, Variant, Work};
 use ol_protocol::verdict::Verdict;
@@ -142,6 +143,7 @@ fn every_up() -> Vec<Up> {
         verdict(Ok(Scored { verdict: vec![12; Verdict::BYTES], log_probs: vec![1, 2], prompt_ids: vec![7] })),
         verdict(Err("out of memory".into())),
         Up::Pong { nonce: 77 },
+        Up::Sealed { bytes: vec![6; Seal::BYTES] },
         Up::Recalled { task: TaskId([7; 16]), attempt: 1, content: None },
         Up::Recalled { task: TaskId([7; 16]), attempt: 1, content: Some((Box::new(audit()), vec![3, 4])) },
         Up::Leaving,
@@ -178,6 +180,7 @@ fn audit() -> Audit {
         deadline_ms: 60_000,
         resumed_from: 1,
         until: 2,
+        sealed: true,
     }
 }
 
@@ -196,6 +199,7 @@ fn every_down() -> Vec<Down> {
         assign(Payload::Tokens { ids: vec![1, 0, 500_000], generate: generate() }),
         assign(Payload::Embed { texts: vec!["a".into(), String::new()] }),
         Down::Cancel { task: TaskId([7; 16]), attempt: 3 },
+        Down::Unseal { audit: AuditId([5; 16]), seals: vec![vec![6; Seal::BYTES]; 3] },
         Down::Recall { task: TaskId([7; 16]), attempt: 3, salt: Salt([13; 32]) },
         Down::Audit(Box::new(audit())),
         Down::BatchAck { sequence: 16, countersigned: vec![15; CountersignedBatch::BYTES], first_record: 4096 },

@@ -13,6 +13,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{output_root, vectors_root};
 use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::prf::Seed;
+use ol_protocol::seal::Seal;
 use ol_protocol::seed::seed_digest;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
@@ -24,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
+
+/// Sealed verdicts that a node keeps: a panel's open within seconds, and it scores one at a time.
+const SEALED_MAX: usize = 64;
 
 /// What others send a node's loop.
 pub enum Message {
@@ -104,6 +108,8 @@ pub(crate) struct NodeHands {
     // Attempts whose end the gateway of this link was told, and whose batch it has not acknowledged.
     told: BTreeSet<Attempt>,
     audits: BTreeMap<AuditId, Box<Audit>>,
+    // Verdicts that are sealed, until the whole panel's are.
+    sealed: BTreeMap<AuditId, (Seal, frame::Scored)>,
     acks: BTreeMap<u64, Vec<u8>>,
     // What a referee measured, by prover and verifier: said on each link.
     calibrations: BTreeMap<(VariantId, VariantId), Vec<u8>>,
@@ -129,6 +135,7 @@ impl NodeHands {
             contents: BTreeMap::new(),
             told: BTreeSet::new(),
             audits: BTreeMap::new(),
+            sealed: BTreeMap::new(),
             acks: BTreeMap::new(),
             calibrations: BTreeMap::new(),
         }
@@ -171,6 +178,7 @@ impl NodeHands {
                 inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
                 self.audits.entry(audit.audit).or_insert(audit);
             }
+            Down::Unseal { audit, seals } => self.unseal(audit, &seals),
             // Acknowledged before: the answer to a batch that was sent twice.
             Down::BatchAck { sequence, .. } if !self.stored.contains_key(&sequence) => {}
             Down::BatchAck { sequence, countersigned, .. } => {
@@ -386,13 +394,17 @@ impl NodeHands {
 
     fn send_verdict(&mut self, audit: &Audit, measured: Measured, log_probs: Vec<u8>) {
         let Identity { key, network, operator, level, .. } = &self.identity;
+        let level = match level {
+            Level::CrossAudit if audit.sealed => Level::Panel,
+            level => *level,
+        };
         let prompt = content::prompt_digest(&audit.salt, &measured.prompt_ids, &audit.payload);
         let verdict = Verdict {
             network: *network,
             audit: audit.audit,
             auditor: NodeId(key.public()),
             operator: *operator,
-            level: *level,
+            level,
             variant: audit.variant,
             prompt: prompt.unwrap_or(Digest([0; 32])),
             seed: seed_digest(&audit.salt, &Seed(audit.seed)),
@@ -408,9 +420,32 @@ impl NodeHands {
         }
         .sign(key);
         // Evidence needs the prompt as it was rendered, which a gateway can't do.
-        let prompt_ids = if *level == Level::Referee { measured.prompt_ids } else { Vec::new() };
+        let prompt_ids = if level == Level::Referee { measured.prompt_ids } else { Vec::new() };
         let scored = frame::Scored { verdict: verdict.to_bytes(), log_probs, prompt_ids };
-        self.send(Up::Verdict { audit: audit.audit, outcome: Ok(scored), grant_total: 0 });
+        if level != Level::Panel {
+            return self.send(Up::Verdict { audit: audit.audit, outcome: Ok(scored), grant_total: 0 });
+        }
+        let seal = Seal::new(&verdict, key);
+        let bytes = seal.to_bytes();
+        // A gateway that never asks for them is none to keep them for.
+        if self.sealed.len() >= SEALED_MAX {
+            self.sealed.pop_first();
+        }
+        self.sealed.insert(audit.audit, (seal, scored));
+        self.send(Up::Sealed { bytes });
+    }
+
+    // Nobody learns what this node found before all have said what they did.
+    fn unseal(&mut self, audit: AuditId, seals: &[Vec<u8>]) {
+        let seals: Option<Vec<Seal>> = seals.iter().map(|bytes| Seal::from_bytes(bytes).ok()).collect();
+        let Some((_, (own, scored))) = self.sealed.remove_entry(&audit) else {
+            return tracing::warn!("the gateway asks for a verdict that is not here");
+        };
+        if seals.is_some_and(|seals| own.is_one_of(&seals)) {
+            self.send(Up::Verdict { audit, outcome: Ok(scored), grant_total: 0 });
+        } else {
+            tracing::error!("the gateway asks for a verdict without the seals of a whole panel: it gets none");
+        }
     }
 
     fn refuse(&mut self, attempt: Attempt, code: FailCode, grant: u64) {
@@ -484,6 +519,7 @@ impl Hands for NodeHands {
                 self.link = None;
                 self.told.clear();
                 self.audits.clear();
+                self.sealed.clear();
                 inputs.push(Input::Disconnected);
             }
             Message::Frame(frame) => self.frame(frame, inputs),
@@ -635,6 +671,7 @@ impl Content {
             tolerance_micro: 0,
             prover_numerics: numerics,
             deadline_ms: 0,
+            sealed: false,
         };
         let attempt = Attempt { task: of.task, attempt: of.attempt };
         // Whose task it was comes first.

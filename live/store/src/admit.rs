@@ -53,7 +53,8 @@ pub(crate) fn admit(job: &Job, size: u64, gateway: GatewayId, known: &impl Known
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
     }
     job.checkpoint.iter().try_for_each(|note| admit_checkpoint(note, known))?;
@@ -136,7 +137,8 @@ pub(crate) fn task_entries(records: &[Record], first_index: u64) -> Vec<TaskEntr
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
     }
     entries

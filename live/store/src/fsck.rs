@@ -387,6 +387,7 @@ impl<'a, T: Tables> Check<'a, T> {
             Record::Parameters(change) => self.signature(index, change.verify()),
             Record::Calibration(calibration) => self.signature(index, calibration.verify()),
             Record::Evidence(_) => {}
+            Record::Sealed { seals, .. } => seals.iter().for_each(|seal| self.signature(index, seal.verify())),
             Record::Audit { subject, outcome } => self.audit(index, subject, &outcome)?,
             Record::Close(close) => self.last_close = Some(close),
         }

@@ -187,6 +187,8 @@ impl<L: Forget> Pruner<'_, L> {
                     self.deleted.audits += 1;
                     gone.tasks.push((subject.task, index));
                 }
+                // Without the verdicts that they seal they say nothing.
+                Record::Sealed { .. } => self.deleted.audits += 1,
                 Record::Batch(batch) if !self.keeps(&batch.header) => {
                     gone.batches.push((batch.header.node, batch.header.sequence));
                 }

@@ -300,7 +300,8 @@ impl Job {
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => None,
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => None,
         });
         tenants.chain(snapshots).chain(checkpoints).chain(sequences)
     }
@@ -320,7 +321,8 @@ impl Job {
                 | Record::Close(_)
                 | Record::Parameters(_)
                 | Record::Calibration(_)
-                | Record::Evidence(_) => 0,
+                | Record::Evidence(_)
+                | Record::Sealed { .. } => 0,
             };
             if expected != found {
                 return Err(Refusal::Receipts { expected, found });

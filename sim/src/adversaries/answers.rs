@@ -6,11 +6,12 @@ use super::{COMPUTE, Cost, Row, Setting, WherePublic, interval, round};
 use crate::random::{Random, Use};
 use ol_protocol::parameters::{AuditRule, Parameters};
 use ol_protocol::record::Ruling;
+use ol_protocol::seal::PANEL;
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, Timestamp};
 use ol_sched::{Breaker, Reason};
 use ol_trust::honesty::{OWN_PPM, held_tasks};
-use ol_trust::judge::Known;
+use ol_trust::judge::{Known, Votes};
 use ol_trust::policy::floors;
 use ol_trust::suspicion::ODDS_ONE;
 use ol_trust::{Chance, Fault, Finding, Judgement, Odds, Standing, Suspicion, ruling};
@@ -21,9 +22,6 @@ const TASK: Micros = Micros::from_secs(2);
 
 /// Length of an epoch.
 const EPOCH: Micros = Micros::from_secs(60);
-
-/// Auditors of a panel, all of whom have to find a result bad.
-const PANEL: usize = 4;
 
 /// Shares of the tasks that may become public: accounts are kept for each. The first is what `income_vs_honest` is stated for; the second is what the network's own
 /// tasks come to where tenants let nothing become public.
@@ -214,7 +212,8 @@ impl Market {
                 life.found = life.found.or(Some(life.exposed));
             }
             identity.since_caught = Some(0);
-            if self.verifier == Verifier::SameVariant {
+            // Escrow is the referee's to take.
+            if self.verifier == Verifier::SameVariant && self.cheat.court() == Court::Referee {
                 self.slash(identity, life, is_floor);
             }
             return true;
@@ -257,7 +256,7 @@ impl Market {
         };
         let epoch = Epoch(now.0 / EPOCH.0);
         let suspicion = identity.standing.suspicion;
-        let known = Known { suspicion, is_accused: false, epoch, epoch_length: EPOCH };
+        let known = Known { suspicion, is_accused: false, votes: Votes::default(), epoch, epoch_length: EPOCH };
         let first = ruling(judgement, Level::CrossAudit, &known);
         let last = match (first, court) {
             (Some(Ruling::Accused), Court::Referee) => {
@@ -266,9 +265,7 @@ impl Market {
             }
             (Some(Ruling::Accused), Court::Panel) => {
                 life.audits += PANEL as u64;
-                let friends = self.cheat.friends();
-                let honest = (0..PANEL).filter(|_| !self.random.happens(friends)).count();
-                (honest == PANEL).then_some(Ruling::Failed)
+                self.panel(judgement, &known)
             }
             (other, Court::Referee | Court::Panel) => other,
         };
@@ -285,8 +282,26 @@ impl Market {
                 standing.find(finding, epoch);
                 false
             }
-            Some(Ruling::Accused | Ruling::Unstated) | None => false,
+            Some(Ruling::Accused | Ruling::VotedFor | Ruling::VotedAgainst | Ruling::Unstated) | None => false,
         }
+    }
+
+    // The honest see what the accuser saw, a friend sees nothing.
+    fn panel(&mut self, judgement: Judgement, known: &Known) -> Option<Ruling> {
+        let (mut votes, mut decided) = (Votes::default(), None);
+        for _ in 0..PANEL {
+            let is_friend = self.random.happens(self.cheat.friends());
+            let seen =
+                if is_friend { Judgement::Fits { odds_micro: self.odds.of(LENGTH_CLASS, 0) } } else { judgement };
+            let ruling = ruling(seen, Level::Panel, &Known { votes, ..*known })?;
+            if matches!(ruling, Ruling::Failed | Ruling::VotedAgainst) {
+                votes.bad += 1
+            } else {
+                votes.clean += 1
+            }
+            decided = decided.or(Some(ruling).filter(|ruling| matches!(ruling, Ruling::Failed | Ruling::Passed)));
+        }
+        decided
     }
 }
 
@@ -393,9 +408,10 @@ mod tests {
     }
 
     #[test]
-    fn colluders_profit_without_a_referee_and_lose_with_one() {
+    fn colluders_lose_with_a_referee_and_less_where_a_panel_decides() {
         let [panel, referee] = [Cheat::HalfFriendsPanel, Cheat::HalfFriendsReferee].map(of);
-        assert!(panel.profits && !referee.profits, "{panel:?} {referee:?}");
+        assert!(!panel.profits && !referee.profits, "{panel:?} {referee:?}");
+        assert!(panel.income_vs_honest > 2.0 * referee.income_vs_honest, "{panel:?} {referee:?}");
         assert_eq!(referee.never_found_pct, Some(0.0));
     }
 }

@@ -7,7 +7,7 @@ use ol_protocol::parameters::{AuditRule, Split};
 use ol_protocol::record::Ruling;
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros};
-use ol_trust::judge::Known;
+use ol_trust::judge::{Known, Votes};
 use ol_trust::suspicion::ODDS_ONE;
 use ol_trust::{Fault, Judgement, Suspicion, agree, ruling};
 
@@ -121,8 +121,13 @@ fn passes_unseen(random: &mut Random) -> bool {
 
 // Whether an accusation of an honest node stands.
 fn is_framed() -> bool {
-    let known =
-        Known { suspicion: Suspicion::NONE, is_accused: false, epoch: Epoch(1), epoch_length: Micros::from_secs(60) };
+    let known = Known {
+        suspicion: Suspicion::NONE,
+        is_accused: false,
+        votes: Votes::default(),
+        epoch: Epoch(1),
+        epoch_length: Micros::from_secs(60),
+    };
     let lie = Judgement::Failed(Fault::Margin { worst_micro: u32::MAX });
     let first = ruling(lie, Level::CrossAudit, &known);
     let accused = Known { is_accused: first == Some(Ruling::Accused), ..known };

@@ -332,7 +332,7 @@ impl Cheat {
                 "Runs half of the layers; so many auditors pass it, the others' accusations are confirmed by the referee."
             }
             Self::FifthFriendsPanel | Self::HalfFriendsPanel => {
-                "The same where no referee is, and an accusation needs four more auditors who all agree."
+                "The same where no referee is, and two of a panel of three decide about what was accused."
             }
         }
     }
@@ -357,9 +357,7 @@ impl Cheat {
             Self::SelfDealingInTen | Self::SelfDealingInHundred => {
                 "A tenant can't choose its node, so it buys as many tiny tasks for others; requests have no least price here."
             }
-            Self::FifthFriendsPanel | Self::HalfFriendsPanel => {
-                "No such panel exists in the code: its referee confirms."
-            }
+            Self::FifthFriendsPanel | Self::HalfFriendsPanel => "A panel takes no escrow.",
             Self::FifthFriendsReferee | Self::HalfFriendsReferee => {
                 "The referee is honest; a gateway that picks auditors unfairly is another row."
             }

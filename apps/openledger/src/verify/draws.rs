@@ -91,7 +91,8 @@ impl Draws {
             | Record::TopUp(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
     }
 

@@ -212,6 +212,12 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
         "ok      signatures of {} batches by node and gateway, {} audits, {} top-ups, {} changes of parameters, {} calibrations",
         counts.batches, counts.audits, counts.top_ups, counts.changes, counts.calibrations
     ));
+    if counts.panels > 0 {
+        say(format!(
+            "ok      {} panels of three operators, who sealed their verdicts before any was opened",
+            counts.panels
+        ));
+    }
     if counts.evidence > 0 {
         say(format!("ok      {} times what a node signed was opened against it: see --evidence", counts.evidence));
     }

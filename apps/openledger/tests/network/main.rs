@@ -13,6 +13,7 @@ mod http;
 mod instructions;
 mod operators;
 mod own;
+mod panels;
 mod process;
 mod processes;
 mod proxy;

@@ -1,6 +1,7 @@
 //! Audits at the gateway: who does them, and what becomes of their verdicts.
 
 use super::event::{Entry, Output};
+use super::panel::Panel;
 use super::{Appended, Gateway, limits};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -18,10 +19,11 @@ use ol_trust::draw;
 #[derive(Debug)]
 pub(super) struct Audit {
     pub(super) subject: AttemptId,
+    pub(super) panel: Option<Panel>,
     node: NodeId,
     operator: OperatorId,
     variant: VariantId,
-    tried: BTreeSet<NodeId>,
+    pub(super) tried: BTreeSet<NodeId>,
     running: Option<(NodeId, Timestamp)>,
     // What the draw has scored; all once somebody said that the result is bad.
     reach: TokenCount,
@@ -29,23 +31,24 @@ pub(super) struct Audit {
     drawn_at: Timestamp,
     // Who said of its own variant's result that it is bad by itself, or good with other log-probabilities, before the referee was
     // asked. That it is bad beside a node's other answers, the referee may see otherwise: others come between.
-    doubted: Option<(NodeId, Said)>,
+    pub(super) doubted: Option<(NodeId, Said)>,
 }
 
 // What an auditor said whose word did not end the audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     Good,
     Bad,
 }
 
 // Who is to audit, at which level, and with which variant.
-type Auditor = (NodeId, Level, VariantId);
+pub(super) type Auditor = (NodeId, Level, VariantId);
 
 impl Audit {
     /// Takes the audit back from a node that is gone.
     pub(super) fn abandon(&mut self, node: NodeId) {
         self.running = self.running.filter(|(auditor, _)| *auditor != node);
+        self.panel.iter_mut().for_each(|panel| panel.leave(node));
     }
 }
 
@@ -63,20 +66,22 @@ impl Gateway {
         let drawn = self.settler.reach(&subject, &self.draw_secret());
         let reach = drawn.filter(|_| !by_referee).unwrap_or(all);
         let (tried, running, drawn_at) = (BTreeSet::new(), None, now);
-        let doubted = None;
-        let audit = Audit { subject, node, operator, variant, tried, running, reach, by_referee, drawn_at, doubted };
+        let (doubted, panel) = (None, None);
+        let audit =
+            Audit { subject, panel, node, operator, variant, tried, running, reach, by_referee, drawn_at, doubted };
         self.audits.insert(AuditId(id), audit);
         self.counters.audits_drawn += 1;
     }
 
     /// Hands audits to auditors that have time, and takes them back from those that took too long.
     pub(super) fn dispatch_audits(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let waiting: Vec<AuditId> = self
-            .audits
-            .iter()
-            .filter(|(_, audit)| audit.running.is_none_or(|(_, due)| due <= now))
-            .map(|(id, _)| *id)
-            .collect();
+        self.end_panels(now, out);
+        let is_waiting = |audit: &Audit| match &audit.panel {
+            Some(panel) => panel.is_short(),
+            None => audit.running.is_none_or(|(_, due)| due <= now),
+        };
+        let waiting: Vec<AuditId> =
+            self.audits.iter().filter(|(_, audit)| is_waiting(audit)).map(|(id, _)| *id).collect();
         self.leave_out_silent(now);
         let waiting = self.calibrated_of(now, waiting, out);
         let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
@@ -85,8 +90,14 @@ impl Gateway {
             self.audits.values().filter(|a| a.running.is_some_and(|(n, due)| n == referee && due > now)).count();
         let mut busy: BTreeSet<NodeId> =
             self.audits.values().filter_map(|a| a.running).filter(|(_, due)| *due > now).map(|(n, _)| n).collect();
+        busy.extend(self.audits.values().filter_map(|audit| audit.panel.as_ref()).flat_map(Panel::scoring));
         for id in waiting {
-            let Some((auditor, level, variant)) = self.auditor(&id, &busy, &operators) else { continue };
+            let Some((auditor, level, variant)) = self.auditor(&id, &busy, &operators) else {
+                if self.audits.get(&id).is_some_and(|audit| audit.by_referee) {
+                    self.seat(now, id, &mut busy, out);
+                }
+                continue;
+            };
             if level == Level::Referee {
                 if with_referee >= limits::REFEREE_AUDITS {
                     continue;
@@ -96,23 +107,30 @@ impl Gateway {
             let Some(audit) = self.audits.get_mut(&id) else { continue };
             audit.running = Some((auditor, now.after(limits::AUDIT)));
             audit.tried.insert(auditor);
+            // Seats that nobody takes, and the referee is there now.
+            audit.panel = None;
             if level != Level::Referee {
                 busy.insert(auditor);
             }
-            let Some(calibration) = self.settler.calibration(audit.variant, variant) else { continue };
-            let (tolerance_micro, log_prob_steps) = (calibration.tolerance_micro, calibration.log_prob_steps);
-            out.push(Output::Audit {
-                auditor,
-                audit: id,
-                subject: audit.subject,
-                prover: Some(audit.node).filter(|_| self.settler.is_charged(&audit.subject)),
-                level,
-                variant,
-                tolerance_micro,
-                log_prob_steps,
-                reach: audit.reach,
-            });
+            out.extend(self.ask(id, (auditor, level, variant)));
         }
+    }
+
+    /// Sends an audit's content to an auditor.
+    pub(super) fn ask(&self, id: AuditId, (auditor, level, variant): Auditor) -> Option<Output> {
+        let audit = self.audits.get(&id)?;
+        let calibration = self.settler.calibration(audit.variant, variant)?;
+        Some(Output::Audit {
+            auditor,
+            audit: id,
+            subject: audit.subject,
+            prover: Some(audit.node).filter(|_| self.settler.is_charged(&audit.subject)),
+            level,
+            variant,
+            tolerance_micro: calibration.tolerance_micro,
+            log_prob_steps: calibration.log_prob_steps,
+            reach: audit.reach,
+        })
     }
 
     // Whoever let its time pass is not asked for a while, and audits wait for others.
@@ -143,8 +161,21 @@ impl Gateway {
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
     fn auditor(&self, id: &AuditId, busy: &BTreeSet<NodeId>, operators: &BTreeSet<OperatorId>) -> Option<Auditor> {
         let audit = self.audits.get(id)?;
-        let free_for = |node: NodeId| self.settler.verifiers(audit.variant).find(|v| self.offers.free(node, *v) > 0);
         let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
+        match self.peer(audit, &self.free_auditors(audit, busy)) {
+            Some((node, variant)) if !few && !audit.by_referee => Some((node, Level::CrossAudit, variant)),
+            _ if few || audit.by_referee || !audit.tried.is_empty() => self.referee_for(audit.variant),
+            _ => None,
+        }
+    }
+
+    /// Nodes of other operators that have a free slot, and whose word is worth something.
+    pub(super) fn free_auditors(
+        &self,
+        audit: &Audit,
+        busy: &BTreeSet<NodeId>,
+    ) -> BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> {
+        let free_for = |node: NodeId| self.settler.verifiers(audit.variant).find(|v| self.offers.free(node, *v) > 0);
         let mut free: BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> = BTreeMap::new();
         for (node, operator) in self.workers.iter().filter(|(_, operator)| **operator != audit.operator) {
             let may = !busy.contains(node) && !audit.tried.contains(node) && !self.distrusted.contains_key(node);
@@ -152,14 +183,10 @@ impl Gateway {
                 free.entry(*operator).or_default().push((*node, variant));
             }
         }
-        match self.peer(audit, &free) {
-            Some((node, variant)) if !few && !audit.by_referee => Some((node, Level::CrossAudit, variant)),
-            _ if few || audit.by_referee || !audit.tried.is_empty() => self.referee_for(audit.variant),
-            _ => None,
-        }
+        free
     }
 
-    fn peer(
+    pub(super) fn peer(
         &self,
         audit: &Audit,
         free: &BTreeMap<OperatorId, Vec<(NodeId, VariantId)>>,
@@ -194,6 +221,9 @@ impl Gateway {
         out: &mut Vec<Output>,
     ) {
         let id = verdict.audit;
+        if self.audits.get(&id).is_some_and(|audit| audit.panel.is_some()) {
+            return self.opened(now, node, verdict, agrees, out);
+        }
         let Some(audit) = self.audits.get_mut(&id).filter(|a| a.running.is_some_and(|(n, _)| n == node)) else {
             self.counters.late += 1;
             return;
@@ -219,7 +249,9 @@ impl Gateway {
                 self.escalate(id, &verdict, Said::Bad);
                 self.record_audit(subject, AuditOutcome::Verdict { verdict, ruling }, out);
             }
-            Some(Ruling::Unstated) | None => self.void(now, id, by_referee, out),
+            Some(Ruling::VotedFor | Ruling::VotedAgainst | Ruling::Unstated) | None => {
+                self.void(now, id, by_referee, out)
+            }
         }
         self.dispatch_audits(now, out);
     }
@@ -258,6 +290,9 @@ impl Gateway {
     }
 
     pub(super) fn audit_refused(&mut self, now: Timestamp, node: NodeId, id: AuditId, out: &mut Vec<Output>) {
+        if let Some(panel) = self.audits.get_mut(&id).and_then(|audit| audit.panel.as_mut()) {
+            panel.leave(node);
+        }
         if let Some(audit) = self.audits.get_mut(&id).filter(|a| a.running.is_some_and(|(n, _)| n == node)) {
             // A referee that can't answer now is asked again later: there is no other.
             let referee = node == self.settler.genesis().referee;
@@ -307,13 +342,25 @@ impl Gateway {
     }
 
     fn conclude(&mut self, now: Timestamp, id: AuditId, outcome: AuditOutcome, out: &mut Vec<Output>) {
-        let Some(audit) = self.audits.remove(&id) else { return };
-        let (subject, node) = (audit.subject, audit.node);
+        let Some(subject) = self.audits.get(&id).map(|audit| audit.subject) else { return };
         // Settlement refused the receipt in the meantime: there is nothing to find about it.
         if self.settler.commitment(&subject).is_none() {
-            self.confirm(subject, None, out);
-            return out.push(Output::Forget { task: subject.task });
+            return self.drop_audit(id, out);
         }
+        self.record_audit(subject, outcome.clone(), out);
+        self.ended(now, id, outcome, out);
+    }
+
+    /// Ends the audit of what settlement knows no more.
+    pub(super) fn drop_audit(&mut self, id: AuditId, out: &mut Vec<Output>) {
+        let Some(Audit { subject, .. }) = self.audits.remove(&id) else { return };
+        self.confirm(subject, None, out);
+        out.push(Output::Forget { task: subject.task });
+    }
+
+    /// What follows from an audit's end that is in the log.
+    pub(super) fn ended(&mut self, now: Timestamp, id: AuditId, outcome: AuditOutcome, out: &mut Vec<Output>) {
+        let Some(Audit { subject, node, .. }) = self.audits.remove(&id) else { return };
         let passed = match &outcome {
             AuditOutcome::Verdict { ruling, .. } => Some(*ruling == Ruling::Passed),
             AuditOutcome::Unauditable { .. } => None,
@@ -326,7 +373,6 @@ impl Gateway {
             }
             None => self.counters.unauditable += 1,
         }
-        self.record_audit(subject, outcome.clone(), out);
         out.push(Output::Audited { subject, node, outcome, passed });
         self.confirm(subject, passed, out);
         out.push(Output::Forget { task: subject.task });

@@ -17,6 +17,7 @@ use ol_protocol::evidence::Evidence;
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::{AttemptId, Record};
+use ol_protocol::seal::Seal;
 use ol_protocol::top_up::Slice;
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::Verdict;
@@ -162,6 +163,7 @@ impl Input {
             Self::Verdict { node, verdict, agrees } => {
                 w.u8(14).raw(&node.0).raw(&verdict.to_bytes()).u8(u8::from(*agrees))
             }
+            Self::Sealed { node, seal } => w.u8(25).raw(&node.0).raw(&seal.to_bytes()),
             Self::AuditRefused { node, audit } => w.u8(15).raw(&node.0).raw(&audit.0),
             Self::PayloadLost { audit } => w.u8(16).raw(&audit.0),
             Self::TopUp(slice) => w.u8(17).bytes(&slice.to_bytes()),
@@ -201,6 +203,7 @@ impl Input {
             12 => Self::read_batch(r)?,
             13 => Self::Durable { append: r.u64()? },
             14 => Self::Verdict { node: node(r)?, verdict: Verdict::read(r)?, agrees: truth(r)? },
+            25 => Self::Sealed { node: node(r)?, seal: Seal::read(r)? },
             15 => Self::AuditRefused { node: node(r)?, audit: AuditId(r.array()?) },
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
             17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),

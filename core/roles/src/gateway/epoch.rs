@@ -38,6 +38,7 @@ impl Gateway {
             match what {
                 Appended::Nothing => {}
                 Appended::Audit { subject } => out.extend(self.opening(subject)),
+                Appended::Sealed { audit } => self.unseal(now, audit, out),
                 Appended::Batch { node, sequence, drawn, settled } => {
                     out.push(Output::Ack { node, sequence });
                     drawn.into_iter().for_each(|subject| self.draw(now, subject));

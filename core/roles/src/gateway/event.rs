@@ -11,6 +11,7 @@ use ol_protocol::key::Signature;
 use ol_protocol::parameters::{EscrowRule, ParameterChange};
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
+use ol_protocol::seal::{PANEL, Seal};
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
@@ -179,6 +180,13 @@ pub enum Input {
         verdict: Verdict,
         /// Whether its log-probabilities agree with the prover's.
         agrees: bool,
+    },
+    /// A panel's member has fixed its verdict; its signature was checked.
+    Sealed {
+        /// Who.
+        node: NodeId,
+        /// What it sealed.
+        seal: Seal,
     },
     /// An auditor gave an audit up.
     AuditRefused {
@@ -407,6 +415,15 @@ pub enum Output {
         log_prob_steps: u8,
         /// How many of the attempt's output tokens are scored, from the first on.
         reach: TokenCount,
+    },
+    /// Ask a panel's member for the verdict that it sealed, answered by [`Input::Verdict`].
+    Unseal {
+        /// Whom.
+        auditor: NodeId,
+        /// The audit.
+        audit: AuditId,
+        /// All of the panel's, which are in the log.
+        seals: [Seal; PANEL],
     },
     /// An audit ended.
     Audited {

@@ -25,7 +25,11 @@ pub(super) const REFEREE_AUDITS: usize = 8;
 /// leaves no room for two opinions, so it did not compute. A day, in which it earns by its own tasks only.
 pub(super) const DISTRUST: Micros = Micros::from_secs(86_400);
 
-/// How long an auditor is not asked that let its time pass: an hour, as an overloaded node does it too.
+/// Time that a panel's member has to send what it scored before: a few messages' way.
+pub(super) const OPENING: Micros = Micros::from_secs(20);
+
+/// How long an auditor is not asked that let its time pass, or whom a panel contradicted: an hour, as an overloaded node does it too, and two of a
+/// panel may be wrong together.
 pub(super) const SILENCE: Micros = Micros::from_secs(3_600);
 
 /// When a referee that could not answer is asked again.

@@ -10,6 +10,7 @@ pub mod event;
 mod funds;
 mod limits;
 mod own;
+mod panel;
 mod task;
 
 use crate::settler::Settler;
@@ -66,6 +67,7 @@ fn boot(seed: &Seed) -> u64 {
 enum Appended {
     Nothing,
     Audit { subject: AttemptId },
+    Sealed { audit: AuditId },
     Batch { node: NodeId, sequence: u64, drawn: Vec<AttemptId>, settled: Vec<TaskId> },
 }
 
@@ -106,6 +108,10 @@ pub struct Counters {
     pub void_verdicts: u64,
     /// Verdicts that the referee contradicted though no arithmetic explains it.
     pub false_verdicts: u64,
+    /// Panels whose members have sealed their verdicts.
+    pub panels: u64,
+    /// Panels of which no two agreed, or said anything.
+    pub panels_undecided: u64,
     /// Audits whose payload was lost here.
     pub unauditable: u64,
     /// Attempts whose content went into the log as evidence: their nodes' escrow is slashed.
@@ -381,6 +387,7 @@ impl Machine for Gateway {
             Input::Batch { batch, orders, matches } => self.batch(now, batch, &orders, matches, out),
             Input::Durable { append } => self.durable(now, append, out),
             Input::Verdict { node, verdict, agrees } => self.verdict(now, node, verdict, agrees, out),
+            Input::Sealed { node, seal } => self.sealed(now, node, seal, out),
             Input::AuditRefused { node, audit } => self.audit_refused(now, node, audit, out),
             Input::PayloadLost { audit } => self.payload_lost(now, audit, out),
             Input::TopUp(slice) => self.top_up(now, slice, out),

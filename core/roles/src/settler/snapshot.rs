@@ -20,6 +20,7 @@ use ol_trust::policy::Policy;
 const SEALS: u8 = 1;
 const REFUTED: u8 = 2;
 const CONCEALED: u8 = 4;
+const PANELS: u8 = 8;
 
 /// Bits of a held receipt's flags.
 const ACCUSED: u8 = 1;
@@ -32,7 +33,8 @@ impl Settler {
         let (ledger, policy, held) = (self.ledger.digest(), self.policy.digest(), self.held_bytes());
         let (calibrations, refuted, concealed) =
             (self.calibration_bytes(), self.refuted_bytes(), self.concealed_bytes());
-        let parts: [&[u8]; 6] = [&ledger.0, &policy.0, &held, &calibrations, &refuted, &concealed];
+        let panels = self.panel_bytes();
+        let parts: [&[u8]; 7] = [&ledger.0, &policy.0, &held, &calibrations, &refuted, &concealed, &panels];
         // Logs without the last ones are older than those are, and state digests without them.
         let count = parts.iter().rposition(|part| !part.is_empty()).map_or(3, |last| (last + 1).max(3));
         digest(Domain::State, &parts[..count])
@@ -44,12 +46,13 @@ impl Settler {
         let mut w = Writer::new();
         w.bytes(&self.genesis.to_bytes()).bytes(&self.ledger.to_bytes()).bytes(&self.policy.to_bytes());
         let (draw_seal, nonce_seal) = self.seals.unwrap_or((Digest([0; 32]), Digest([0; 32])));
-        let (refuted, concealed) = (self.refuted_bytes(), self.concealed_bytes());
+        let (refuted, concealed, panels) = (self.refuted_bytes(), self.concealed_bytes(), self.panel_bytes());
         // A snapshot without anyone refuted is written as before there was evidence.
         let mut flags = u8::from(self.seals.is_some()) * SEALS;
         flags += u8::from(!refuted.is_empty()) * REFUTED + u8::from(!concealed.is_empty()) * CONCEALED;
+        flags += u8::from(!panels.is_empty()) * PANELS;
         w.raw(&draw_seal.0).raw(&nonce_seal.0).u8(flags).bytes(&self.held_bytes());
-        for bytes in [refuted, concealed].iter().filter(|bytes| !bytes.is_empty()) {
+        for bytes in [refuted, concealed, panels].iter().filter(|bytes| !bytes.is_empty()) {
             w.bytes(bytes);
         }
         w.raw(&self.calibration_bytes());
@@ -89,6 +92,8 @@ impl Settler {
         let refuted = Self::read_refuted(refuted)?;
         let concealed = if flags & CONCEALED == 0 { &[] } else { r.bytes("concealed commitments", usize::MAX).ok()? };
         let concealed = Self::read_concealed(concealed)?;
+        let panels = if flags & PANELS == 0 { &[] } else { r.bytes("panels", usize::MAX).ok()? };
+        let panels = Self::read_panels(panels)?;
         let calibrations = Self::read_calibrations(r.rest())?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
         let network = genesis.network();
@@ -105,6 +110,7 @@ impl Settler {
             refused,
             refuted,
             concealed,
+            panels,
         })
     }
 

@@ -4,9 +4,10 @@ use crate::world::calibration;
 use ol_protocol::batch::{BatchHeader, SignedBatch, VerifiedBatch};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::key::Signature;
+use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::AttemptId;
+use ol_protocol::seal::Seal;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
@@ -258,7 +259,11 @@ impl Any {
             21 => Input::Verdict { node: self.node(), verdict: self.verdict(), agrees: self.truth() },
             22 => Input::AuditRefused { node: self.node(), audit: self.audit() },
             23 => Input::PayloadLost { audit: self.audit() },
-            24 => match self.below(5) {
+            24 => match self.below(7) {
+                5 | 6 => {
+                    let verdict = self.verdict();
+                    Input::Sealed { node: verdict.auditor, seal: Seal::new(&verdict, &SecretKey::from_bytes(&[7; 32])) }
+                }
                 4 => {
                     let (prover, verifier) = (self.variant(), self.variant());
                     let measured_at = Timestamp(self.large());

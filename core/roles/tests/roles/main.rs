@@ -8,6 +8,7 @@ mod evidence;
 mod funds;
 mod outbox;
 mod own;
+mod panel;
 mod tasks;
 mod total;
 mod world;

@@ -147,6 +147,7 @@ impl Content {
             output,
             resumed_from: *self.resumed.get(usize::from(attempt.attempt))?,
             until: 0,
+            sealed: false,
             vectors: self.vectors.clone(),
             finish: commitment.finish.to_byte(),
             tolerance_micro: 0,

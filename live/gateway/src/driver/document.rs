@@ -526,7 +526,14 @@ fn verify_audits(
         let outcome = match f.text("level")? {
             UNAUDITABLE => AuditOutcome::Unauditable { audit: f.id("audit")? },
             _ => {
-                let names = [Ruling::Passed, Ruling::Failed, Ruling::Accused, Ruling::Unstated];
+                let names = [
+                    Ruling::Passed,
+                    Ruling::Failed,
+                    Ruling::Accused,
+                    Ruling::VotedFor,
+                    Ruling::VotedAgainst,
+                    Ruling::Unstated,
+                ];
                 let said = f.text("ruling")?;
                 let ruling = names.into_iter().find(|ruling| ruling.name() == said).ok_or_else(|| f.wrong("ruling"))?;
                 AuditOutcome::Verdict { verdict: verify_verdict(&f, receipt, network, checks)?, ruling }

@@ -23,8 +23,10 @@ use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, Record};
+use ol_protocol::seal::Seal;
 use ol_protocol::top_up::Slice;
 use ol_protocol::variant::{Assurance, Variant};
+use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
@@ -63,8 +65,8 @@ pub(super) struct GatewayHands {
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
     audits: BTreeMap<AuditId, Running>,
-    // What nodes were asked for because it is not here any more: by whom it is to be audited, and how.
-    recalls: BTreeMap<AttemptId, (NodeId, AuditId, Scoring)>,
+    // What nodes were asked for because it is not here any more: for which audit, by whom, and how.
+    recalls: BTreeMap<AttemptId, (AuditId, Vec<(NodeId, Scoring)>)>,
     // Whose answers are kept back until their audits pass.
     awaited: BTreeMap<TaskId, mpsc::Sender<Reply>>,
     pings: BTreeMap<u64, (NodeId, Timestamp)>,
@@ -211,6 +213,7 @@ impl GatewayHands {
                 }
             }
             Up::Calibration { bytes } => self.calibrated(node, &bytes, inputs),
+            Up::Sealed { bytes } => self.sealed(node, &bytes, inputs),
             Up::Recalled { task, attempt, content } => {
                 self.recalled(now, node, AttemptId { task, attempt }, content, inputs);
             }
@@ -656,14 +659,27 @@ impl Hands for GatewayHands {
                 self.acknowledge(node, sequence);
             }
             Output::Audit {
-                auditor, audit, subject, prover, variant, tolerance_micro, log_prob_steps, reach, ..
+                auditor,
+                audit,
+                subject,
+                prover,
+                level,
+                variant,
+                tolerance_micro,
+                log_prob_steps,
+                reach,
             } => {
-                let how = Scoring { subject, prover, variant, tolerance_micro, log_prob_steps, reach };
+                let sealed = level == Level::Panel;
+                let how = Scoring { subject, prover, variant, tolerance_micro, log_prob_steps, reach, sealed };
                 self.ask(
                     Duration::ZERO,
                     move |read| read.payload(subject),
                     move |row| Message::Evidence { auditor, audit, how, row },
                 );
+            }
+            Output::Unseal { auditor, audit, seals } => {
+                let seals = seals.iter().map(Seal::to_bytes).collect();
+                self.send(auditor, Down::Unseal { audit, seals });
             }
             output @ Output::Audited { .. } => self.audited(&output),
             Output::Open { subject, commitment } => self.open(subject, commitment),

@@ -186,6 +186,8 @@ pub struct Scoring {
     pub log_prob_steps: u8,
     /// How many of the attempt's output tokens are scored.
     pub reach: TokenCount,
+    /// Whether the verdict is sealed first.
+    pub sealed: bool,
 }
 
 /// News for whoever watches: `up`, tests.

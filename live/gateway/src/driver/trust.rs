@@ -43,7 +43,7 @@ pub(super) fn subject(found: &TaskRecords, covered: u64, facts: &Value) -> Optio
         match ruling {
             Ruling::Passed => (evidence, at) = (Evidence::Clean, Some(*index)),
             Ruling::Failed => (evidence, at) = (Evidence::Failed, Some(*index)),
-            Ruling::Accused | Ruling::Unstated => {}
+            Ruling::Accused | Ruling::VotedFor | Ruling::VotedAgainst | Ruling::Unstated => {}
         }
     }
     let variant = facts["variant"].as_str().and_then(unhex_all).and_then(|bytes| Variant::from_bytes(&bytes).ok());

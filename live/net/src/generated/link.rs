@@ -2,7 +2,7 @@
 /// A frame from a node to a gateway.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub frame: ::core::option::Option<up::Frame>,
 }
 /// Nested message and enum types in `Up`.
@@ -33,12 +33,14 @@ pub mod up {
         Calibration(::prost::alloc::vec::Vec<u8>),
         #[prost(message, tag = "12")]
         Recalled(super::Recalled),
+        #[prost(bytes, tag = "13")]
+        Sealed(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// A frame from a gateway to a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Down {
-    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub frame: ::core::option::Option<down::Frame>,
 }
 /// Nested message and enum types in `Down`.
@@ -65,6 +67,8 @@ pub mod down {
         Drain(super::Drain),
         #[prost(message, tag = "10")]
         Recall(super::Recall),
+        #[prost(message, tag = "11")]
+        Unseal(super::Unseal),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -393,6 +397,15 @@ pub struct Audit {
     pub prover_numerics: ::prost::alloc::string::String,
     #[prost(uint32, tag = "13")]
     pub until: u32,
+    #[prost(bool, tag = "14")]
+    pub sealed: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unseal {
+    #[prost(bytes = "vec", tag = "1")]
+    pub audit: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub seals: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recall {

@@ -86,7 +86,8 @@ impl Holdings {
                 | Record::Close(_)
                 | Record::Parameters(_)
                 | Record::Calibration(_)
-                | Record::Evidence(_) => {}
+                | Record::Evidence(_)
+                | Record::Sealed { .. } => {}
             }
         }
         self.checkpoints.extend(job.checkpoint.iter().map(|note| (note.epoch, note.clone())));
@@ -210,6 +211,7 @@ fn batch_node(record: &Record) -> Option<NodeId> {
         | Record::Close(_)
         | Record::Parameters(_)
         | Record::Calibration(_)
-        | Record::Evidence(_) => None,
+        | Record::Evidence(_)
+        | Record::Sealed { .. } => None,
     }
 }

@@ -53,7 +53,8 @@ impl Log {
             | Record::Close(_)
             | Record::Parameters(_)
             | Record::Calibration(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Sealed { .. } => {}
         }
     }
 

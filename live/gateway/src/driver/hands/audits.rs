@@ -6,6 +6,7 @@ use crate::driver::message::{Message, News, Scoring};
 use ol_net::{Down, frame};
 use ol_protocol::calibration::Calibration;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
+use ol_protocol::seal::Seal;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, Timestamp};
 use ol_roles::gateway::event::{Input, Output};
@@ -60,6 +61,14 @@ impl GatewayHands {
         inputs.push(Input::Verdict { node, verdict, agrees });
     }
 
+    pub(super) fn sealed(&mut self, node: NodeId, bytes: &[u8], inputs: &mut Vec<Input>) {
+        let seal = Seal::from_bytes(bytes).ok().filter(|seal| seal.verify().is_ok());
+        match seal.filter(|seal| (seal.auditor, seal.network) == (node, self.shared.network)) {
+            Some(seal) => inputs.push(Input::Sealed { node, seal }),
+            None => self.misbehaved(node, "a seal that is not the auditor's own", inputs),
+        }
+    }
+
     pub(super) fn calibrated(&mut self, node: NodeId, bytes: &[u8], inputs: &mut Vec<Input>) {
         let calibration = Calibration::from_bytes(bytes).ok().filter(|c| c.verify().is_ok());
         match calibration.filter(|c| c.referee == node) {
@@ -90,6 +99,10 @@ impl GatewayHands {
         let Record::Audit { outcome: AuditOutcome::Verdict { verdict, ruling: Ruling::Failed }, .. } = record else {
             return;
         };
+        // Without the referee nothing is taken from an escrow.
+        if verdict.level != Level::Referee {
+            return;
+        }
         let Some(Running { row, prompt_ids, .. }) = self.audits.remove(&verdict.audit) else { return };
         job.payloads.extend(content::rendered(row, prompt_ids));
     }
@@ -113,7 +126,7 @@ impl GatewayHands {
         let Some((mut frame, row)) = opened else { return self.recall(auditor, audit, how, inputs) };
         (frame.audit, frame.variant, frame.tolerance_micro) = (audit, how.variant, how.tolerance_micro);
         frame.until = frame.resumed_from.saturating_add(how.reach.0);
-        frame.deadline_ms = 120_000;
+        (frame.deadline_ms, frame.sealed) = (120_000, how.sealed);
         let (resumed_from, reach) = (frame.resumed_from as usize, how.reach.0 as usize);
         let (steps, prompt_ids) = (how.log_prob_steps, Vec::new());
         self.audits.insert(audit, Running { row, steps, resumed_from, reach, prompt_ids });
@@ -126,8 +139,13 @@ impl GatewayHands {
         let Some(prover) = how.prover.filter(|node| self.peers.contains_key(node)) else {
             return inputs.push(Input::PayloadLost { audit });
         };
+        // A panel's others wait for the same.
+        let (_, auditors) = self.recalls.entry(subject).or_insert((audit, Vec::new()));
+        auditors.push((auditor, how));
+        if auditors.len() > 1 {
+            return;
+        }
         tracing::warn!(%task, node = %prover.short(), "the content of an answer is not here any more: its node is asked for it");
-        self.recalls.insert(subject, (auditor, audit, how));
         let salt = ol_protocol::seed::salt(&self.shared.master, &task);
         self.send(prover, Down::Recall { task, attempt, salt });
         // The auditor waits too, and must not seem to be silent.
@@ -140,7 +158,7 @@ impl GatewayHands {
     }
 
     pub(super) fn recall_due(&mut self, audit: AuditId, subject: AttemptId, inputs: &mut Vec<Input>) {
-        if self.recalls.get(&subject).is_some_and(|(_, of, _)| *of == audit) {
+        if self.recalls.get(&subject).is_some_and(|(of, _)| *of == audit) {
             self.recalls.remove(&subject);
             inputs.push(Input::PayloadLost { audit });
         }
@@ -155,10 +173,13 @@ impl GatewayHands {
         content: Option<(Box<frame::Audit>, Vec<u8>)>,
         inputs: &mut Vec<Input>,
     ) {
-        if self.recalls.get(&subject).is_none_or(|(_, _, how)| how.prover != Some(node)) {
+        let is_of = |(_, auditors): &(AuditId, Vec<(NodeId, Scoring)>)| {
+            auditors.iter().any(|(_, how)| how.prover == Some(node))
+        };
+        if !self.recalls.get(&subject).is_some_and(is_of) {
             return;
         }
-        let Some((auditor, audit, how)) = self.recalls.remove(&subject) else { return };
+        let Some((audit, auditors)) = self.recalls.remove(&subject) else { return };
         let salt = ol_protocol::seed::salt(&self.shared.master, &subject.task);
         let of_peer = |content: &frame::Audit| {
             let variants = &self.peers.get(&node)?.variants;
@@ -169,7 +190,9 @@ impl GatewayHands {
         match known {
             Some((prover_numerics, content, log_probs)) => {
                 let row = content::row(subject, now, frame::Audit { prover_numerics, ..*content }, log_probs);
-                self.audit(auditor, audit, how, Ok(Some(row)), inputs);
+                for (auditor, how) in auditors {
+                    self.audit(auditor, audit, how, Ok(Some(row.clone())), inputs);
+                }
             }
             None => inputs.push(Input::PayloadLost { audit }),
         }
