@@ -11,6 +11,7 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::{AuditOutcome, Record};
 use ol_protocol::sampler::{SAMPLING_BYTES, Sampling};
+use ol_protocol::seal::Seal;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::top_up::TopUp;
@@ -28,7 +29,7 @@ const VECTORS: &str = include_str!("../../core/protocol/tests/vectors/formats.he
 const MASTER: [u8; 32] = [9; 32];
 
 /// The targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     small(
         "certificate",
         || vec![vector("certificate")],
@@ -92,6 +93,13 @@ pub const TARGETS: [Target; 16] = [
         || vec![vector("verdict")],
         |bytes| {
             canonical(bytes, Verdict::from_bytes, Verdict::to_bytes, |it| it.verify().is_ok());
+        },
+    ),
+    small(
+        "seal",
+        || vec![vector("seal")],
+        |bytes| {
+            canonical(bytes, Seal::from_bytes, Seal::to_bytes, |it| it.verify().is_ok());
         },
     ),
     small(

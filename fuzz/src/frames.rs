@@ -89,6 +89,7 @@ fn ups() -> Vec<Up> {
         Up::Verdict { audit, outcome: Ok(scored), grant_total: 1 },
         Up::Verdict { audit, outcome: Err("no".into()), grant_total: 1 },
         Up::Pong { nonce: 7 },
+        Up::Sealed { bytes: vector("seal") },
         Up::Recalled { task, attempt: 0, content: None },
         Up::Leaving,
     ]

@@ -165,8 +165,20 @@ impl Books {
                 self.calibrations.insert((calibration.prover, calibration.verifier), calibration.clone());
             }
             Record::Sealed { subject, seals } => {
-                if let Some(item) = self.items.get_mut(subject).filter(|item| !item.cleared) {
+                // Who may not sit has no seat here, and the accounts would differ.
+                let sits = |seal: &Seal| {
+                    let clean = self.nodes.get(&(seal.auditor, seal.variant)).map_or(0, |known| known.clean);
+                    seals.iter().filter(|other| other.operator == seal.operator).count() == 1 && clean > 0
+                };
+                let all_sit = seals.iter().all(sits);
+                if let Some(item) = self.items.get_mut(subject).filter(|item| !item.cleared && all_sit) {
                     let of = &item.receipt.commitment;
+                    let is_concerned = |seal: &Seal| {
+                        seal.operator == of.operator || item.blamed_by.is_some_and(|(_, by)| by == seal.operator)
+                    };
+                    if seals.iter().any(is_concerned) {
+                        return;
+                    }
                     let known = self.nodes.entry((of.node, of.variant)).or_default();
                     item.before = (known.month, known.odds.clone());
                     item.panel = seals.iter().map(|seal| (seal.clone(), None)).collect();
@@ -336,7 +348,7 @@ impl Books {
         let Some(calibration) = self.calibrations.get(&(of.variant, verdict.variant)) else { return };
         let seat = item.panel.iter().position(|(seal, vote)| vote.is_none() && seal.is_of(verdict));
         let (Some(seat), true) = (seat, (verdict.network, verdict.output) == (of.network, of.output)) else { return };
-        if verdict.scored_tokens != verdict.output_tokens {
+        if verdict.scored_tokens < of.added_tokens().min(verdict.output_tokens) {
             return;
         }
         let months = self.epoch * self.genesis.epoch.0 / (30 * 24 * 3_600_000_000);

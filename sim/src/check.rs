@@ -5,7 +5,8 @@ use crate::content::Content;
 use crate::host::Kind;
 use crate::world::{World, tenant};
 use ol_ledger::Account;
-use ol_protocol::record::{AttemptId, Record};
+use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
+use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, TaskId, TenantId, Timestamp};
 use ol_roles::gateway::event::Finished;
 use std::collections::BTreeMap;
@@ -277,12 +278,17 @@ impl World {
         let counters = self.gateway.as_ref().map(|gateway| *gateway.counters()).unwrap_or_default();
         let logged = |of: fn(&Record) -> bool| self.log.records().iter().filter(|record| of(record)).count() as u64;
         let receipts = logged(|record| matches!(record, Record::Receipt(_)));
+        let panels_failed = logged(|record| {
+            let Record::Audit { outcome: AuditOutcome::Verdict { verdict, ruling }, .. } = record else { return false };
+            verdict.level == Level::Panel && *ruling == Ruling::Failed
+        });
         let slashed = logged(|record| matches!(record, Record::Evidence(_)));
         self.report = Report {
             ended_after_seconds: self.now.0 as f64 / 1e6,
             failed_over: counters.failed_over,
             escalated: counters.escalated,
             panels: counters.panels,
+            panels_failed,
             receipts,
             slashed,
             cheaters_caught: caught as u64,

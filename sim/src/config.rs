@@ -103,6 +103,8 @@ pub struct Report {
     pub escalated: u64,
     /// Panels whose members sealed their verdicts.
     pub panels: u64,
+    /// Of those, how many were against the node.
+    pub panels_failed: u64,
     /// Audits whose content was not at the gateway.
     pub unauditable: u64,
     /// Of those against the node, how many went into the log with their content, which took its escrow.

@@ -123,7 +123,7 @@ pub(crate) struct Host {
     storing: BTreeMap<u64, Kept>,
     pub(crate) disk: BTreeMap<u64, Kept>,
     next_batch: u64,
-    evidence: BTreeMap<AuditId, Evidence>,
+    pub(crate) evidence: BTreeMap<AuditId, Evidence>,
     // Verdicts for panels that are not opened yet, and whether their log-probabilities are the prover's.
     pub(crate) sealed: BTreeMap<AuditId, (Verdict, bool)>,
     scoring_until: Timestamp,

@@ -91,14 +91,16 @@ impl World {
     fn slander(&mut self, place: usize) -> Verdict {
         let any = AuditId([self.chances.hostile.word() as u8; 16]);
         let host = &self.hosts[place];
-        // Of a panel that it sits in, if there is one.
-        let audit = host.sealed.keys().next().copied().unwrap_or(any);
+        // Of what it audits, or sits about in a panel, if there is anything.
+        let own: Vec<AuditId> = host.evidence.keys().chain(host.sealed.keys()).copied().collect();
+        let audit = own.get(self.chances.hostile.below(own.len() + 1)).copied().unwrap_or(any);
+        let level = [Level::CrossAudit, Level::Panel, Level::Referee][self.chances.hostile.below(3)];
         Verdict {
             network: self.genesis.network(),
             audit,
             auditor: host.id,
             operator: host.operator,
-            level: Level::Referee,
+            level,
             variant: VARIANT,
             prompt: Digest([1; 32]),
             seed: Digest([2; 32]),

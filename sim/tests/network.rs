@@ -61,19 +61,20 @@ fn where_the_referee_is_away_panels_catch_cheaters_and_nobody_else_is_punished()
             let config = Config { rate: 10.0, seconds: 90, churn_per_minute: 5.0, referee_leaves: true, ..config };
             let report = twice(&config);
             panels += report.panels;
-            failed += report.audits_failed;
+            failed += report.panels_failed;
         }
-        assert!(panels > 50 && failed > 50, "{panels} {failed}");
+        assert!(panels > 50 && failed > 20, "{panels} {failed}");
     }
 }
 
 #[test]
 fn hostile_nodes_in_panels_disturb_nobody_else() {
-    for seed in 0..5 {
+    let mut panels = 0;
+    for seed in 0..8 {
         let config = Config { seed, nodes: 24, operators: 12, cheaters: 2, hostile: 3, ..Config::default() };
-        let report = twice(&Config { rate: 10.0, seconds: 60, referee_leaves: true, ..config });
-        assert!(report.panels > 0, "{report:?}");
+        panels += twice(&Config { rate: 10.0, seconds: 60, referee_leaves: true, ..config }).panels;
     }
+    assert!(panels > 8, "{panels}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::bytes::{Error, Reader, Writer};
 use crate::digest::{Domain, digest};
 use crate::id::{AuditId, Digest, NetworkId, NodeId, OperatorId, VariantId};
 use crate::key::{BadSignature, SecretKey, Signature, verify};
-use crate::verdict::Verdict;
+use crate::verdict::{Level, Verdict};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -45,16 +45,16 @@ impl Seal {
         seal
     }
 
-    /// Whether this verdict was sealed.
+    /// Whether this verdict was sealed, as a panel's.
     pub fn is_of(&self, verdict: &Verdict) -> bool {
-        (self.audit, self.auditor, self.verdict) == (verdict.audit, verdict.auditor, sealed(verdict))
+        let Verdict { audit, auditor, operator, variant, level, .. } = *verdict;
+        let says = (self.audit, self.auditor, self.operator, self.variant) == (audit, auditor, operator, variant);
+        says && level == Level::Panel && self.verdict == sealed(verdict)
     }
 
-    /// Whether this is one of a whole panel's: so many seals of as many operators over the same audit, each signed. A signature check for each.
+    /// Whether this is one of a whole panel's, each signed. A signature check for each.
     pub fn is_one_of(&self, seals: &[Self]) -> bool {
-        let operators: BTreeSet<OperatorId> = seals.iter().map(|seal| seal.operator).collect();
-        let same = |seal: &Self| (seal.network, seal.audit) == (self.network, self.audit) && seal.verify().is_ok();
-        (seals.len(), operators.len()) == (PANEL, PANEL) && seals.contains(self) && seals.iter().all(same)
+        is_panel(seals) && seals.contains(self) && seals.iter().all(|seal| seal.verify().is_ok())
     }
 
     /// Checks the auditor's signature.
@@ -102,6 +102,14 @@ impl Seal {
     }
 }
 
+/// Whether so many seals of as many auditors and operators are over the same audit.
+pub fn is_panel(seals: &[Seal]) -> bool {
+    let auditors: BTreeSet<NodeId> = seals.iter().map(|seal| seal.auditor).collect();
+    let operators: BTreeSet<OperatorId> = seals.iter().map(|seal| seal.operator).collect();
+    let audits: BTreeSet<(NetworkId, AuditId)> = seals.iter().map(|seal| (seal.network, seal.audit)).collect();
+    (seals.len(), auditors.len(), operators.len(), audits.len()) == (PANEL, PANEL, PANEL, 1)
+}
+
 fn sealed(verdict: &Verdict) -> Digest {
     digest(Domain::Seal, &[&verdict.to_bytes()])
 }
@@ -110,7 +118,6 @@ fn sealed(verdict: &Verdict) -> Digest {
 mod tests {
     use super::*;
     use crate::unit::TokenCount;
-    use crate::verdict::Level;
 
     fn key(n: u8) -> SecretKey {
         SecretKey::from_bytes(&[n; 32])
@@ -148,6 +155,8 @@ mod tests {
         assert!(seal(1).is_of(&verdict(1)) && !seal(1).is_of(&verdict(2)));
         let other = Verdict { worst_margin_micro: 12, ..verdict(1) }.sign(&key(1));
         assert!(!seal(1).is_of(&other));
+        let alone = Verdict { level: Level::CrossAudit, ..verdict(1) }.sign(&key(1));
+        assert!(!Seal::new(&alone, &key(1)).is_of(&alone), "it would count without the others");
         // What anyone can guess of a verdict is not enough: its signature is sealed too.
         assert!(!seal(1).is_of(&Verdict { signature: Signature([0; 64]), ..verdict(1) }));
     }
@@ -160,6 +169,8 @@ mod tests {
         assert!(!own.is_one_of(&whole[..2]) && !own.is_one_of(&[seal(1), seal(2), seal(2)]));
         let elsewhere = Verdict { audit: AuditId([9; 16]), ..verdict(3) }.sign(&key(3));
         assert!(!own.is_one_of(&[seal(1), seal(2), Seal::new(&elsewhere, &key(3))]));
+        let thrice = [1, 2, 3].map(|n| Verdict { operator: OperatorId([n; 32]), ..verdict(1) }.sign(&key(1)));
+        assert!(!own.is_one_of(&thrice.map(|verdict| Seal::new(&verdict, &key(1)))), "one node");
         let forged = Seal { operator: OperatorId([4; 32]), ..seal(3) };
         assert!(!own.is_one_of(&[seal(1), seal(2), forged]), "nobody signed it");
     }

@@ -442,7 +442,8 @@ impl Settler {
         }
         let commitment = &open.receipt.commitment;
         let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
-        if verdict.level == Level::Panel && !self.may_vote(&id, verdict) {
+        let level = self.counts_as(&id, verdict);
+        if level == Level::Panel && !self.may_vote(commitment, verdict) {
             return None;
         }
         let calibrated =
@@ -455,7 +456,7 @@ impl Settler {
         };
         let judgement = judge(&self.parameters().audit, odds, commitment, verdict);
         let known = Known {
-            suspicion: match verdict.level {
+            suspicion: match level {
                 Level::Panel => self.suspicion_of(&id),
                 Level::CrossAudit | Level::Referee => self.standing(commitment.node, commitment.variant).suspicion,
             },
@@ -464,13 +465,14 @@ impl Settler {
             epoch: self.epoch(),
             epoch_length: self.genesis.epoch,
         };
-        ruling(judgement, verdict.level, &known).map(|ruling| (judgement, ruling))
+        ruling(judgement, level, &known).map(|ruling| (judgement, ruling))
     }
 
     /// Takes the end of an audit, or an accusation. One that settles nothing changes nothing.
     pub fn audit(&mut self, subject: AttemptId, outcome: &AuditOutcome) -> Result<(), Fault> {
         // Who votes after the vote that decided is paid for it.
-        let is_open = |open: &&Open| open.finding.is_none() || outcome.level() == Some(Level::Panel);
+        let is_vote = outcome.level() == Some(Level::Panel) && self.panels.contains_key(&subject);
+        let is_open = |open: &&Open| open.finding.is_none() || is_vote;
         let Some(open) = self.open.get(&subject).filter(is_open) else { return Ok(()) };
         let (verdict, stated) = match outcome {
             AuditOutcome::Verdict { verdict, ruling } => (verdict, ruling),
@@ -486,7 +488,7 @@ impl Settler {
         if !holds {
             return Err(Fault::Ruling(subject));
         }
-        let by = auditor(verdict);
+        let by = auditor(verdict, self.counts_as(&subject, verdict));
         let weighed = self.vote(&subject, verdict, judgement, ruling);
         match ruling {
             Ruling::Passed if is_stated => self.passed(subject, weighed, by),
@@ -709,8 +711,8 @@ fn is_refuted(commitment: &Commitment, verdict: &Verdict, judgement: Judgement) 
 }
 
 // Who is to be paid for a verdict alone: the referee is the network's own.
-const fn auditor(verdict: &Verdict) -> Option<Auditor> {
-    match verdict.level {
+const fn auditor(verdict: &Verdict, level: Level) -> Option<Auditor> {
+    match level {
         Level::CrossAudit => Some(Auditor { node: verdict.auditor, operator: verdict.operator }),
         Level::Panel | Level::Referee => None,
     }

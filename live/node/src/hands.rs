@@ -21,12 +21,12 @@ use ol_protocol::{
 };
 use ol_roles::Node;
 use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 
-/// Sealed verdicts that a node keeps: a panel's open within seconds, and it scores one at a time.
+/// Sealed verdicts that a node keeps: it scores one at a time, and a gateway waits two minutes for each member.
 const SEALED_MAX: usize = 64;
 
 /// What others send a node's loop.
@@ -109,7 +109,7 @@ pub(crate) struct NodeHands {
     told: BTreeSet<Attempt>,
     audits: BTreeMap<AuditId, Box<Audit>>,
     // Verdicts that are sealed, until the whole panel's are.
-    sealed: BTreeMap<AuditId, (Seal, frame::Scored)>,
+    sealed: VecDeque<(Seal, frame::Scored)>,
     acks: BTreeMap<u64, Vec<u8>>,
     // What a referee measured, by prover and verifier: said on each link.
     calibrations: BTreeMap<(VariantId, VariantId), Vec<u8>>,
@@ -135,7 +135,7 @@ impl NodeHands {
             contents: BTreeMap::new(),
             told: BTreeSet::new(),
             audits: BTreeMap::new(),
-            sealed: BTreeMap::new(),
+            sealed: VecDeque::new(),
             acks: BTreeMap::new(),
             calibrations: BTreeMap::new(),
         }
@@ -429,16 +429,17 @@ impl NodeHands {
         let bytes = seal.to_bytes();
         // A gateway that never asks for them is none to keep them for.
         if self.sealed.len() >= SEALED_MAX {
-            self.sealed.pop_first();
+            self.sealed.pop_front();
         }
-        self.sealed.insert(audit.audit, (seal, scored));
+        self.sealed.push_back((seal, scored));
         self.send(Up::Sealed { bytes });
     }
 
     // Nobody learns what this node found before all have said what they did.
     fn unseal(&mut self, audit: AuditId, seals: &[Vec<u8>]) {
         let seals: Option<Vec<Seal>> = seals.iter().map(|bytes| Seal::from_bytes(bytes).ok()).collect();
-        let Some((_, (own, scored))) = self.sealed.remove_entry(&audit) else {
+        let place = self.sealed.iter().rposition(|(seal, _)| seal.audit == audit);
+        let Some((own, scored)) = place.and_then(|place| self.sealed.remove(place)) else {
             return tracing::warn!("the gateway asks for a verdict that is not here");
         };
         if seals.is_some_and(|seals| own.is_one_of(&seals)) {

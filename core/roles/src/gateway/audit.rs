@@ -22,8 +22,10 @@ pub(super) struct Audit {
     pub(super) panel: Option<Panel>,
     node: NodeId,
     operator: OperatorId,
-    variant: VariantId,
+    pub(super) variant: VariantId,
     pub(super) tried: BTreeSet<NodeId>,
+    // Who owns these.
+    pub(super) asked: BTreeSet<OperatorId>,
     running: Option<(NodeId, Timestamp)>,
     // What the draw has scored; all once somebody said that the result is bad.
     reach: TokenCount,
@@ -61,14 +63,30 @@ impl Gateway {
         let bytes = digest(Domain::Audit, &[&self.setup.master, &subject.task.0, &[subject.attempt]]).0;
         let mut id = [0; 16];
         id.copy_from_slice(&bytes[..16]);
+        // A receipt that comes again is not audited again.
+        if self.audits.contains_key(&AuditId(id)) || !self.settler.needs_audit(&subject, &self.draw_secret()) {
+            return;
+        }
         // After a restart it may have been accused already.
         let by_referee = self.settler.is_accused(&subject);
         let drawn = self.settler.reach(&subject, &self.draw_secret());
         let reach = drawn.filter(|_| !by_referee).unwrap_or(all);
-        let (tried, running, drawn_at) = (BTreeSet::new(), None, now);
+        let (tried, asked, running, drawn_at) = (BTreeSet::new(), BTreeSet::new(), None, now);
         let (doubted, panel) = (None, None);
-        let audit =
-            Audit { subject, panel, node, operator, variant, tried, running, reach, by_referee, drawn_at, doubted };
+        let audit = Audit {
+            subject,
+            panel,
+            node,
+            operator,
+            variant,
+            tried,
+            asked,
+            running,
+            reach,
+            by_referee,
+            drawn_at,
+            doubted,
+        };
         self.audits.insert(AuditId(id), audit);
         self.counters.audits_drawn += 1;
     }
@@ -107,6 +125,7 @@ impl Gateway {
             let Some(audit) = self.audits.get_mut(&id) else { continue };
             audit.running = Some((auditor, now.after(limits::AUDIT)));
             audit.tried.insert(auditor);
+            audit.asked.extend(self.workers.get(&auditor));
             // Seats that nobody takes, and the referee is there now.
             audit.panel = None;
             if level != Level::Referee {
@@ -231,8 +250,14 @@ impl Gateway {
         audit.running = None;
         let subject = audit.subject;
         let by_referee = node == self.settler.genesis().referee;
-        // Who scores less than it was asked to says nothing.
-        if verdict.scored_tokens < audit.reach.min(verdict.output_tokens) {
+        // Who scores less than it was asked to says nothing, nor who says that it is somebody else.
+        let expected = match self.workers.get(&node) {
+            Some(operator) => (Level::CrossAudit, *operator),
+            None => (Level::Referee, verdict.operator),
+        };
+        if (verdict.level, verdict.operator) != expected
+            || verdict.scored_tokens < audit.reach.min(verdict.output_tokens)
+        {
             self.void(now, id, by_referee, out);
             return self.dispatch_audits(now, out);
         }
@@ -343,19 +368,20 @@ impl Gateway {
 
     fn conclude(&mut self, now: Timestamp, id: AuditId, outcome: AuditOutcome, out: &mut Vec<Output>) {
         let Some(subject) = self.audits.get(&id).map(|audit| audit.subject) else { return };
-        // Settlement refused the receipt in the meantime: there is nothing to find about it.
-        if self.settler.commitment(&subject).is_none() {
-            return self.drop_audit(id, out);
-        }
         self.record_audit(subject, outcome.clone(), out);
         self.ended(now, id, outcome, out);
     }
 
-    /// Ends the audit of what settlement knows no more.
-    pub(super) fn drop_audit(&mut self, id: AuditId, out: &mut Vec<Output>) {
-        let Some(Audit { subject, .. }) = self.audits.remove(&id) else { return };
-        self.confirm(subject, None, out);
-        out.push(Output::Forget { task: subject.task });
+    /// Ends the audits of receipts that a close has refused: there is nothing to find about them.
+    pub(super) fn drop_audits(&mut self, out: &mut Vec<Output>) {
+        let known = |audit: &Audit| self.settler.commitment(&audit.subject).is_some();
+        let refused: Vec<(AuditId, Audit)> = self.audits.extract_if(.., |_, audit| !known(audit)).collect();
+        for (audit, Audit { subject, node, .. }) in refused {
+            let outcome = AuditOutcome::Unauditable { audit };
+            out.push(Output::Audited { subject, node, outcome, passed: None });
+            self.confirm(subject, None, out);
+            out.push(Output::Forget { task: subject.task });
+        }
     }
 
     /// What follows from an audit's end that is in the log.

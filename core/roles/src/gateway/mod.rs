@@ -100,9 +100,9 @@ pub struct Counters {
     pub audits_drawn: u64,
     /// Audits passed.
     pub audits_passed: u64,
-    /// Audits failed, confirmed by the referee.
+    /// Audits failed, confirmed by the referee or a panel.
     pub audits_failed: u64,
-    /// Failures that went to the referee.
+    /// Failures and doubts that went to the referee or a panel.
     pub escalated: u64,
     /// Verdicts over other content than was sent.
     pub void_verdicts: u64,
@@ -247,7 +247,7 @@ impl Gateway {
         self.tasks.is_empty() && self.waiting.is_empty() && self.appended.is_empty() && self.funds.waiting() == 0
     }
 
-    /// Auditors that are not asked for a time: the referee contradicted them, or they did not answer.
+    /// Auditors that are not asked for a time: the referee or a panel contradicted them, or they did not answer.
     pub fn distrusted(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.distrusted.keys().copied()
     }

@@ -1,7 +1,7 @@
 //! Panels: where a result has to be confirmed and no referee is there, three auditors of other operators decide about its pay. Each seals its verdict
 //! before any is opened, so none can follow another.
 
-use super::audit::{Audit, Said};
+use super::audit::Audit;
 use super::event::{Entry, Output};
 use super::{Appended, Gateway, limits};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,7 @@ impl Gateway {
             let member = Member { operator, variant, due, seal: None, opened: None, is_out: false };
             if let Some(audit) = self.audits.get_mut(&id) {
                 audit.tried.insert(node);
+                audit.asked.insert(operator);
                 let empty = Panel { members: BTreeMap::new(), stage: Stage::Scoring };
                 audit.panel.get_or_insert(empty).members.insert(node, member);
             }
@@ -103,12 +104,10 @@ impl Gateway {
 
     // Whoever was asked about the result before has its opinion.
     fn who_may_sit(&self, audit: &Audit, busy: &BTreeSet<NodeId>) -> BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> {
-        let asked: BTreeSet<OperatorId> =
-            audit.tried.iter().filter_map(|node| self.workers.get(node)).copied().collect();
         let mut free = self.free_auditors(audit, busy);
         free.retain(|operator, nodes| {
             nodes.retain(|(node, variant)| self.settler.may_sit(&audit.subject, *node, *operator, *variant));
-            !nodes.is_empty() && !asked.contains(operator)
+            !nodes.is_empty() && !audit.asked.contains(operator)
         });
         free
     }
@@ -137,12 +136,15 @@ impl Gateway {
         self.dispatch_audits(now, out);
     }
 
-    // Before anyone opens its verdict, all are in the log. Who may not sit any more, as something was found of it in the meantime, ends the panel.
+    // Before anyone opens its verdict, all are in the log. Who may not sit any more, as something was found of it in the meantime, loses its seat.
     fn fix(&mut self, id: AuditId, seals: [Seal; PANEL], out: &mut Vec<Output>) {
         let Some(audit) = self.audits.get_mut(&id) else { return };
         let subject = audit.subject;
         if self.settler.seal(subject, &seals).is_err() {
-            audit.panel = None;
+            // The others keep theirs.
+            let sits = |seal: &Seal| self.settler.may_sit(&subject, seal.auditor, seal.operator, seal.variant);
+            let unfit = seals.iter().filter(|seal| !sits(seal));
+            audit.panel.iter_mut().for_each(|panel| unfit.clone().for_each(|seal| panel.leave(seal.auditor)));
             return;
         }
         audit.panel.iter_mut().for_each(|panel| panel.stage = Stage::Sealed);
@@ -178,19 +180,19 @@ impl Gateway {
         };
         let is_sealed = member.seal.as_ref().is_some_and(|seal| seal.is_of(&verdict));
         let says = self.settler.ruling(audit.subject, &verdict);
-        let (is_vote, counts) = match says.filter(|_| is_sealed) {
-            Some(Ruling::VotedFor | Ruling::Passed) => (true, agrees),
-            Some(Ruling::VotedAgainst | Ruling::Failed) => (true, true),
-            Some(Ruling::Accused | Ruling::Unstated) | None => (false, false),
+        let counts = match says.filter(|_| is_sealed) {
+            Some(Ruling::VotedFor | Ruling::Passed) => agrees,
+            Some(Ruling::VotedAgainst | Ruling::Failed) => true,
+            Some(Ruling::Accused | Ruling::Unstated) | None => false,
         };
         let is_asked = matches!(panel.stage, Stage::Opening { .. });
         if is_asked && counts {
             member.opened = Some(verdict);
         } else {
-            // The prover may have made up what praise doesn't agree with.
+            // The prover may have made up what praise doesn't agree with, and settlement may know nothing of the result any more.
             panel.leave(node);
             self.counters.void_verdicts += 1;
-            if is_asked && !is_vote {
+            if is_asked && !is_sealed {
                 self.leave_out(now, node);
             }
         }
@@ -218,10 +220,7 @@ impl Gateway {
     fn count_votes(&mut self, now: Timestamp, id: AuditId, out: &mut Vec<Output>) {
         let Some(audit) = self.audits.get_mut(&id) else { return };
         let Some(Panel { members, .. }) = audit.panel.take() else { return };
-        let (subject, doubted) = (audit.subject, audit.doubted);
-        if self.settler.commitment(&subject).is_none() {
-            return self.drop_audit(id, out);
-        }
+        let (subject, doubted, variant) = (audit.subject, audit.doubted, audit.variant);
         let (mut entries, mut decided) = (Vec::new(), None);
         let mut said = Vec::new();
         for (node, member) in members {
@@ -236,7 +235,9 @@ impl Gateway {
             if let Err(fault) = self.settler.audit(subject, &outcome) {
                 unreachable!("a gateway states what it found itself: {fault}");
             }
-            said.push((node, matches!(ruling, Ruling::Failed | Ruling::VotedAgainst)));
+            // Another variant may see it otherwise.
+            let against = matches!(ruling, Ruling::Failed | Ruling::VotedAgainst);
+            said.extend((member.variant == variant).then_some((node, against)));
             if matches!(ruling, Ruling::Failed | Ruling::Passed) {
                 decided = Some((ruling, outcome.clone()));
             }
@@ -252,8 +253,7 @@ impl Gateway {
         let is_bad = ruling == Ruling::Failed;
         // Two may be wrong together, so the price of being the third is small.
         said.iter().filter(|(_, against)| *against != is_bad).for_each(|(node, _)| self.leave_out(now, *node));
-        let contradicted = doubted.filter(|(_, said)| *said == Said::Good || !is_bad);
-        contradicted.into_iter().for_each(|(auditor, _)| self.leave_out(now, auditor));
+        doubted.into_iter().filter(|_| !is_bad).for_each(|(auditor, _)| self.leave_out(now, auditor));
         self.ended(now, id, outcome, out);
     }
 

@@ -1,19 +1,20 @@
 //! Panels: three auditors of three operators who decide about an attempt's pay where the referee is not there.
 
 use super::{Fault, Settler};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_ledger::{Auditor, Finding};
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::commitment::Commitment;
 use ol_protocol::record::{AttemptId, Ruling};
-use ol_protocol::seal::{PANEL, Seal};
+use ol_protocol::seal::{self, PANEL, Seal};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{NodeId, OperatorId, TaskId, VariantId};
 use ol_trust::Suspicion;
 use ol_trust::judge::{Judgement, Votes};
 
-/// Panels that one attempt may have: who asks again and again gets some day the answer that he wants.
+/// Panels that an accused attempt may have: who asks again and again gets some day the answer that he wants. One that was only doubted has one: its
+/// node may have caused the doubt.
 const PANELS_MAX: usize = 3;
 
 /// Clean audits of a node's own work before it may sit in a panel: a new key costs nothing.
@@ -72,11 +73,14 @@ impl Settler {
     /// that neither made the attempt nor accused it, nor sat about it before.
     pub fn may_sit(&self, subject: &AttemptId, node: NodeId, operator: OperatorId, variant: VariantId) -> bool {
         let Some(open) = self.open.get(subject).filter(|open| open.finding.is_none()) else { return false };
-        let concerned = [Some(open.receipt.commitment.operator), open.accuser.map(|accuser| accuser.operator)];
+        let Commitment { node: prover, operator: of_prover, .. } = open.receipt.commitment;
+        let prover = Auditor { node: prover, operator: of_prover };
         let before = self.panels.get(subject).map_or(&[][..], |panel| &panel.seals);
-        before.len() < PANELS_MAX * PANEL
-            && before.iter().all(|seal| seal.operator != operator)
-            && !concerned.contains(&Some(operator))
+        let sat = before.iter().map(|seal| Auditor { node: seal.auditor, operator: seal.operator });
+        let is_concerned = |other: Auditor| other.node == node || other.operator == operator;
+        let panels_max = if open.accuser.is_some() { PANELS_MAX } else { 1 };
+        before.len() < panels_max * PANEL
+            && !sat.chain(open.accuser).chain([prover]).any(is_concerned)
             && node != self.genesis.referee
             && self.standing(node, variant).clean >= CLEAN_MIN
     }
@@ -89,8 +93,7 @@ impl Settler {
         let network = self.network();
         let sits =
             |seal: &Seal| seal.network == network && self.may_sit(&subject, seal.auditor, seal.operator, seal.variant);
-        let operators: BTreeSet<OperatorId> = seals.iter().map(|seal| seal.operator).collect();
-        if operators.len() < PANEL || !seals.iter().all(sits) {
+        if !seal::is_panel(seals) || !seals.iter().all(sits) {
             return Err(Fault::Panel(subject));
         }
         let before = self.panels.remove(&subject).map_or(Vec::new(), |panel| panel.seals);
@@ -99,11 +102,20 @@ impl Settler {
         Ok(())
     }
 
-    // Whether it is what a member of the last panel sealed, over all of the attempt's tokens, and the first time.
-    pub(super) fn may_vote(&self, subject: &AttemptId, verdict: &Verdict) -> bool {
-        let Some(panel) = self.panels.get(subject) else { return false };
+    /// At which level a verdict counts. On an attempt that has no panel one of a panel's is another operator's, as it was before there were any.
+    pub(super) fn counts_as(&self, subject: &AttemptId, verdict: &Verdict) -> Level {
+        match verdict.level {
+            Level::Panel if !self.panels.contains_key(subject) => Level::CrossAudit,
+            level => level,
+        }
+    }
+
+    // Whether it is what a member of the last panel sealed, over all that the attempt says it added, and the first time.
+    pub(super) fn may_vote(&self, commitment: &Commitment, verdict: &Verdict) -> bool {
+        let subject = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let Some(panel) = self.panels.get(&subject) else { return false };
         let is_new = panel.seat(verdict).is_some_and(|seat| panel.votes[seat].is_none());
-        is_new && verdict.scored_tokens == verdict.output_tokens
+        is_new && verdict.scored_tokens >= commitment.added_tokens().min(verdict.output_tokens)
     }
 
     // The bets that a panel votes by.

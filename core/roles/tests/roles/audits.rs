@@ -314,6 +314,20 @@ fn log_probabilities_that_differ_are_a_doubt_that_the_referee_settles() {
     assert_eq!(found(&out), [(node(10), Some(true))]);
 }
 
+#[test]
+fn an_auditor_that_names_another_operator_or_level_is_not_heard() {
+    for (operator, level) in [(99, Level::CrossAudit), (0, Level::Panel)] {
+        let (mut bench, answer, auditor, audit) = five();
+        let out = bench.verdict(auditor, audit, &answer, |v| {
+            v.operator.0[0] ^= operator;
+            (v.level, v.worst_margin_micro) = (level, 1_000_000);
+        });
+        let next = asked(&out)[0];
+        assert!(next.0 != node(auditor) && next.3 == Level::CrossAudit);
+        assert!(!bench.gateway.settler().is_accused(&AttemptId { task: answer.task, attempt: answer.attempt }));
+    }
+}
+
 fn doubtful(by: u8, audit: AuditId, answer: &Commitment) -> Input {
     Input::Verdict { node: node(by), verdict: verdict_of(by, audit, answer), agrees: false }
 }

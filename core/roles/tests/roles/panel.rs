@@ -1,6 +1,6 @@
 //! Panels: who may sit, that nobody follows another, what two of three decide, and what they don't.
 
-use crate::world::{Bench, VARIANT, asked, found, node, referee, verdict_of};
+use crate::world::{Assigned, Bench, VARIANT, asked, found, node, referee, verdict_of};
 use ol_ledger::Account;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::key::SecretKey;
@@ -19,6 +19,7 @@ const BAD: u32 = 1_000_000;
 struct Accused {
     bench: Bench,
     answer: Commitment,
+    to: Assigned,
     accuser: u8,
     audit: AuditId,
     // Whom the accusation led to.
@@ -28,6 +29,15 @@ struct Accused {
 impl Accused {
     // Beside node 10 there are those with clean work of their own, and newcomers.
     fn new(veterans: &[u8], newcomers: &[u8]) -> Self {
+        Self::with(veterans, newcomers, BAD, true)
+    }
+
+    // Whose log-probabilities are not the first auditor's, who found nothing.
+    fn doubted(veterans: &[u8]) -> Self {
+        Self::with(veterans, &[], 0, false)
+    }
+
+    fn with(veterans: &[u8], newcomers: &[u8], margin: u32, agrees: bool) -> Self {
         let mut bench = Bench::new();
         bench.join(3);
         for n in veterans {
@@ -52,10 +62,11 @@ impl Accused {
         let (accuser, audit, _, level) = asked(&out)[0];
         assert_eq!(level, Level::CrossAudit);
         let accuser = accuser.0[0];
-        let out = bench.verdict(accuser, audit, &answer, |v| v.worst_margin_micro = BAD);
+        let verdict = Verdict { worst_margin_micro: margin, ..verdict_of(accuser, audit, &answer) };
+        let out = bench.feed(Input::Verdict { node: node(accuser), verdict, agrees });
         bench.write();
         let asked = asked(&out).into_iter().map(|(node, _, _, level)| (node, level)).collect();
-        Self { bench, answer, accuser, audit, asked }
+        Self { bench, answer, to, accuser, audit, asked }
     }
 
     fn members(&self) -> Vec<u8> {
@@ -349,6 +360,112 @@ fn the_referee_takes_over_where_seats_stay_empty() {
     assert_eq!(found(&case.bench.verdict(3, audit, &case.answer, |_| {})), [(node(10), Some(true))]);
 }
 
+#[test]
+fn a_verdict_that_is_not_the_panels_is_no_vote_though_it_was_sealed() {
+    // A friend of the prover has its log-probabilities. Alone its word would be final, or overturn the others'.
+    for (mut case, honest) in [(Accused::doubted(&FIVE), BAD), (Accused::new(&FIVE, &[]), BAD)] {
+        let members = case.members();
+        let alone = verdict_of(members[0], case.audit, &case.answer);
+        assert_eq!(alone.level, Level::CrossAudit);
+        case.bench.feed(Input::Sealed { node: node(members[0]), seal: seal(&alone) });
+        case.seal(members[1], honest);
+        case.seal(members[2], honest);
+        assert_eq!(unsealed(&case.bench.write()).len(), 3);
+        let out = case.bench.feed(Input::Verdict { node: node(members[0]), verdict: alone, agrees: true });
+        assert_eq!(found(&out), []);
+        case.open(members[1], honest, true);
+        assert_eq!(found(&case.open(members[2], honest, true)), [(node(10), Some(false))]);
+        assert!(case.bench.gateway.distrusted().eq([node(members[0])]));
+    }
+}
+
+#[test]
+fn what_was_only_doubted_has_one_panel() {
+    let many: Vec<u8> = (11..=20).collect();
+    let mut case = Accused::doubted(&many);
+    let members = case.members();
+    assert_eq!(members.len(), 3);
+    case.seal_all([0, 0, 0]);
+    // The prover's log-probabilities are nobody's: praise does not count, and nobody is left out for it.
+    let out: Vec<Output> = members.iter().flat_map(|n| case.open(*n, 0, false)).collect();
+    assert_eq!((found(&out), asked(&out)), (vec![], vec![]));
+    assert_eq!(case.bench.gateway.distrusted().count(), 0);
+    assert_eq!(asked(&case.bench.join(3))[0].3, Level::Referee);
+}
+
+#[test]
+fn a_doubt_that_a_panel_does_not_share_costs_an_hour_and_one_that_it_shares_nothing() {
+    for (margin, is_bad) in [(0, false), (BAD, true)] {
+        let mut case = Accused::doubted(&FIVE);
+        assert_eq!(found(&case.decide([margin; 3])), [(node(10), Some(!is_bad))]);
+        assert_eq!(case.bench.gateway.distrusted().any(|n| n == node(case.accuser)), !is_bad);
+    }
+}
+
+#[test]
+fn an_answer_that_is_handed_in_again_ends_no_panel_and_is_not_audited_twice() {
+    let mut case = Accused::new(&FIVE, &[]);
+    case.seal_all([BAD, BAD, BAD]);
+    let members = case.members();
+    case.open(members[0], BAD, true);
+    let (answer, to) = (case.answer.clone(), case.to.clone());
+    case.bench.batch(1, &[(&answer, &to)]);
+    let out = case.bench.write();
+    assert_eq!((asked(&out), case.bench.gateway.auditing()), (vec![], 1));
+    case.open(members[1], BAD, true);
+    assert_eq!(found(&case.open(members[2], BAD, true)), [(node(10), Some(false))]);
+    case.bench.write();
+    case.bench.batch(2, &[(&answer, &to)]);
+    case.bench.write();
+    assert_eq!(case.bench.gateway.auditing(), 0);
+}
+
+#[test]
+fn a_receipt_that_the_close_refuses_ends_its_panel_and_nobody_is_left_out() {
+    let many: Vec<u8> = (11..=20).collect();
+    let mut case = Accused::new(&many, &[]);
+    case.decide([BAD, BAD, BAD]);
+    case.bench.close();
+    // The same order again, after it was settled: nothing shows that before the close.
+    let (answer, to) = (case.answer.clone(), case.to.clone());
+    case.bench.batch(1, &[(&answer, &to)]);
+    let out = case.bench.write();
+    let (auditor, audit, ..) = asked(&out)[0];
+    let out = case.bench.verdict(auditor.0[0], audit, &answer, |v| v.worst_margin_micro = BAD);
+    case.bench.write();
+    case.asked = asked(&out).into_iter().map(|(node, _, _, level)| (node, level)).collect();
+    assert_eq!(case.seal_all([BAD, BAD, BAD]).len(), 3);
+    let out = case.bench.wait(Micros::from_secs(10));
+    case.bench.write();
+    assert_eq!((found(&out), case.bench.gateway.auditing()), (vec![(node(10), None)], 0));
+    case.members().into_iter().for_each(|n| drop(case.open(n, BAD, true)));
+    assert_eq!(case.bench.gateway.distrusted().count(), 0);
+}
+
+#[test]
+fn a_panel_scores_what_the_attempt_says_it_added() {
+    let mut case = Accused::new(&FIVE, &[]);
+    // There were more tokens than it says: each member counts them, and scores those that it says.
+    let more = |verdict: Verdict| Verdict { output_tokens: ol_protocol::TokenCount(9), ..verdict };
+    let verdicts: Vec<Verdict> = case.members().into_iter().map(|n| more(case.verdict(n, 0))).collect();
+    for verdict in &verdicts {
+        case.bench.feed(Input::Sealed { node: verdict.auditor, seal: seal(verdict) });
+    }
+    case.bench.write();
+    let open = |verdict: Verdict| Input::Verdict { node: verdict.auditor, verdict, agrees: true };
+    let out: Vec<Output> = verdicts.into_iter().flat_map(|verdict| case.bench.feed(open(verdict))).collect();
+    assert_eq!(found(&out), [(node(10), Some(false))]);
+}
+
+// As some node may have written it into a log when nobody looked at levels.
+#[test]
+fn a_verdict_of_a_panel_without_one_is_another_operators() {
+    let case = Accused::new(&FIVE, &[]);
+    let settler = settled(&case);
+    let says = |margin| settler.ruling(case.subject(), &case.verdict(FIVE[0], margin));
+    assert_eq!((says(BAD), says(0)), (Some(Ruling::Accused), None));
+}
+
 // The limit that is stated: two of three that lie together take an honest node's pay, and no more.
 #[test]
 fn two_that_lie_together_take_the_pay_of_one_result_and_no_escrow() {
@@ -379,6 +496,17 @@ fn settlement_refuses_a_panel_that_may_not_be() {
     let mut one_operator = of(good);
     one_operator[1].operator = OperatorId(node(others[0]).0);
     assert_eq!(taken(&one_operator), refused);
+    // One node under three names, the prover and the accuser under another.
+    let thrice = [20_u8, 21, 22].map(|n| Verdict { operator: OperatorId([n; 32]), ..case.verdict(others[0], 0) });
+    assert_eq!(taken(&thrice.map(|verdict| seal(&verdict))), refused);
+    for concerned in [10, case.accuser] {
+        let mut named = of(good);
+        named[0] = seal(&Verdict { operator: OperatorId([20; 32]), ..case.verdict(concerned, 0) });
+        assert_eq!(taken(&named), refused);
+    }
+    let mut two_audits = of(good);
+    two_audits[1].audit.0[0] ^= 1;
+    assert_eq!(taken(&two_audits), refused);
     let mut elsewhere = of(good);
     elsewhere[1].network.0[0] ^= 1;
     assert_eq!(taken(&elsewhere), refused);

@@ -450,8 +450,8 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("tasks_unsigned", "Tasks whose node never signed.", unsigned),
         ("audits_drawn", "Audits drawn.", audits_drawn),
         ("audits_passed", "Audits passed.", audits_passed),
-        ("audits_failed", "Audits failed, confirmed by the referee.", audits_failed),
-        ("audits_escalated", "Failures that went to the referee.", escalated),
+        ("audits_failed", "Audits failed, confirmed by the referee or a panel.", audits_failed),
+        ("audits_escalated", "Failures and doubts that went to the referee or a panel.", escalated),
         ("verdicts_void", "Verdicts over other content than was sent.", void_verdicts),
         (
             "verdicts_false",

@@ -55,8 +55,8 @@ impl GatewayHands {
         let own = scored.log_probs.get(from..until.min(scored.log_probs.len())).unwrap_or_default();
         let said = &running.row.output[..reach];
         let agrees = match verdict.level {
-            Level::Referee => ol_trust::agree_throughout(said, own, running.steps),
-            Level::CrossAudit | Level::Panel => ol_trust::agree(said, own, running.steps),
+            Level::Referee | Level::Panel => ol_trust::agree_throughout(said, own, running.steps),
+            Level::CrossAudit => ol_trust::agree(said, own, running.steps),
         };
         inputs.push(Input::Verdict { node, verdict, agrees });
     }
