@@ -60,25 +60,28 @@ fn with_a_false_auditor(how: &str) -> (String, Vec<Value>) {
     let _honest: Vec<Node> = (1..5).map(|number| Node::join(&gateway.ticket, &of(number))).collect();
     gateway.wait_for_nodes(5);
     let _referee = Node::referee(&gateway);
-    let (mut seed, mut audits) = (0, Vec::new());
+    let mut tasks: Vec<String> = Vec::new();
+    let is_final = |audit: &Value| audit["ruling"] == "passed" || audit["ruling"] == "failed";
+    let has_ended = |receipt: &Value| {
+        // Or its epoch is over, and it was not drawn: a node that answered thirty is audited now and then only.
+        receipt["audits"].as_array().unwrap().iter().any(is_final) || receipt["attempts"][0]["log"].is_object()
+    };
+    let mut ask = || {
+        let number = tasks.len() as u64;
+        let answer = gateway.api().chat(&chat(&format!("question {number}"), 40, number)).good();
+        let task = answer["openledger"]["receipt"].as_str().unwrap().to_owned();
+        gateway.api().receipt_when(&task, has_ended);
+        tasks.push(task);
+    };
     eventually("a false verdict", || {
-        seed += 1;
-        let answer = gateway.api().chat(&chat(&format!("question {seed}"), 40, seed)).good();
-        let task = answer["openledger"]["receipt"].as_str().unwrap();
-        let is_final = |audit: &Value| audit["ruling"] == "passed" || audit["ruling"] == "failed";
-        let document =
-            gateway.api().receipt_when(task, |receipt| receipt["audits"].as_array().unwrap().iter().any(is_final));
-        audits.extend(document["receipt"]["audits"].as_array().unwrap().clone());
+        ask();
         (gateway.metric("verdicts_false_total") > 0).then_some(())
     });
     // It is not asked again: the others audit each other and it.
-    for _ in 0..8 {
-        seed += 1;
-        let answer = gateway.api().chat(&chat(&format!("question {seed}"), 40, seed)).good();
-        let task = answer["openledger"]["receipt"].as_str().unwrap();
-        let document = gateway.api().receipt_when(task, |receipt| receipt["audits"][0].is_object());
-        audits.extend(document["receipt"]["audits"].as_array().unwrap().clone());
-    }
+    (0..8).for_each(|_| ask());
+    eventually("the end of all audits", || (gateway.metric("audits_open") == 0).then_some(()));
+    let of = |task: &String| gateway.api().get(&format!("/v1/receipts/{task}")).good()["receipt"]["audits"].take();
+    let audits = tasks.iter().flat_map(|task| of(task).as_array().unwrap().clone()).collect();
     assert_eq!((gateway.metric("audits_failed_total"), gateway.metric("audits_escalated_total")), (0, 1));
     gateway.fsck();
     (auditor.id, audits)
