@@ -214,7 +214,7 @@ fn tell(reading: &Reading, checkpoint: &Checkpoint, older: Option<&Checkpoint>, 
     ));
     if counts.panels > 0 {
         say(format!(
-            "ok      {} panels of three operators, who sealed their verdicts before any was opened",
+            "ok      {} panels of three nodes, who sealed their verdicts before any was opened",
             counts.panels
         ));
     }

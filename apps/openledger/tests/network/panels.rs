@@ -82,7 +82,7 @@ fn check(gateway: &Gateway, folder: &Path, document: &Value) {
     assert!(told.status.success() && told.out.contains("(panel)"), "{}{}", told.out, told.err);
     let told = run(&["verify", "--log", &log]);
     assert!(told.status.success(), "{}{}", told.out, told.err);
-    assert!(told.out.contains(" panels of three operators"), "{}", told.out);
+    assert!(told.out.contains(" panels of three nodes"), "{}", told.out);
     gateway.fsck();
 }
 

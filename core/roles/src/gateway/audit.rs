@@ -156,9 +156,9 @@ impl Gateway {
     fn leave_out_silent(&mut self, now: Timestamp) {
         let referee = self.settler.genesis().referee;
         let running = self.audits.values().filter_map(|audit| audit.running);
-        for (auditor, _) in running.filter(|(auditor, due)| *due <= now && *auditor != referee) {
-            self.distrusted.entry(auditor).or_insert_with(|| now.after(limits::SILENCE));
-        }
+        let late = running.filter(|(auditor, due)| *due <= now && *auditor != referee);
+        let silent: Vec<NodeId> = late.map(|(auditor, _)| auditor).collect();
+        silent.into_iter().for_each(|auditor| self.leave_out(now, auditor));
     }
 
     // Those that can be judged. Nobody is blamed for answers of a variant that was not measured: they are paid when the referee has

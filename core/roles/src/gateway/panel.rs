@@ -257,7 +257,8 @@ impl Gateway {
         self.ended(now, id, outcome, out);
     }
 
-    fn leave_out(&mut self, now: Timestamp, node: NodeId) {
+    /// Does not ask an auditor for a while.
+    pub(super) fn leave_out(&mut self, now: Timestamp, node: NodeId) {
         self.distrusted.entry(node).or_insert_with(|| now.after(limits::SILENCE));
     }
 }
