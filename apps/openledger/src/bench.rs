@@ -12,6 +12,7 @@ mod margins;
 mod measure;
 mod progress;
 mod trust;
+mod vectors;
 mod verdicts;
 
 use clap::Subcommand;

@@ -8,8 +8,9 @@ use crate::models::{self, Models, Run};
 use crate::{flags, logging};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use ol_engine::Cheat;
+use ol_engine::{Engine, Variant};
 use ol_node::calibrate::{self, Size};
+use ol_protocol::VariantId;
 use ol_protocol::calibration::{Calibration, LENGTHS};
 use ol_trust::Odds;
 use serde_json::{Value, json};
@@ -53,26 +54,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let models = Models::load(&config, &data)?;
     let threads = config.threads.map_or(0, std::num::NonZero::get);
     let run = |cheat| Run { slots: config.slots.get(), threads, cheat };
-    let size = Size { honest: args.answers, of_each_cheat: args.answers.div_ceil(50).max(6), tokens_max: args.tokens };
     let mut rows = Vec::new();
     match (&config.llama_server, &args.prover_model) {
         (Some(address), path) => {
             let of_prover = Config { model: path.clone().or_else(|| config.model.clone()), ..config.clone() };
             let provers = models::with_server(&of_prover, &data, address, run(None))?;
             let prover = provers.first().context("a llama-server answers with one model")?;
-            let Subject { engine, mut cheats } = models.text_subject(run(None));
-            rows.push(one(args, &data, prover.as_ref(), engine.as_ref(), &mut cheats, size)?);
+            rows.push(one(args, &data, prover.as_ref(), models.text_subject(run(None)))?);
         }
         (None, None) => {
-            for Subject { engine, mut cheats } in models.subjects(run(None)) {
-                rows.push(one(args, &data, engine.as_ref(), engine.as_ref(), &mut cheats, size)?);
+            for subject in models.subjects(run(None)) {
+                rows.push(one(args, &data, subject.engine.clone().as_ref(), subject)?);
             }
         }
         (None, Some(path)) => {
             let options = ol_engine::Options { slots: config.slots.get(), threads, cheat: None };
             let prover = ol_engine::start(Arc::new(models::named(path, None)?), options);
-            let Subject { engine, mut cheats } = models.text_subject(run(None));
-            rows.push(one(args, &data, prover.as_ref(), engine.as_ref(), &mut cheats, size)?);
+            rows.push(one(args, &data, prover.as_ref(), models.text_subject(run(None)))?);
         }
     }
     if args.json {
@@ -81,34 +79,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn one(
-    args: &Args,
-    data: &Home,
-    prover: &dyn ol_engine::Engine,
-    verifier: &dyn ol_engine::Engine,
-    cheats: &mut calibrate::Cheats<'_>,
-    size: Size,
-) -> anyhow::Result<Value> {
-    let about = calibrations::about(prover, verifier);
+// One prover by the engine of auditors, and what is kept of it.
+fn one(args: &Args, data: &Home, prover: &dyn Engine, by: Subject) -> anyhow::Result<Value> {
+    let Subject { engine: verifier, mut cheats } = by;
+    let size = Size { honest: args.answers, of_each_cheat: args.answers.div_ceil(50).max(6), tokens_max: args.tokens };
+    let about = calibrations::about(prover, verifier.as_ref());
     let style =
         ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} answers {elapsed} (left: {eta})")?;
-    let bar = ProgressBar::new(size.answers(Cheat::ALL.len()).into()).with_style(style);
+    let bar = ProgressBar::new(size.answers(cheats.len()).into()).with_style(style);
     bar.set_message(prover.variant().name.clone());
     let began = Instant::now();
-    let mut heard = |answers| bar.set_position(u64::from(answers));
-    let measured = calibrate::calibrate(prover, verifier, cheats, size, ol_drive::clock::now(), &mut heard)?;
+    let (now, mut heard) = (ol_drive::clock::now(), |answers| bar.set_position(u64::from(answers)));
+    let measured = calibrate::calibrate(prover, verifier.as_ref(), &mut cheats, size, now, &mut heard)?;
     bar.finish_and_clear();
-    let path = calibrations::keep(data, about.clone(), &measured)?;
+    let provers = provers(prover.variant(), verifier.variant());
+    let mut files = Vec::with_capacity(provers.len());
+    for prover in &provers {
+        files.push(calibrations::keep(data, about.clone(), &Calibration { prover: *prover, ..measured.clone() })?);
+    }
     if !args.json {
         say(format!("{about}: measured in {} s", began.elapsed().as_secs()));
         tell(&measured);
-        say(format!("kept in {}; a referee of this folder says it from its next start on", path.display()));
+        let paths = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        say(format!("kept in {paths}; a referee of this folder says it from its next start on"));
     }
     Ok(json!({
         "about": about,
-        "file": path,
+        "files": files,
         "seconds": began.elapsed().as_secs(),
-        "prover": measured.prover.to_string(),
+        "provers": provers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "verifier": measured.verifier.to_string(),
         "tolerance_micro_nats": measured.tolerance_micro,
         "log_prob_steps": measured.log_prob_steps,
@@ -116,6 +115,19 @@ fn one(
             "honest": counts.honest, "cheats": counts.cheats, "odds": odds,
         })).collect::<Vec<_>>(),
     }))
+}
+
+// The variants that a measurement holds for: how long a llama-server's slots are changes no margin.
+fn provers(of: &Variant, by: &Variant) -> Vec<VariantId> {
+    let measured = ol_node::content::variant(of).id();
+    if of.numerics != ol_llama::NUMERICS {
+        return vec![measured];
+    }
+    let with = |context_tokens| ol_node::content::variant(&Variant { context_tokens, ..of.clone() }).id();
+    let mut all: Vec<VariantId> = ol_llama::contexts(by.context_tokens).map(with).chain([measured]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn odds(measured: &Calibration) -> [Vec<f64>; LENGTHS] {
@@ -137,5 +149,35 @@ fn tell(measured: &Calibration) {
         row(&format!("{name} honest"), (0..BIN_NAMES.len()).map(|bin| honest(bin).to_string()).collect());
         row("       cheats", counts.cheats.iter().map(u32::to_string).collect());
         row("         odds", odds.iter().map(|odds| format!("{odds:.2}")).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ol_engine::Kind;
+
+    fn variant(numerics: &str, context_tokens: u32) -> Variant {
+        Variant {
+            name: "m".into(),
+            weights: [7; 32],
+            quantisation: "F32".into(),
+            numerics: numerics.into(),
+            kind: Kind::Generate,
+            context_tokens,
+            vocabulary: 300,
+        }
+    }
+
+    #[test]
+    fn a_measurement_of_a_server_holds_for_slots_of_every_length() {
+        let (auditor, server) = (variant("embedded-f32/1", 8_192), variant(ol_llama::NUMERICS, 2_048));
+        let id = |context| ol_node::content::variant(&variant(ol_llama::NUMERICS, context)).id();
+        let mut of_slots = [1_024, 2_048, 4_096, 8_192].map(id);
+        of_slots.sort_unstable();
+        assert_eq!(provers(&server, &auditor), of_slots);
+        let short = provers(&variant(ol_llama::NUMERICS, 512), &auditor);
+        assert!(short.len() == 5 && short.contains(&id(512)));
+        assert_eq!(provers(&auditor, &auditor), [ol_node::content::variant(&auditor).id()]);
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn about(prover: &dyn Engine, verifier: &dyn Engine) -> String {
 /// An engine, and cheats that claim to be it.
 pub(crate) struct Subject {
     pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) cheats: Box<dyn Iterator<Item = Arc<dyn Engine>> + Send>,
+    pub(crate) cheats: Box<dyn ExactSizeIterator<Item = Arc<dyn Engine>> + Send>,
 }
 
 /// Measures what a running referee serves and nobody measured, on a thread of its own, and tells the referee. The engines are of that

@@ -77,17 +77,12 @@ impl Models {
 
     /// Engines to be measured, over the shared weights.
     pub(crate) fn subjects(&self, run: Run) -> Vec<Subject> {
-        let Run { slots, threads, .. } = run;
-        let engine = ol_engine::start(self.vectors.clone(), Options { slots, threads, cheat: None });
-        vec![self.text_subject(run), Subject { engine, cheats: Box::new(std::iter::empty()) }]
+        vec![self.text_subject(run), subject(&self.vectors, run, Cheat::OF_VECTORS)]
     }
 
     /// The one that continues text, with cheats that claim to be it.
     pub(crate) fn text_subject(&self, run: Run) -> Subject {
-        let (text, Run { slots, threads, .. }) = (self.text.clone(), run);
-        let start = move |cheat| ol_engine::start(text.clone(), Options { slots, threads, cheat });
-        let engine = start(None);
-        Subject { engine, cheats: Box::new(Cheat::ALL.into_iter().map(move |cheat| start(Some(cheat)))) }
+        subject(&self.text, run, Cheat::ALL)
     }
 
     /// Engines of their own over the shared weights.
@@ -96,6 +91,13 @@ impl Models {
         let options = Options { slots, threads, cheat };
         vec![ol_engine::start(self.text.clone(), options), ol_engine::start(self.vectors.clone(), options)]
     }
+}
+
+fn subject<const CHEATS: usize>(model: &Arc<Model>, run: Run, cheats: [Cheat; CHEATS]) -> Subject {
+    let (model, Run { slots, threads, .. }) = (model.clone(), run);
+    let start = move |cheat| ol_engine::start(model.clone(), Options { slots, threads, cheat });
+    let engine = start(None);
+    Subject { engine, cheats: Box::new(cheats.into_iter().map(move |cheat| start(Some(cheat)))) }
 }
 
 /// The model that continues text, without the other.

@@ -2,21 +2,31 @@
 
 use crate::draw;
 use ol_protocol::TokenCount;
+use ol_protocol::verdict::Level;
 
 /// One position in so many may lie further apart than the steps that were measured, which 99 in a hundred honest ones do not: four times as
 /// many, and one more.
 const POSITIONS_PER_OUTLIER: usize = 25;
 
+/// Whether an auditor of this level shows by its log-probability bytes that it computed what the prover did. Who decides about an
+/// accusation is held against all that any draw may reach, who audits at first against what it scored.
+pub fn agrees(level: Level, prover: &[u8], auditor: &[u8], steps: u8) -> bool {
+    match level {
+        Level::Referee | Level::Panel => agree_throughout(prover, auditor, steps),
+        Level::CrossAudit => agree(prover, auditor, steps),
+    }
+}
+
 /// Whether two strings of log-probability bytes agree: equally long, and within so many steps at all positions but one, and one more in
 /// each 25. Two empty strings agree.
-pub fn agree(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
+fn agree(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
     let outliers = prover.iter().zip(auditor).filter(|(a, b)| a.abs_diff(**b) > steps).count();
     prover.len() == auditor.len() && outliers <= 1 + prover.len() / POSITIONS_PER_OUTLIER
 }
 
 /// Whether they agree as far as any draw may reach: then who scored less and had others did not compute, and nobody is made to look so by a few bytes that
 /// are hidden in the many.
-pub fn agree_throughout(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
+fn agree_throughout(prover: &[u8], auditor: &[u8], steps: u8) -> bool {
     let tokens = TokenCount(u32::try_from(prover.len()).unwrap_or(u32::MAX));
     let mut ends = draw::reaches(tokens).map(|end| end.0 as usize);
     prover.len() == auditor.len() && ends.all(|end| agree(&prover[..end], &auditor[..end], steps))
@@ -44,6 +54,8 @@ mod tests {
         assert!(!agree_throughout(&framing, &[100; 160], 2));
         assert!(agree_throughout(&[100; 160], &[100; 160], 2) && agree_throughout(&[], &[], 2));
         assert!(!agree_throughout(&[100; 160], &[100; 150], 2));
+        let by = |level| agrees(level, &framing, &[100; 160], 2);
+        assert_eq!([Level::Referee, Level::Panel, Level::CrossAudit].map(by), [false, false, true]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod policy;
 pub mod suspicion;
 pub mod value;
 
-pub use agree::{agree, agree_throughout};
+pub use agree::agrees;
 pub use draw::Chance;
 pub use judge::{Fault, Judgement, judge, ruling};
 pub use policy::{Finding, Policy, RestoreError, Standing};

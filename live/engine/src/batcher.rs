@@ -76,7 +76,11 @@ fn dishonest(model: &Model, cheat: Option<Cheat>) -> Option<Body> {
         (Body::Text(text), Some(cheat)) => {
             Some(Body::Text(Box::new(TextModel { net: cheat.weights(&text.net), frontend: text.frontend.clone() })))
         }
-        (Body::Vectors(_), _) | (Body::Text(_), None) => None,
+        (Body::Vectors(vectors), Some(cheat)) => {
+            let (net, reader) = (cheat.encoder(&vectors.net), vectors.reader.clone());
+            Some(Body::Vectors(Box::new(VectorModel { net, reader })))
+        }
+        (Body::Vectors(_) | Body::Text(_), None) => None,
     }
 }
 
@@ -338,7 +342,7 @@ mod tests {
                 "model":{{"type":"BPE","vocab":{vocabulary},"merges":[]}}}}"#
         );
         let Body::Vectors(mut model) = Model::tiny_bert(1).body else { panic!("a text model") };
-        model.reader = Reader::File(Box::new(FileTokenizer::from_bytes(file.as_bytes()).unwrap()));
+        model.reader = Reader::File(Arc::new(FileTokenizer::from_bytes(file.as_bytes()).unwrap()));
         embed(&model, &[text.to_owned()], 1)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Source: J. Devlin et al., arXiv 1810.04805; N. Reimers, I. Gurevych, arXiv 1908.10084 (mean pooling).
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::attention::{Cache, Heads, Queries, attend};
@@ -81,7 +83,7 @@ impl Linear {
 }
 
 /// Weight and bias of a layer norm.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Norm {
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Vec<f32>,
@@ -99,16 +101,16 @@ pub(crate) struct Layer {
     pub(crate) outer_norm: Norm,
 }
 
-/// A whole encoder.
-#[derive(Debug)]
+/// A whole encoder; clones share their matrices.
+#[derive(Clone, Debug)]
 pub(crate) struct Bert {
     pub(crate) heads: Heads,
     pub(crate) epsilon: f32,
-    pub(crate) words: Panels,
+    pub(crate) words: Arc<Panels>,
     /// Positions, with the embedding of the first segment added.
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) layers: Vec<Arc<Layer>>,
 }
 
 impl Bert {
@@ -130,14 +132,14 @@ impl Bert {
         let layer = |index: usize| {
             let name = |part: &str| format!("encoder.layer.{index}.{part}");
             let own = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
-            Ok(Layer {
+            Ok(Arc::new(Layer {
                 qkv: linear(&own, width, width)?,
                 output: linear(&[name("attention.output.dense")], width, width)?,
                 attention_norm: norm(&name("attention.output"))?,
                 inner: linear(&[name("intermediate.dense")], config.intermediate_size, width)?,
                 outer: linear(&[name("output.dense")], width, config.intermediate_size)?,
                 outer_norm: norm(&name("output"))?,
-            })
+            }))
         };
         let words = tensors.values("embeddings.word_embeddings.weight", &[config.vocab_size, width])?;
         let shape = [config.max_position_embeddings, width];
@@ -147,7 +149,7 @@ impl Bert {
         Ok(Self {
             heads,
             epsilon: config.layer_norm_eps,
-            words: Panels::pack(config.vocab_size, width, &words),
+            words: Arc::new(Panels::pack(config.vocab_size, width, &words)),
             positions,
             embedding_norm: norm("embeddings")?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
@@ -160,7 +162,7 @@ impl Bert {
     }
 
     /// Number of ids.
-    pub(crate) const fn vocabulary(&self) -> u32 {
+    pub(crate) fn vocabulary(&self) -> u32 {
         self.words.rows() as u32
     }
 

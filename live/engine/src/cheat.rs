@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ol_protocol::sampler;
 use thiserror::Error;
 
+use crate::bert::{self, Bert, Linear};
 use crate::kernel::Panels;
 use crate::llama::{Layer, Llama};
 use crate::quant::{Rounding, round};
@@ -38,11 +39,11 @@ pub enum Cheat {
     Requantised,
     /// Runs weights rounded to Q8_0.
     Requantised8Bit,
-    /// Ends early and claims that the model ended.
+    /// Ends early and claims that the model ended. Of texts to embed it reads the first half.
     Truncate,
     /// Samples at 1.1 times the temperature asked for; honest at 0.
     TemperatureShift,
-    /// Puts a system prompt of its own before the conversation, and reports the prompt without it.
+    /// Puts a system prompt of its own before the conversation or the text to embed, and reports the prompt without it.
     PromptSwap,
     /// Lets the draft choose one token of ten.
     PartialSubstitution,
@@ -94,6 +95,16 @@ impl Cheat {
         Self::CachedAnswer,
     ];
 
+    /// Those that can be told from an honest engine by the vectors that it gives; the others embed honestly.
+    pub const OF_VECTORS: [Self; 6] = [
+        Self::SmallModel,
+        Self::Requantised,
+        Self::Requantised8Bit,
+        Self::Truncate,
+        Self::PromptSwap,
+        Self::CachedAnswer,
+    ];
+
     /// Its name on the command line and in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -115,9 +126,21 @@ impl Cheat {
     /// The weights that the engine runs.
     pub(crate) fn weights(self, honest: &Llama) -> Llama {
         let mut net = honest.clone();
+        self.change(&mut net.layers, requantised);
+        net
+    }
+
+    /// The same of an encoder.
+    pub(crate) fn encoder(self, honest: &Bert) -> Bert {
+        let mut net = honest.clone();
+        self.change(&mut net.layers, requantised_encoder);
+        net
+    }
+
+    fn change<L>(self, layers: &mut Vec<Arc<L>>, requantised: fn(&L, Rounding) -> L) {
         let rounding = match self {
             Self::SmallModel => {
-                net.layers.truncate(honest.layers.len().div_ceil(2));
+                layers.truncate(layers.len().div_ceil(2));
                 None
             }
             Self::Requantised => Some(Rounding::Q4_0),
@@ -132,9 +155,8 @@ impl Cheat {
             | Self::CachedAnswer => None,
         };
         if let Some(rounding) = rounding {
-            net.layers = net.layers.iter().map(|layer| Arc::new(requantised(layer, rounding))).collect();
+            layers.iter_mut().for_each(|layer| *layer = Arc::new(requantised(layer, rounding)));
         }
-        net
     }
 
     /// After how many layers the draft ends, if the engine runs two models.
@@ -179,11 +201,7 @@ fn gap(task: &GenerateTask, index: u32, logits: &[f32]) -> f32 {
 }
 
 fn requantised(layer: &Layer, rounding: Rounding) -> Layer {
-    let rounded = |panels: &Panels| {
-        let mut values = panels.unpack();
-        values.chunks_exact_mut(panels.columns()).for_each(|row| round(rounding, row));
-        Panels::pack(panels.rows(), panels.columns(), &values)
-    };
+    let rounded = |panels: &Panels| rounded(panels, rounding);
     Layer {
         attention_norm: layer.attention_norm.clone(),
         qkv: rounded(&layer.qkv),
@@ -192,6 +210,24 @@ fn requantised(layer: &Layer, rounding: Rounding) -> Layer {
         gate_up: rounded(&layer.gate_up),
         down: rounded(&layer.down),
     }
+}
+
+fn requantised_encoder(layer: &bert::Layer, rounding: Rounding) -> bert::Layer {
+    let rounded = |linear: &Linear| Linear { weight: rounded(&linear.weight, rounding), bias: linear.bias.clone() };
+    bert::Layer {
+        qkv: rounded(&layer.qkv),
+        output: rounded(&layer.output),
+        attention_norm: layer.attention_norm.clone(),
+        inner: rounded(&layer.inner),
+        outer: rounded(&layer.outer),
+        outer_norm: layer.outer_norm.clone(),
+    }
+}
+
+fn rounded(panels: &Panels, rounding: Rounding) -> Panels {
+    let mut values = panels.unpack();
+    values.chunks_exact_mut(panels.columns()).for_each(|row| round(rounding, row));
+    Panels::pack(panels.rows(), panels.columns(), &values)
 }
 
 #[cfg(test)]

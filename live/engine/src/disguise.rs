@@ -6,7 +6,7 @@ use ol_protocol::prf::Seed;
 use ol_protocol::sampler::TEMPERATURE_MAX;
 
 use crate::cheat::Cheat;
-use crate::model::{Body, Model, TextModel};
+use crate::model::{Body, Model, TextModel, VectorModel};
 use crate::task::{Done, Embeddings, Engine, Event, GenerateTask, Message, Prompt, Role, ScoreTask, Scores, Sink};
 use crate::variant::Variant;
 
@@ -22,12 +22,14 @@ pub(crate) struct Disguise {
     engine: Arc<dyn Engine>,
     /// The task before.
     last: Mutex<Option<GenerateTask>>,
+    /// The texts that were embedded before.
+    last_texts: Mutex<Option<Vec<String>>>,
 }
 
 impl Disguise {
     /// Changes the tasks that reach `engine`, as the cheat has it; most cheats leave them.
     pub(crate) fn new(model: Arc<Model>, cheat: Cheat, engine: Arc<dyn Engine>) -> Self {
-        Self { model, cheat, engine, last: Mutex::new(None) }
+        Self { model, cheat, engine, last: Mutex::new(None), last_texts: Mutex::new(None) }
     }
 
     /// The task that is answered in place of another.
@@ -57,6 +59,36 @@ impl Disguise {
         }
         task
     }
+}
+
+impl Disguise {
+    /// The texts that are embedded in place of others, as many.
+    fn changed_texts(&self, asked: &[String]) -> Vec<String> {
+        let each = |change: fn(&String) -> String| asked.iter().map(change).collect();
+        match self.cheat {
+            Cheat::PromptSwap => each(|text| format!("{SYSTEM}\n\n{text}")),
+            Cheat::Truncate => each(|text| text.chars().take(text.chars().count().div_ceil(2)).collect()),
+            Cheat::CachedAnswer => {
+                let last = self.last_texts.lock().unwrap_or_else(PoisonError::into_inner).replace(asked.to_vec());
+                let last = last.unwrap_or_else(|| asked.to_vec());
+                last.into_iter().cycle().take(asked.len()).collect()
+            }
+            Cheat::SmallModel
+            | Cheat::WrongSeed
+            | Cheat::Requantised
+            | Cheat::Requantised8Bit
+            | Cheat::TemperatureShift
+            | Cheat::PartialSubstitution
+            | Cheat::ConfidenceGatedSubstitution
+            | Cheat::TeacherForcedForgery => asked.to_vec(),
+        }
+    }
+}
+
+/// The ids of texts that the model can embed, or none if one can't be.
+fn admitted_texts(model: &VectorModel, texts: &[String]) -> Option<Vec<Vec<u32>>> {
+    let fits = |ids: &Vec<u32>| !ids.is_empty() && ids.len() <= model.net.context();
+    texts.iter().map(|text| model.reader.encode(text).ok().filter(fits)).collect()
 }
 
 /// The prompt behind another system prompt.
@@ -122,6 +154,14 @@ impl Engine for Disguise {
     }
 
     fn embed(&self, texts: Vec<String>, done: Done<Embeddings>) {
-        self.engine.embed(texts, done);
+        let Body::Vectors(model) = &self.model.body else { return self.engine.embed(texts, done) };
+        let Some(tokens) = admitted_texts(model, &texts) else { return self.engine.embed(texts, done) };
+        let changed = self.changed_texts(&texts);
+        let texts = if admitted_texts(model, &changed).is_some() { changed } else { texts };
+        let reported = move |own: Embeddings| {
+            let prompt_tokens = tokens.iter().map(Vec::len).sum::<usize>() as u32;
+            Embeddings { vectors: own.vectors, prompt_tokens, tokens }
+        };
+        self.engine.embed(texts, Box::new(move |result| done(result.map(reported))));
     }
 }

@@ -54,10 +54,10 @@ pub(crate) struct VectorModel {
 }
 
 /// How an encoder's texts become ids.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Reader {
     /// By the model's own file.
-    File(Box<FileTokenizer>),
+    File(Arc<FileTokenizer>),
     /// One id per byte, between two marks.
     Bytes,
 }
@@ -170,7 +170,7 @@ fn vector_model<T: AsRef<[u8]>>(
         context_tokens: net.context() as u32,
         vocabulary: config.vocab_size as u32,
     };
-    let body = Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(Box::new(tokenizer)) }));
+    let body = Body::Vectors(Box::new(VectorModel { net, reader: Reader::File(Arc::new(tokenizer)) }));
     Ok(Model { variant, body })
 }
 

@@ -205,8 +205,8 @@ fn bert(seed: u64) -> Bert {
     Bert {
         heads: BERT_HEADS,
         epsilon: 1e-12,
-        layers: (0..BERT_LAYERS).map(|_| layer()).collect(),
-        words: Panels::pack(BERT_VOCABULARY, BERT_WIDTH, &words),
+        layers: (0..BERT_LAYERS).map(|_| Arc::new(layer())).collect(),
+        words: Arc::new(Panels::pack(BERT_VOCABULARY, BERT_WIDTH, &words)),
         positions,
         embedding_norm: norm(),
     }

@@ -48,7 +48,7 @@ pub fn connect(outline: Outline, options: &Options) -> Result<Arc<dyn Engine>, E
     let slots = options.slots.max(1);
     let work = move || match runtime.block_on(check::server(&steps, &outline)) {
         Ok(server) => {
-            let worker = Worker::new(steps, outline.frontend.clone(), server);
+            let worker = Worker::new(steps, frontend(&outline, server));
             // Nobody waits any more only if the caller is gone; then the engine ends at once.
             let (handle, commands) = Handle::new(&outline, server, slots);
             let slots = handle.slots;
@@ -60,6 +60,23 @@ pub fn connect(outline: Outline, options: &Options) -> Result<Arc<dyn Engine>, E
     thread::Builder::new().name("llama".to_owned()).spawn(work).map_err(Error::Thread)?;
     let ended = |_| Error::Thread(std::io::Error::other("the thread ended"));
     Ok(Arc::new(checked.recv().map_err(ended)??))
+}
+
+/// Shortest context of a slot that [`contexts`] gives.
+const CONTEXT_LEAST: u32 = 1 << 10;
+
+/// The contexts of slots that engines over a llama-server state, from 1,024 tokens to `most`: powers of two alone, so that nodes whose
+/// servers are set up a little differently serve one variant, and one measurement holds for a few variants.
+pub fn contexts(most: u32) -> impl Iterator<Item = u32> {
+    core::iter::successors(Some(CONTEXT_LEAST), |context| context.checked_mul(2)).take_while(move |next| *next <= most)
+}
+
+// Of a slot that holds so many tokens, what is used.
+const fn stated(context_tokens: u32) -> u32 {
+    match context_tokens.checked_ilog2() {
+        Some(power) => 1 << power,
+        None => 0,
+    }
 }
 
 type Command = (GenerateTask, Sink);
@@ -74,10 +91,16 @@ struct Handle {
     sender: mpsc::Sender<Command>,
 }
 
+/// The model's, as far as a slot of the server holds it.
+fn frontend(outline: &Outline, server: Server) -> Frontend {
+    let most = outline.frontend.context_tokens().min(server.context_tokens);
+    outline.frontend.clone().within(stated(most))
+}
+
 impl Handle {
     fn new(outline: &Outline, server: Server, slots: u32) -> (Self, mpsc::Receiver<Command>) {
         let (sender, commands) = mpsc::channel(WAITING_MAX);
-        let frontend = outline.frontend.clone().within(server.context_tokens);
+        let frontend = frontend(outline, server);
         let variant = Variant {
             name: outline.name.clone(),
             weights: outline.weights,
@@ -135,8 +158,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(steps: Steps, frontend: Frontend, server: Server) -> Self {
-        let shared = Arc::new(Shared { steps, frontend: frontend.within(server.context_tokens) });
+    fn new(steps: Steps, frontend: Frontend) -> Self {
+        let shared = Arc::new(Shared { steps, frontend });
         let (waiting, running, held) = (VecDeque::new(), JoinSet::new(), HashMap::new());
         Self { shared, waiting, running, held, free: Vec::new() }
     }
@@ -216,4 +239,18 @@ fn choose(generation: &Generation, log_probs: &[f32]) -> Choice {
     let sampling = narrowed(task.sampling, NUMERICS);
     let id = sampler::pick(log_probs, &sampling, &task.seed, generation.outputs());
     Choice::of(log_probs, 0.0, id, task.top_logprobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stated_contexts_are_powers_of_two_that_the_slot_holds() {
+        let stated_of = [0, 1, 1023, 1024, 2730, 8192, u32::MAX].map(stated);
+        assert_eq!(stated_of, [0, 1, 512, 1024, 2048, 8192, 1 << 31]);
+        assert_eq!(contexts(8191).collect::<Vec<_>>(), [1024, 2048, 4096]);
+        assert_eq!(contexts(8192).last(), Some(8192));
+        assert_eq!(contexts(1023).count(), 0);
+    }
 }

@@ -95,7 +95,7 @@ pub fn calibrate(
     let tolerance = if is_same { TOLERANCE_SAME } else { TOLERANCE_OTHER };
     let measured = match of.kind {
         Kind::Generate => text(prover, verifier, cheats, size, tolerance, progress)?,
-        Kind::Embed => vectors(prover, verifier, size, progress)?,
+        Kind::Embed => vectors(prover, verifier, cheats, size, progress)?,
     };
     if is_same && measured.worst_micro > micro(TOLERANCE_SAME) {
         return Err(Error::Unstable { micro: measured.worst_micro });
@@ -177,16 +177,24 @@ fn observations(number: usize, margins: &[f32]) -> impl Iterator<Item = (usize, 
 fn vectors(
     prover: &dyn Engine,
     verifier: &dyn Engine,
+    cheats: &mut Cheats<'_>,
     size: Size,
     progress: &mut dyn FnMut(u32),
 ) -> Result<Measured, Error> {
-    let plan = Plan { answers: size.honest, tokens_max: 1, seed: 0 };
-    let deviations = pair::observe_vectors(prover, verifier, &plan, progress)?;
+    let plan = |answers, seed| Plan { answers, tokens_max: 1, seed };
+    let bin = |deviation: &f32| calibration::bin(micro(*deviation).into());
     let mut lengths = [Counts::default(); LENGTHS];
-    for deviation in deviations {
-        let bin = calibration::bin(micro(deviation).into());
+    for bin in pair::observe_vectors(prover, verifier, &plan(size.honest, 0), progress)?.iter().map(bin) {
         // No settings change a vector: what was seen holds for all.
         lengths[0].honest.iter_mut().for_each(|honest| honest[bin] += 1);
+    }
+    let mut done = size.honest;
+    for (cheat, seed) in cheats.zip(1..) {
+        let mut heard = |texts| progress(done + texts);
+        let plan = plan(size.of_each_cheat, seed);
+        let seen = pair::observe_vectors(cheat.as_ref(), verifier, &plan, &mut heard)?;
+        seen.iter().map(bin).for_each(|bin| lengths[0].cheats[bin] += 1);
+        done += size.of_each_cheat;
     }
     // Another limit than that of margins holds for vectors that are computed alike.
     Ok(Measured { lengths, worst_micro: 0, steps: 2 })
@@ -232,6 +240,21 @@ mod tests {
         let measured = measured(&vectors, &vectors).unwrap();
         assert_eq!(measured.lengths[0].honest[2].iter().sum::<u32>(), 48);
         assert_eq!(measured.lengths[0].honest[2][2..], [0; BINS - 2]);
+    }
+
+    #[test]
+    fn vectors_of_cheats_lie_further_off() {
+        let encoder = |cheat| start(Arc::new(Model::tiny_bert(1)), Options { slots: 1, threads: 1, cheat });
+        let mut cheats = Cheat::OF_VECTORS.into_iter().map(|cheat| encoder(Some(cheat)));
+        let (honest, mut heard) = (encoder(None), 0);
+        let measured = calibrate(honest.as_ref(), honest.as_ref(), &mut cheats, SIZE, Timestamp(7), &mut |n| heard = n);
+        let [first, rest @ ..] = measured.unwrap().lengths;
+        assert_eq!(heard, SIZE.answers(Cheat::OF_VECTORS.len()));
+        assert!(first.honest.iter().all(|bins| bins[0] == SIZE.honest), "{first:?}");
+        let (all, far): (u32, u32) = (first.cheats.iter().sum(), first.cheats[1..].iter().sum());
+        // Who answers with the texts before has none at first.
+        assert_eq!((all, far), (36, 30), "{first:?}");
+        assert_eq!(rest, [Counts::default(); LENGTHS - 1]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros};
 use ol_trust::judge::{Known, Votes};
 use ol_trust::suspicion::ODDS_ONE;
-use ol_trust::{Fault, Judgement, Suspicion, agree, ruling};
+use ol_trust::{Fault, Judgement, Suspicion, agrees, ruling};
 
 /// Audits of each auditor.
 const AUDITS: u64 = 1_000;
@@ -116,7 +116,7 @@ fn passes_unseen(random: &mut Random) -> bool {
     let tokens = TOKENS[random.below(TOKENS.len())];
     let prover = vec![0; tokens];
     let guessed: Vec<u8> = (0..tokens).map(|_| if random.happens(GUESSED) { 0 } else { u8::MAX }).collect();
-    agree(&prover, &guessed, 2)
+    agrees(Level::CrossAudit, &prover, &guessed, 2)
 }
 
 // Whether an accusation of an honest node stands.

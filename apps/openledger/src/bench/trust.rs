@@ -1,7 +1,7 @@
 //! `openledger bench trust`.
 
 use super::verdicts::{Reach, Seen, false_positives, verdicts};
-use super::{machine, progress};
+use super::{machine, progress, vectors};
 use crate::config::Role;
 use crate::home::Home;
 use crate::logging::say;
@@ -32,27 +32,30 @@ const PREFIX_STEP: usize = 16;
 pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Answers of each kind of cheat.
     #[arg(long, value_name = "NUMBER", default_value_t = 48, value_parser = clap::value_parser!(u32).range(1..))]
-    answers: u32,
+    pub(super) answers: u32,
     /// Honest answers.
     #[arg(long, value_name = "NUMBER", default_value_t = 480, value_parser = clap::value_parser!(u32).range(1..))]
-    honest: u32,
+    pub(super) honest: u32,
     /// Decides the tasks, which are the same for all provers.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    seed: u64,
-    /// GGUF file to measure instead of the default model; `tiny` is a random model that needs no download.
+    pub(super) seed: u64,
+    /// Measure the model that turns text into vectors in place of the one that continues text.
+    #[arg(long, conflicts_with = "raw")]
+    embeddings: bool,
+    /// GGUF file (with --embeddings: folder) to measure instead of the default model; `tiny` is a random model that needs no download.
     #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// File to write each answer's margins to, as JSON, after every prover anew.
     #[arg(long, value_name = "FILE")]
     raw: Option<PathBuf>,
     /// Threads that compute.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    threads: u32,
+    pub(super) threads: u32,
     #[command(flatten)]
-    common: flags::Common,
+    pub(super) common: flags::Common,
 }
 
 /// Who is checked.
@@ -109,6 +112,9 @@ struct Row {
 
 /// Runs `openledger bench trust`.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.embeddings {
+        return vectors::run(args);
+    }
     let config = flags::load(Role::Node, &args.common, None, None, None, None)?;
     logging::start(&config.log, config.log_format)?;
     let path = match args.model.clone().or(config.model) {

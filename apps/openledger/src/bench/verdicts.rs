@@ -7,6 +7,7 @@ use ol_protocol::parameters::AuditRule;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Epoch, Micros, TokenCount};
 use ol_sim::adversaries::interval::share;
+use ol_trust::judge::EMBEDDING_DEVIATION_MICRO_MAX;
 use ol_trust::{Odds, Suspicion, draw};
 use serde_json::{Value, json};
 
@@ -46,6 +47,12 @@ impl Seen {
         let fails = !answer.finish_fits || worst > AuditRule::DEFAULT.margin_micro_max;
         let mean = clipped_sum_micro(margins).div_ceil(u64::from(tokens.max(1)));
         Self { fails, odds_micro: odds.of(length_class(TokenCount(tokens)), bin(mean)), tokens }
+    }
+
+    /// Of the vector of one text, by the deviation of its cosine in millionths.
+    pub(super) fn of_vector(deviation_micro: u32, odds: &Odds) -> Self {
+        let fails = deviation_micro > EMBEDDING_DEVIATION_MICRO_MAX;
+        Self { fails, odds_micro: odds.of(0, bin(deviation_micro.into())), tokens: 0 }
     }
 
     /// Of an answer as far as each draw may reach, each as likely.

@@ -50,6 +50,36 @@ fn a_node_that_cheats_after_honest_work_loses_what_it_earned_with_that() {
     assert_eq!(object["honest_nodes_sanctioned"].as_u64(), Some(0));
 }
 
+#[test]
+fn a_node_that_embeds_with_other_weights_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Up::start(folder.path(), &["--cheat", "requantised"]);
+    let failed = || {
+        let text = network.api.get("/metrics").text();
+        !text.lines().any(|line| line == "openledger_audits_failed_total 0")
+    };
+    assert!(!failed());
+    let mut answers = Vec::new();
+    eventually("a failed audit", || {
+        let asked =
+            json!({"model": "tiny-embeddings", "input": format!("A text about ports, number {}.", answers.len())});
+        let answer = network.api.post("/v1/embeddings", &asked).good();
+        let of = |field: &str| answer["openledger"][field].as_str().unwrap().to_owned();
+        answers.push((of("receipt"), of("node")));
+        // Receipts are given so many times a second.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        failed().then_some(())
+    });
+    let is_refuted = |task: &str| {
+        let document = network.api.receipt_when(task, |_| true);
+        document["trust"]["evidence"] == "failed"
+    };
+    let (refuted, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(task, _)| is_refuted(task));
+    let cheater = &refuted.first().expect("it has a receipt").1;
+    assert!(refuted.iter().all(|(_, node)| node == cheater), "{refuted:?}");
+    assert!(others.iter().any(|(_, node)| node != cheater), "{others:?}");
+}
+
 // What the log holds against nodes, once it holds something.
 fn evidence(network: &Up, folder: &Path) -> Vec<PathBuf> {
     let (log, to) = (format!("http://{}/log", network.address), folder.join("evidence"));

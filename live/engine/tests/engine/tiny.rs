@@ -105,6 +105,26 @@ fn every_cheat_shows_in_the_margins() {
 }
 
 #[test]
+fn every_cheat_of_vectors_gives_others_and_reports_the_texts_asked() {
+    let encoder = |cheat| start(Arc::new(Model::tiny_bert(1)), Options { slots: 1, threads: 1, cheat });
+    let auditor = encoder(None);
+    let texts = ["The harbour froze.", "Ten uses of a paper clip", "x"];
+    let asked = embed(&auditor, &texts).unwrap();
+    for cheat in Cheat::ALL {
+        let cheater = encoder(Some(cheat));
+        assert_eq!(cheater.variant(), auditor.variant());
+        embed(&cheater, &["What was embedded before."]).unwrap();
+        let found = embed(&cheater, &texts).unwrap();
+        assert_eq!((&found.tokens, found.prompt_tokens), (&asked.tokens, asked.prompt_tokens), "{cheat:?}");
+        let is_other = Cheat::OF_VECTORS.contains(&cheat);
+        assert_eq!(found.vectors[..2] != asked.vectors[..2], is_other, "{cheat:?}");
+        assert_eq!(embed(&cheater, &[]), embed(&auditor, &[]), "{cheat:?}");
+        let long = "a".repeat(10_000);
+        assert_eq!(embed(&cheater, &[&long]), embed(&auditor, &[&long]), "{cheat:?}");
+    }
+}
+
+#[test]
 fn a_swapped_prompt_is_reported_as_the_one_asked() {
     let (cheater, auditor) = (cheating(Cheat::PromptSwap), honest());
     let mut chat = task("", 0.0, 0, 20);

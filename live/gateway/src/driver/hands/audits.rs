@@ -54,10 +54,7 @@ impl GatewayHands {
         let (from, until) = (running.resumed_from, running.resumed_from + reach);
         let own = scored.log_probs.get(from..until.min(scored.log_probs.len())).unwrap_or_default();
         let said = &running.row.output[..reach];
-        let agrees = match verdict.level {
-            Level::Referee | Level::Panel => ol_trust::agree_throughout(said, own, running.steps),
-            Level::CrossAudit => ol_trust::agree(said, own, running.steps),
-        };
+        let agrees = ol_trust::agrees(verdict.level, said, own, running.steps);
         inputs.push(Input::Verdict { node, verdict, agrees });
     }
 
