@@ -10,7 +10,7 @@ use ol_protocol::Epoch;
 use ol_protocol::parameters::AuditRule;
 use ol_protocol::variant::Assurance;
 use ol_trust::policy::{Finding, Standing};
-use ol_trust::{Evidence, Known, value};
+use ol_trust::{Evidence, value};
 use serde::Serialize;
 
 /// Tasks that each node does before anything is counted, in a network that has run for long: ten times those that are
@@ -330,8 +330,7 @@ impl<'a> Network<'a> {
             (true, false) => Evidence::Clean,
             (true, true) => Evidence::Failed,
         };
-        let known = Known { standing: *before, has_suspect_kin: false, is_calibrated: true };
-        let bin = self.tally.add(value(&known, evidence, Assurance::Seeded), !wrong);
+        let bin = self.tally.add(value(before, evidence, Assurance::Seeded), !wrong);
         self.hosts[at].wrong_as_stated[bin] += u32::from(wrong);
     }
 

@@ -298,11 +298,6 @@ impl Settler {
         self.policy.standing(node, variant)
     }
 
-    /// Who failed an audit and has not made up for it, by node, then variant.
-    pub fn suspects(&self) -> impl Iterator<Item = (NodeId, VariantId)> + '_ {
-        self.policy.suspects()
-    }
-
     /// The epoch whose records are being taken.
     pub fn epoch(&self) -> Epoch {
         self.ledger.open_epoch()

@@ -20,4 +20,4 @@ pub use draw::Chance;
 pub use judge::{Fault, Judgement, judge, ruling};
 pub use policy::{Finding, Policy, RestoreError, Standing};
 pub use suspicion::{Odds, Suspicion};
-pub use value::{Evidence, Known, value};
+pub use value::{Evidence, value};

@@ -2,7 +2,7 @@
 
 use crate::draw::Chance;
 use crate::suspicion::Suspicion;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::bytes::{self, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
@@ -123,8 +123,6 @@ pub enum RestoreError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     standings: BTreeMap<(NodeId, VariantId), Standing>,
-    // Those of them that are suspect.
-    suspects: BTreeSet<(NodeId, VariantId)>,
     // Share of the results of the last epochs that may become public, in millionths; and how many there are in this one.
     public_ppm: u32,
     public: u64,
@@ -140,7 +138,6 @@ impl Policy {
     pub const fn new() -> Self {
         Self {
             standings: BTreeMap::new(),
-            suspects: BTreeSet::new(),
             public_ppm: 0,
             public: 0,
             all: 0,
@@ -208,13 +205,7 @@ impl Policy {
         match finding {
             Finding::Unauditable => {}
             Finding::Passed | Finding::Unclear | Finding::Failed => {
-                let standing = self.standings.entry((node, variant)).or_default();
-                standing.find(finding, now);
-                if standing.suspect {
-                    self.suspects.insert((node, variant));
-                } else {
-                    self.suspects.remove(&(node, variant));
-                }
+                self.standings.entry((node, variant)).or_default().find(finding, now);
             }
         }
     }
@@ -233,11 +224,6 @@ impl Policy {
     /// What is known of a node in a variant.
     pub fn standing(&self, node: NodeId, variant: VariantId) -> Standing {
         self.standings.get(&(node, variant)).copied().unwrap_or_default()
-    }
-
-    /// Who failed an audit and has not made up for it, by node, then variant.
-    pub fn suspects(&self) -> impl Iterator<Item = (NodeId, VariantId)> + '_ {
-        self.suspects.iter().copied()
     }
 
     /// All that is known, by node, then variant.
@@ -279,8 +265,7 @@ impl Policy {
             other => return Err(bytes::Error::Unknown { what: "snapshot version", value: u64::from(other) }.into()),
         }
         let standings = read_standings(&mut r)?;
-        let suspects = standings.iter().filter(|(_, standing)| standing.suspect).map(|(id, _)| *id).collect();
-        let mut policy = Self { standings, suspects, ..Self::new() };
+        let mut policy = Self { standings, ..Self::new() };
         let rest = r.rest();
         if !rest.is_empty() {
             let mut r = Reader::new(rest);

@@ -13,10 +13,6 @@ use ol_protocol::variant::Assurance;
 /// One newcomer in ten is hostile: the rate that the network is built for.
 const HOSTILE: f64 = 0.1;
 
-/// The share of the hostile among newcomers that belong to one who failed an audit and has not made up for it, by another node or in another
-/// variant. That half of those who cheat do so with all they have is an assumption, as the rate above is.
-const HOSTILE_KIN: f64 = 0.5 + 0.5 * HOSTILE;
-
 /// Of the hostile, those that cheat in every result. The others cheat in a half, a quarter and so on, each as many.
 const ALWAYS: f64 = 0.5;
 
@@ -43,35 +39,16 @@ pub enum Evidence {
     Failed,
 }
 
-/// What is known of whose result it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Known {
-    /// By the audits of the node in the variant.
-    pub standing: Standing,
-    /// Whether the node is a suspect in another variant, or another node of its operator in any.
-    pub has_suspect_kin: bool,
-    /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
-    pub is_calibrated: bool,
-}
-
-impl Known {
-    /// How strongly results can be checked, by what their variant allows: not at all while nobody has measured it.
-    pub const fn assurance(&self, of_variant: Assurance) -> Assurance {
-        if self.is_calibrated { of_variant } else { Assurance::None }
-    }
-}
-
 /// Probability in (0, 1) that a result is what its receipt says; the standing is the node's without that result's own audit.
 /// More clean audits, fewer failed ones and a clean audit of the result never lower it, nor does a stronger assurance where none
-/// failed; suspect kin never raises it. Without an assurance, or a calibration, audits say
+/// failed. Without an assurance audits say
 /// nothing, clean or failed. Some twenty powers.
-pub fn value(known: &Known, evidence: Evidence, assurance: Assurance) -> f64 {
-    let (standing, detection) = (&known.standing, detection(known.assurance(assurance)));
-    let hostile = if known.has_suspect_kin { HOSTILE_KIN } else { HOSTILE };
+pub fn value(standing: &Standing, evidence: Evidence, assurance: Assurance) -> f64 {
+    let detection = detection(assurance);
     let (mut right, mut wrong) = (0.0, 0.0);
     // What a node's margins say together speaks against it, never for it: for it speak its clean audits.
     let suspicion = standing.suspicion.against().max(1.0);
-    for (prior, wrongs) in kinds(hostile) {
+    for (prior, wrongs) in kinds() {
         let weight = prior * likelihood(standing, wrongs, detection) * if wrongs > TURNED { suspicion } else { 1.0 };
         let (if_right, if_wrong) = match evidence {
             Evidence::Pending | Evidence::Undrawn => (1.0, 1.0),
@@ -86,12 +63,12 @@ pub fn value(known: &Known, evidence: Evidence, assurance: Assurance) -> f64 {
 }
 
 // The honest, who may turn, and each kind of cheats: their share of all newcomers, and the share of their results that is wrong.
-fn kinds(hostile: f64) -> impl Iterator<Item = (f64, f64)> {
-    let cheats = (0..=HALVINGS).map(move |halvings| {
+fn kinds() -> impl Iterator<Item = (f64, f64)> {
+    let cheats = (0..=HALVINGS).map(|halvings| {
         let share = if halvings == 0 { ALWAYS } else { (1.0 - ALWAYS) / f64::from(HALVINGS) };
-        (hostile * share, libm::ldexp(1.0, -halvings))
+        (HOSTILE * share, libm::ldexp(1.0, -halvings))
     });
-    core::iter::once((1.0 - hostile, TURNED)).chain(cheats)
+    core::iter::once((1.0 - HOSTILE, TURNED)).chain(cheats)
 }
 
 // How likely the node's audits are, if that share of its results is wrong.
@@ -122,9 +99,8 @@ mod tests {
 
     const ASSURANCES: [Assurance; 4] = [Assurance::Seeded, Assurance::Greedy, Assurance::Redundant, Assurance::None];
 
-    fn known(clean: u32, failed: u32) -> Known {
-        let standing = Standing { clean, failed, ..Standing::default() };
-        Known { standing, has_suspect_kin: false, is_calibrated: true }
+    fn standing(clean: u32, failed: u32) -> Standing {
+        Standing { clean, failed, ..Standing::default() }
     }
 
     #[test]
@@ -132,45 +108,28 @@ mod tests {
         // Half of the hostile tenth always cheats; the other seven kinds average 127 / 128 / 7.
         let right = 1.0 - 0.1 * (0.5 + 0.5 * 127.0 / 128.0 / 7.0) - 0.9 * 1e-4;
         for assurance in ASSURANCES {
-            assert!((value(&known(0, 0), Evidence::Undrawn, assurance) - right).abs() < 1e-12);
+            assert!((value(&Standing::default(), Evidence::Undrawn, assurance) - right).abs() < 1e-12);
         }
     }
 
     #[test]
     fn thirty_clean_audits_leave_one_wrong_result_in_two_thousand() {
-        let wrong = 1.0 - value(&known(30, 0), Evidence::Undrawn, Assurance::Seeded);
+        let wrong = 1.0 - value(&standing(30, 0), Evidence::Undrawn, Assurance::Seeded);
         assert!((0.000_4..0.000_8).contains(&wrong), "{wrong}");
-        assert!(1.0 - value(&known(3_000, 0), Evidence::Undrawn, Assurance::Seeded) < 0.000_11);
+        assert!(1.0 - value(&standing(3_000, 0), Evidence::Undrawn, Assurance::Seeded) < 0.000_11);
     }
 
     #[test]
     fn without_an_assurance_an_audit_says_nothing() {
-        let of = |evidence| value(&known(0, 0), evidence, Assurance::None);
+        let of = |evidence| value(&standing(0, 0), evidence, Assurance::None);
         assert!((of(Evidence::Clean) - of(Evidence::Undrawn)).abs() < 1e-6);
         assert!((of(Evidence::Failed) - of(Evidence::Undrawn)).abs() < 1e-6);
     }
 
     #[test]
-    fn without_a_calibration_there_is_no_assurance() {
-        let of = |is_calibrated, assurance| value(&Known { is_calibrated, ..known(30, 0) }, Evidence::Clean, assurance);
-        assert!((of(false, Assurance::Seeded) - of(true, Assurance::None)).abs() < 1e-15);
-        assert!(of(false, Assurance::Seeded) < of(true, Assurance::Seeded));
-    }
-
-    #[test]
-    fn whose_kin_failed_has_to_show_more() {
-        let of = |clean, has_suspect_kin| {
-            value(&Known { has_suspect_kin, ..known(clean, 0) }, Evidence::Undrawn, Assurance::Seeded)
-        };
-        let right = 1.0 - 0.55 * (0.5 + 0.5 * 127.0 / 128.0 / 7.0) - 0.45 * 1e-4;
-        assert!((of(0, true) - right).abs() < 1e-12);
-        assert!(of(30, true) < of(30, false) && of(600, true) > 0.999, "{} {}", of(30, true), of(600, true));
-    }
-
-    #[test]
     fn a_failed_audit_leaves_next_to_nothing() {
-        assert!(value(&known(100, 0), Evidence::Failed, Assurance::Seeded) < 0.02);
-        assert!(value(&known(0, 0), Evidence::Clean, Assurance::Seeded) > 0.994);
+        assert!(value(&standing(100, 0), Evidence::Failed, Assurance::Seeded) < 0.02);
+        assert!(value(&standing(0, 0), Evidence::Clean, Assurance::Seeded) > 0.994);
     }
 
     proptest! {
@@ -180,9 +139,8 @@ mod tests {
         fn better_evidence_never_lowers_the_value(
             clean in prop_oneof![0..u32::MAX, 0..200u32], failed in prop_oneof![0..u32::MAX, 0..5u32],
         ) {
-            let kin = Known { has_suspect_kin: true, ..known(clean, failed) };
             for (at, assurance) in ASSURANCES.into_iter().enumerate() {
-                let of = |clean, failed, evidence| value(&known(clean, failed), evidence, assurance);
+                let of = |clean, failed, evidence| value(&standing(clean, failed), evidence, assurance);
                 let all = [Evidence::Failed, Evidence::Undrawn, Evidence::Clean].map(|e| of(clean, failed, e));
                 prop_assert!(all.iter().all(|v| *v > 0.0 && *v < 1.0), "{:?}", all);
                 // Without an assurance the three are nearly one number.
@@ -191,13 +149,12 @@ mod tests {
                 for evidence in [Evidence::Failed, Evidence::Undrawn, Evidence::Clean] {
                     prop_assert!(of(clean + 1, failed, evidence) >= of(clean, failed, evidence) - 1e-12);
                     prop_assert!(of(clean, failed + 1, evidence) <= of(clean, failed, evidence) + 1e-12);
-                    prop_assert!(value(&kin, evidence, assurance) <= of(clean, failed, evidence) + 1e-12);
                 }
                 // A failed audit counts for more with a stronger one.
                 if let Some(weaker) = ASSURANCES.get(at + 1).filter(|_| failed == 0) {
                     for evidence in [Evidence::Undrawn, Evidence::Clean] {
                         prop_assert!(
-                            of(clean, failed, evidence) >= value(&known(clean, failed), evidence, *weaker) - 1e-12
+                            of(clean, failed, evidence) >= value(&standing(clean, failed), evidence, *weaker) - 1e-12
                         );
                     }
                 }

@@ -8,7 +8,7 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
 use ol_protocol::{NodeId, Price, TaskId, Timestamp, VariantId};
 use ol_sched::Gate;
-use ol_trust::{Evidence, Known};
+use ol_trust::Evidence;
 
 impl Gateway {
     /// The price with an audit in it, of a task that may need one.
@@ -55,21 +55,8 @@ impl Gateway {
     }
 
     fn trust_ppm(&self, node: NodeId, variant: VariantId, assurance: Assurance, evidence: Evidence) -> u32 {
-        (ol_trust::value(&self.known(node, variant), evidence, assurance) * 1e6) as u32
-    }
-
-    /// What is known of a node in a variant. Kin are the node in its other variants and the nodes of its operator, while they are connected.
-    /// Takes a look at each suspect.
-    pub fn known(&self, node: NodeId, variant: VariantId) -> Known {
-        let operator = self.workers.get(&node);
-        let is_kin = |(other, of): (NodeId, VariantId)| {
-            if other == node { of != variant } else { operator.is_some() && self.workers.get(&other) == operator }
-        };
-        Known {
-            standing: self.settler.standing(node, variant),
-            has_suspect_kin: self.settler.suspects().any(is_kin),
-            is_calibrated: self.settler.is_calibrated(variant),
-        }
+        let assurance = if self.settler.is_calibrated(variant) { assurance } else { Assurance::None };
+        (ol_trust::value(&self.settler.standing(node, variant), evidence, assurance) * 1e6) as u32
     }
 
     /// The audit ended: whoever waits for it hears.

@@ -19,7 +19,7 @@ use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
 };
 use ol_sched::gate::Gate;
-use ol_trust::Known;
+use ol_trust::Standing;
 
 /// A request that waits for a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,7 +279,9 @@ pub struct Finished {
     /// Whether the client has to wait for the answer's audit: [`Output::Release`] gives it, or [`Output::Refuse`] refuses it.
     pub waits: bool,
     /// What is known of the node in the variant, for the trust value.
-    pub known: Known,
+    pub standing: Standing,
+    /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
+    pub is_calibrated: bool,
 }
 
 /// An entry for the log.

@@ -297,7 +297,7 @@ impl Gateway {
 
     fn finish(&mut self, now: Timestamp, node: NodeId, commitment: &Commitment, out: &mut Vec<Output>) {
         let id = commitment.task;
-        let known = self.known(node, commitment.variant);
+        let standing = self.settler.standing(node, commitment.variant);
         let floor = self.tasks.get(&id).and_then(|task| task.submission.floor);
         let waits = floor.is_some_and(|floor| !self.reaches(node, commitment.variant, &floor, Evidence::Pending));
         let Some(task) = self.tasks.get_mut(&id) else { return };
@@ -323,7 +323,8 @@ impl Gateway {
             charge,
             price,
             waits,
-            known,
+            standing,
+            is_calibrated: self.settler.is_calibrated(commitment.variant),
         };
         out.push(Output::Finish { task: id, finished });
         self.own_after(id, charge, out);

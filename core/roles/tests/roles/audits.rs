@@ -611,20 +611,3 @@ fn a_record_that_states_no_ruling_is_judged_as_when_it_was_made() {
         assert_eq!(calibrated.audit(subject, &outcome), Err(Fault::Ruling(subject)));
     }
 }
-
-#[test]
-fn who_failed_is_held_against_its_other_variants_and_its_operators_other_nodes() {
-    let (mut bench, answer, asked) = drawn(&[3, 12]);
-    let of_ten = OperatorId([10; 32]);
-    bench.feed(Input::NodeJoined { node: node(11), operator: of_ten, referee: false, variants: vec![VARIANT] });
-    let kin = |bench: &Bench, n: u8, variant| bench.gateway.known(node(n), variant).has_suspect_kin;
-    assert!(!kin(&bench, 11, VARIANT) && !kin(&bench, 10, OTHER));
-    bench.verdict(3, asked[0].1, &answer, |v| v.worst_margin_micro = 1_000_000);
-    bench.write();
-    bench.close();
-    assert!(kin(&bench, 11, VARIANT) && kin(&bench, 11, OTHER) && kin(&bench, 10, OTHER));
-    assert!(!kin(&bench, 10, VARIANT), "its own fault is in its standing");
-    assert!(!kin(&bench, 12, VARIANT), "another operator's");
-    let restored = ol_roles::Settler::from_bytes(&bench.gateway.settler().to_bytes()).unwrap();
-    assert!(restored.suspects().eq([(node(10), VARIANT)]));
-}

@@ -25,7 +25,7 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::seal::Seal;
 use ol_protocol::top_up::Slice;
-use ol_protocol::variant::Variant;
+use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
@@ -355,8 +355,9 @@ impl GatewayHands {
             let text = std::mem::take(&mut content.tail);
             drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
         }
+        let assurance = if finished.is_calibrated { content.assurance } else { Assurance::None };
         let evidence = if finished.waits { ol_trust::Evidence::Clean } else { ol_trust::Evidence::Pending };
-        let trust = ol_trust::value(&finished.known, evidence, content.assurance);
+        let trust = ol_trust::value(&finished.standing, evidence, assurance);
         content.trust = Some(trust);
         let reply = Finished {
             reason: match finished.finish {
@@ -372,7 +373,7 @@ impl GatewayHands {
             region,
             attempts: u32::from(finished.attempts),
             trust,
-            assurance: finished.known.assurance(content.assurance).name(),
+            assurance: assurance.name(),
             vectors: content.vectors.clone(),
         };
         drop(content.replies.try_send(Reply::Finished(Box::new(reply))));

@@ -13,7 +13,7 @@ use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, TokenCount, VariantId};
 use ol_roles::gateway::event::Submission;
 use ol_store::{Appended, NodeBatch, Payload};
-use ol_trust::Known;
+use ol_trust::Standing;
 use tokio::sync::{mpsc, oneshot};
 
 /// A request on its way to the machine.
@@ -160,6 +160,15 @@ pub enum Message {
     },
     /// Take no new requests, tell the nodes, and end when everything is answered and on disk.
     Drain,
+}
+
+/// What is known of a node in a variant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known {
+    /// By its audits.
+    pub standing: Standing,
+    /// Whether anyone measured what honest answers of the variant look like; else audits say nothing.
+    pub is_calibrated: bool,
 }
 
 /// What is to be audited, and how it is to be scored.

@@ -1,12 +1,13 @@
 //! How far a result can be trusted, as its receipt tells it: when it was answered, what was found since, and now.
 
+use super::message::Known;
 use ol_protocol::id::unhex_all;
 use ol_protocol::record::{AuditOutcome, Ruling};
 use ol_protocol::variant::{Assurance, Variant};
 use ol_protocol::verdict::Level;
 use ol_protocol::{NodeId, VariantId};
 use ol_store::TaskRecords;
-use ol_trust::{Evidence, Finding, Known, Standing};
+use ol_trust::{Evidence, Finding, Standing};
 use serde_json::{Value, json};
 
 /// Whose answer it is, and what the log says of it.
@@ -60,7 +61,8 @@ pub(super) fn subject(found: &TaskRecords, covered: u64, facts: &Value) -> Optio
 /// What the receipt says of it, from what is known of the node now.
 pub(super) fn document(subject: &Subject, known: &Known) -> Value {
     let others = without(&known.standing, subject);
-    let value = ol_trust::value(&Known { standing: others, ..*known }, subject.evidence, subject.assurance);
+    let assurance = if known.is_calibrated { subject.assurance } else { Assurance::None };
+    let value = ol_trust::value(&others, subject.evidence, assurance);
     let audits = subject.audits.iter().map(|(record, level, finding)| {
         json!({ "event": "audited", "level": level.map(|level| level.name()), "finding": finding, "record": record })
     });
@@ -75,8 +77,7 @@ pub(super) fn document(subject: &Subject, known: &Known) -> Value {
         "node_clean_audits": others.clean,
         "node_failed_audits": others.failed,
         "node_odds_of_cheating": others.suspicion.against(),
-        "suspect_kin": known.has_suspect_kin,
-        "assurance": known.assurance(subject.assurance).name(),
+        "assurance": assurance.name(),
         "calibrated": known.is_calibrated,
         "history": std::iter::once(answered).chain(audits).collect::<Vec<_>>(),
     })
@@ -110,8 +111,8 @@ mod tests {
     #[test]
     fn a_results_own_audit_counts_once() {
         let standing = Standing { clean: 5, failed: 1, ..Standing::default() };
-        let known = Known { standing, has_suspect_kin: false, is_calibrated: true };
-        let said = |evidence, is_counted| document(&subject(evidence, is_counted), &known);
+        let said =
+            |evidence, is_counted| document(&subject(evidence, is_counted), &Known { standing, is_calibrated: true });
         let passed = said(Evidence::Clean, true);
         assert_eq!((&passed["node_clean_audits"], &passed["node_failed_audits"]), (&4.into(), &1.into()));
         assert_eq!(said(Evidence::Clean, false)["node_clean_audits"], 5);

@@ -4,7 +4,7 @@
 use super::GatewayHands;
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::Message;
+use crate::driver::message::{Known, Message};
 use crate::driver::own;
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
@@ -15,7 +15,6 @@ use ol_protocol::{MicroCredits, NodeId, TaskId, TenantId, VariantId};
 use ol_roles::Gateway;
 use ol_roles::gateway::event::Input;
 use ol_store::{NodeBatch, Read};
-use ol_trust::Known;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -157,7 +156,8 @@ impl Asked {
         // Whoever asked may have gone.
         match self {
             Self::Standing(node, variant, answer) => {
-                let _ = answer.send(machine.known(node, variant));
+                let (standing, is_calibrated) = (settler.standing(node, variant), settler.is_calibrated(variant));
+                let _ = answer.send(Known { standing, is_calibrated });
             }
             Self::Publishable(tenant, task, answer) => {
                 let _ = answer.send(settler.concealed(task, tenant).next().is_some());
