@@ -14,6 +14,7 @@ use ol_protocol::VariantId;
 use ol_protocol::calibration::{Calibration, LENGTHS};
 use ol_trust::Odds;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -94,8 +95,9 @@ fn one(args: &Args, data: &Home, prover: &dyn Engine, by: Subject) -> anyhow::Re
     bar.finish_and_clear();
     let provers = provers(prover.variant(), verifier.variant());
     let mut files = Vec::with_capacity(provers.len());
-    for prover in &provers {
-        files.push(calibrations::keep(data, about.clone(), &Calibration { prover: *prover, ..measured.clone() })?);
+    for (prover, context_tokens) in &provers {
+        let about = if provers.len() > 1 { format!("{about}, {context_tokens} tokens a slot") } else { about.clone() };
+        files.push(calibrations::keep(data, about, &Calibration { prover: *prover, ..measured.clone() })?);
     }
     if !args.json {
         say(format!("{about}: measured in {} s", began.elapsed().as_secs()));
@@ -107,7 +109,7 @@ fn one(args: &Args, data: &Home, prover: &dyn Engine, by: Subject) -> anyhow::Re
         "about": about,
         "files": files,
         "seconds": began.elapsed().as_secs(),
-        "provers": provers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "provers": provers.iter().map(|(prover, _)| prover.to_string()).collect::<Vec<_>>(),
         "verifier": measured.verifier.to_string(),
         "tolerance_micro_nats": measured.tolerance_micro,
         "log_prob_steps": measured.log_prob_steps,
@@ -117,17 +119,16 @@ fn one(args: &Args, data: &Home, prover: &dyn Engine, by: Subject) -> anyhow::Re
     }))
 }
 
-// The variants that a measurement holds for: how long a llama-server's slots are changes no margin.
-fn provers(of: &Variant, by: &Variant) -> Vec<VariantId> {
-    let measured = ol_node::content::variant(of).id();
+// The variants that a measurement holds for, with their contexts: how long a llama-server's slots are changes no margin.
+fn provers(of: &Variant, by: &Variant) -> Vec<(VariantId, u32)> {
+    let with =
+        |context_tokens| (ol_node::content::variant(&Variant { context_tokens, ..of.clone() }).id(), context_tokens);
+    let own = [of.context_tokens].into_iter();
     if of.numerics != ol_llama::NUMERICS {
-        return vec![measured];
+        return own.map(with).collect();
     }
-    let with = |context_tokens| ol_node::content::variant(&Variant { context_tokens, ..of.clone() }).id();
-    let mut all: Vec<VariantId> = ol_llama::contexts(by.context_tokens).map(with).chain([measured]).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+    let contexts: BTreeSet<u32> = ol_llama::contexts(by.context_tokens).chain(own).collect();
+    contexts.into_iter().map(with).collect()
 }
 
 fn odds(measured: &Calibration) -> [Vec<f64>; LENGTHS] {
@@ -172,12 +173,10 @@ mod tests {
     #[test]
     fn a_measurement_of_a_server_holds_for_slots_of_every_length() {
         let (auditor, server) = (variant("embedded-f32/1", 8_192), variant(ol_llama::NUMERICS, 2_048));
-        let id = |context| ol_node::content::variant(&variant(ol_llama::NUMERICS, context)).id();
-        let mut of_slots = [1_024, 2_048, 4_096, 8_192].map(id);
-        of_slots.sort_unstable();
-        assert_eq!(provers(&server, &auditor), of_slots);
+        let id = |context| (ol_node::content::variant(&variant(ol_llama::NUMERICS, context)).id(), context);
+        assert_eq!(provers(&server, &auditor), [1_024, 2_048, 4_096, 8_192].map(id));
         let short = provers(&variant(ol_llama::NUMERICS, 512), &auditor);
         assert!(short.len() == 5 && short.contains(&id(512)));
-        assert_eq!(provers(&auditor, &auditor), [ol_node::content::variant(&auditor).id()]);
+        assert_eq!(provers(&auditor, &auditor), [(ol_node::content::variant(&auditor).id(), 8_192)]);
     }
 }

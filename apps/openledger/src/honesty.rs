@@ -3,10 +3,12 @@
 use crate::inspect::credits;
 use crate::logging::say;
 use ol_gateway::driver::PROMPTS;
+use ol_protocol::VariantId;
 use ol_protocol::parameters::Parameters;
 use ol_roles::Settler;
 use ol_trust::honesty::{Stakes, detection, public_share_of_faults};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 /// What is assumed of who cheats.
@@ -80,6 +82,9 @@ pub(crate) fn tell(settler: &Settler, args: &HonestyArgs) -> anyhow::Result<Exit
             if stakes.margin() > 1.0 { "honesty pays" } else { note }
         ));
     }
+    if rows.iter().all(|row| row.role != "node") {
+        say("no variant that was measured has served anything yet");
+    }
     advise(settler.parameters(), open_ppm(settler), &rows);
     Ok(ExitCode::SUCCESS)
 }
@@ -92,7 +97,8 @@ fn rows(settler: &Settler, args: &HonestyArgs) -> Vec<Row> {
     let share = public_share_of_faults(audit.rate_ppm, open_ppm(settler));
     let stake = f64::from(settler.held_tasks()) * f64::from(split.node_bp) / 1e4;
     let mut rows: Vec<Row> = Vec::new();
-    for calibration in settler.calibrations() {
+    let served: BTreeSet<VariantId> = settler.standings().map(|(_, variant, _)| variant).collect();
+    for calibration in settler.calibrations().filter(|of| served.contains(&of.prover)) {
         let Some(detection) = detection(&calibration.lengths) else { continue };
         let is_same = calibration.prover == calibration.verifier;
         let certainty = if is_same { share } else { 0.0 };

@@ -137,6 +137,16 @@ pub(crate) fn with_server(
         let all = text.slots();
         tracing::warn!(all, "the llama-server has fewer slots than asked for; start it with a larger --parallel");
     }
+    let context = text.variant().context_tokens;
+    if context < ol_llama::CONTEXT_LEAST {
+        let least = ol_llama::CONTEXT_LEAST;
+        tracing::warn!(
+            context,
+            least,
+            "the llama-server's slots are so short that nobody has measured them: start it with a larger --ctx-size"
+        );
+    }
+    tracing::info!(context, "each slot of the llama-server is used up to so many tokens");
     Ok(vec![text, ol_engine::start(Arc::new(vectors), Options { slots, threads, cheat })])
 }
 

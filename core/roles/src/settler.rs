@@ -298,6 +298,11 @@ impl Settler {
         self.policy.standing(node, variant)
     }
 
+    /// What is known of all nodes that have receipts, by node, then variant.
+    pub fn standings(&self) -> impl Iterator<Item = (NodeId, VariantId, Standing)> + '_ {
+        self.policy.standings()
+    }
+
     /// The epoch whose records are being taken.
     pub fn epoch(&self) -> Epoch {
         self.ledger.open_epoch()

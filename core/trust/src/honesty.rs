@@ -87,7 +87,7 @@ pub fn public_share_of_faults(rate_ppm: u32, public_ppm: u32) -> f64 {
 }
 
 /// The share of a calibration's cheats that lie where no honest answer did, among answers of 32 to 127 tokens, or of the longest that were
-/// measured. `None` where no cheat was measured.
+/// measured. `None` where no cheat was measured, or only vectors were: evidence about those takes no escrow.
 pub fn detection(lengths: &[Counts; LENGTHS]) -> Option<f64> {
     seen_ppm(lengths).map(|ppm| f64::from(ppm) / 1e6)
 }
@@ -102,7 +102,8 @@ pub fn seen_ppm(lengths: &[Counts; LENGTHS]) -> Option<u32> {
         let seen: u64 = seen.map(|(_, n)| u64::from(*n)).sum();
         (seen * 1_000_000).checked_div(all).and_then(|ppm| u32::try_from(ppm).ok())
     };
-    of(&lengths[USUAL]).or_else(|| lengths.iter().rev().find_map(of))
+    // Vectors are all in the first class.
+    of(&lengths[USUAL]).or_else(|| lengths[1..].iter().rev().find_map(of))
 }
 
 #[cfg(test)]

@@ -85,10 +85,10 @@ impl Disguise {
     }
 }
 
-/// The ids of texts that the model can embed, or none if one can't be.
-fn admitted_texts(model: &VectorModel, texts: &[String]) -> Option<Vec<Vec<u32>>> {
+/// The ids of a text that the model can embed.
+fn admitted_text(model: &VectorModel, text: &str) -> Option<Vec<u32>> {
     let fits = |ids: &Vec<u32>| !ids.is_empty() && ids.len() <= model.net.context();
-    texts.iter().map(|text| model.reader.encode(text).ok().filter(fits)).collect()
+    model.reader.encode(text).ok().filter(fits)
 }
 
 /// The prompt behind another system prompt.
@@ -155,9 +155,13 @@ impl Engine for Disguise {
 
     fn embed(&self, texts: Vec<String>, done: Done<Embeddings>) {
         let Body::Vectors(model) = &self.model.body else { return self.engine.embed(texts, done) };
-        let Some(tokens) = admitted_texts(model, &texts) else { return self.engine.embed(texts, done) };
-        let changed = self.changed_texts(&texts);
-        let texts = if admitted_texts(model, &changed).is_some() { changed } else { texts };
+        let tokens: Option<Vec<_>> = texts.iter().map(|text| admitted_text(model, text)).collect();
+        // What the honest engine refuses is refused, and a text whose change does not fit is embedded as it is.
+        let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else { return self.engine.embed(texts, done) };
+        let changed = self.changed_texts(&texts).into_iter().zip(texts);
+        let texts =
+            changed.map(|(changed, asked)| if admitted_text(model, &changed).is_some() { changed } else { asked });
+        let texts = texts.collect();
         let reported = move |own: Embeddings| {
             let prompt_tokens = tokens.iter().map(Vec::len).sum::<usize>() as u32;
             Embeddings { vectors: own.vectors, prompt_tokens, tokens }

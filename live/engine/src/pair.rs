@@ -174,6 +174,8 @@ pub fn observe_vectors(
     progress: &mut dyn FnMut(u32),
 ) -> Result<Vec<f32>, Error> {
     let tasks = Tasks { plan };
+    // Who answers with what it had before has had something then.
+    embed(prover, vec![tasks.text(plan.answers)])?;
     let mut deviations = Vec::with_capacity(plan.answers as usize);
     while (deviations.len() as u32) < plan.answers {
         let first = deviations.len() as u32;

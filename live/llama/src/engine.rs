@@ -62,11 +62,12 @@ pub fn connect(outline: Outline, options: &Options) -> Result<Arc<dyn Engine>, E
     Ok(Arc::new(checked.recv().map_err(ended)??))
 }
 
-/// Shortest context of a slot that [`contexts`] gives.
-const CONTEXT_LEAST: u32 = 1 << 10;
+/// Shortest context of a slot that [`contexts`] gives: shorter ones hold no conversation, and each is a variant of its own.
+pub const CONTEXT_LEAST: u32 = 1 << 10;
 
-/// The contexts of slots that engines over a llama-server state, from 1,024 tokens to `most`: powers of two alone, so that nodes whose
-/// servers are set up a little differently serve one variant, and one measurement holds for a few variants.
+/// The contexts of slots that engines over a llama-server state, from [`CONTEXT_LEAST`] to `most` tokens: powers of two alone, so that nodes whose
+/// servers are set up a little differently serve one variant, and one measurement holds for a few variants. An engine over shorter slots states
+/// a shorter one, which is not among these.
 pub fn contexts(most: u32) -> impl Iterator<Item = u32> {
     core::iter::successors(Some(CONTEXT_LEAST), |context| context.checked_mul(2)).take_while(move |next| *next <= most)
 }

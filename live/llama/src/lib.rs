@@ -14,6 +14,6 @@ mod error;
 mod steps;
 
 pub use client::{Error as ExchangeError, RequestError};
-pub use engine::{Options, connect, contexts};
+pub use engine::{CONTEXT_LEAST, Options, connect, contexts};
 pub use error::Error;
 pub use steps::{Limits, NUMERICS, TOP};

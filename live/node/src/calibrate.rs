@@ -14,6 +14,9 @@ const TOLERANCE_SAME: f32 = 0.05;
 /// The same where they don't: eight-bit activations move log-probabilities by up to a quarter of a nat.
 const TOLERANCE_OTHER: f32 = 0.25;
 
+/// Texts of cheats that nobody measured, in each bin of deviations but the first. Fewer would leave odds under 1 where a hundred and fifty texts were measured.
+const UNKNOWN_CHEATS: u32 = 3;
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -188,6 +191,8 @@ fn vectors(
         // No settings change a vector: what was seen holds for all.
         lengths[0].honest.iter_mut().for_each(|honest| honest[bin] += 1);
     }
+    // A cheat that nobody thought of lies anywhere but where the honest are. Without it a bin that no measured cheat came to would speak for who is there.
+    lengths[0].cheats[1..].fill(UNKNOWN_CHEATS);
     let mut done = size.honest;
     for (cheat, seed) in cheats.zip(1..) {
         let mut heard = |texts| progress(done + texts);
@@ -252,9 +257,15 @@ mod tests {
         assert_eq!(heard, SIZE.answers(Cheat::OF_VECTORS.len()));
         assert!(first.honest.iter().all(|bins| bins[0] == SIZE.honest), "{first:?}");
         let (all, far): (u32, u32) = (first.cheats.iter().sum(), first.cheats[1..].iter().sum());
-        // Who answers with the texts before has none at first.
-        assert_eq!((all, far), (36, 30), "{first:?}");
+        assert_eq!((all, far), (36 + 9 * UNKNOWN_CHEATS, all), "{first:?}");
         assert_eq!(rest, [Counts::default(); LENGTHS - 1]);
+        // Where no honest text was nothing speaks for a node, however little was measured.
+        let brief = Size { honest: Size::BRIEF.honest, ..SIZE };
+        let mut cheats = Cheat::OF_VECTORS.into_iter().map(|cheat| encoder(Some(cheat)));
+        let measured = calibrate(honest.as_ref(), honest.as_ref(), &mut cheats, brief, Timestamp(7), &mut |_| {});
+        let odds = ol_trust::Odds::new(&measured.unwrap());
+        assert!((1..BINS).all(|bin| odds.of(0, bin) > ol_trust::suspicion::ODDS_ONE), "{odds:?}");
+        assert!(odds.of(0, 0) < ol_trust::suspicion::ODDS_ONE);
     }
 
     #[test]

@@ -121,6 +121,11 @@ fn every_cheat_of_vectors_gives_others_and_reports_the_texts_asked() {
         assert_eq!(embed(&cheater, &[]), embed(&auditor, &[]), "{cheat:?}");
         let long = "a".repeat(10_000);
         assert_eq!(embed(&cheater, &[&long]), embed(&auditor, &[&long]), "{cheat:?}");
+        // Neither what was refused nor one text that can't be changed spares the others.
+        let full = "b".repeat(505);
+        let mixed = [full.as_str(), texts[0]];
+        let (given, honest) = (embed(&cheater, &mixed).unwrap(), embed(&auditor, &mixed).unwrap());
+        assert_eq!(given.vectors[1] != honest.vectors[1], is_other, "{cheat:?}");
     }
 }
 
