@@ -54,32 +54,29 @@ fn a_node_that_cheats_after_honest_work_loses_what_it_earned_with_that() {
 fn a_node_that_embeds_with_other_weights_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let network = Up::start(folder.path(), &["--cheat", "requantised"]);
-    let failed = || {
-        let text = network.api.get("/metrics").text();
-        !text.lines().any(|line| line == "openledger_audits_failed_total 0")
-    };
-    assert!(!failed());
-    let mut answers = Vec::new();
-    eventually("a failed audit", || {
-        let asked =
-            json!({"model": "tiny-embeddings", "input": format!("A text about ports, number {}.", answers.len())});
-        let answer = network.api.post("/v1/embeddings", &asked).good();
-        let of = |field: &str| answer["openledger"][field].as_str().unwrap().to_owned();
-        answers.push((of("receipt"), of("node")));
-        // Receipts are given so many times a second.
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        failed().then_some(())
-    });
+    // Receipts are given so many times a second.
     let is_refuted = |task: &str| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         network.api.receipt_when(task, |_| true)["trust"]["evidence"] == "failed"
     };
-    // The verdict is known before it is in the log.
-    eventually("a refuted receipt", || answers.iter().any(|(task, _)| is_refuted(task)).then_some(()));
-    let (refuted, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(task, _)| is_refuted(task));
-    let cheater = &refuted.first().expect("it was found").1;
-    assert!(refuted.iter().all(|(_, node)| node == cheater), "{refuted:?}");
-    assert!(others.iter().any(|(_, node)| node != cheater), "{others:?}");
+    let ask = |number: usize| {
+        let asked = json!({"model": "tiny-embeddings", "input": format!("A text about ports, number {number}.")});
+        let answer = network.api.post("/v1/embeddings", &asked).good();
+        let of = |field: &str| answer["openledger"][field].as_str().unwrap().to_owned();
+        (of("receipt"), of("node"))
+    };
+    let mut answers: Vec<(String, String)> = Vec::new();
+    // Its first answer, to the request of the start, may have it quarantined for seconds.
+    let cheater = eventually("a refuted answer", || {
+        answers.push(ask(answers.len()));
+        // A verdict comes a while after its answer: each is looked at soon, and once more.
+        let looked = [&answers[answers.len().saturating_sub(8)], &answers[answers.len() / 2]];
+        looked.into_iter().find(|(task, _)| is_refuted(task)).map(|(_, node)| node.clone())
+    });
+    let asked = answers.len();
+    answers.push(eventually("another node's answer", || Some(ask(asked)).filter(|(_, node)| *node != cheater)));
+    let mut others = answers.iter().filter(|(_, node)| *node != cheater).take(5);
+    assert!(!others.any(|(task, _)| is_refuted(task)), "{cheater} in {answers:?}");
 }
 
 // What the log holds against nodes, once it holds something.
