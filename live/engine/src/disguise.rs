@@ -59,9 +59,7 @@ impl Disguise {
         }
         task
     }
-}
 
-impl Disguise {
     /// The texts that are embedded in place of others, as many.
     fn changed_texts(&self, asked: &[String]) -> Vec<String> {
         let each = |change: fn(&String) -> String| asked.iter().map(change).collect();

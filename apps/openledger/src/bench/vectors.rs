@@ -19,19 +19,16 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Texts that are embedded at the same time.
-const SLOTS: u32 = 1;
-
 /// Measures the embedding model in place of the other.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = flags::load(Role::Node, &args.common, None, None, None, None)?;
+    let config = flags::load(Role::Node, &args.common, None, None, None, None)?;
     logging::start(&config.log, config.log_format)?;
-    config = Config { embedding_model: args.model.clone().or(config.embedding_model), ..config };
+    let embedding_model = args.model.clone().or(config.embedding_model);
     // Text is not continued here: a random model stands in for one that would be.
-    config.model = Some(PathBuf::from("tiny"));
+    let config = Config { embedding_model, model: Some(PathBuf::from("tiny")), ..config };
     let data = Home::open(&config.data_dir)?;
     let models = Models::load(&config, &data)?;
-    let run = |cheat| Options { slots: SLOTS, threads: args.threads, cheat };
+    let run = |cheat| Options { threads: args.threads, cheat, ..Options::default() };
     let verifier = start(models.vectors(), run(None));
     let variant = ol_node::content::variant(verifier.variant()).id();
     let calibration = calibrations::load(&data)?.into_iter().find(|of| (of.prover, of.verifier) == (variant, variant));
