@@ -48,7 +48,8 @@ impl World {
     /// The issuer sells: to the last tenant less than it will ask for.
     pub(crate) fn sell(&mut self) {
         for index in 0..self.config.tenants {
-            let amount = if index + 1 == self.config.tenants && index > 0 { POOR } else { RICH };
+            let amount =
+                if index + 1 == self.config.tenants && index > 0 && !self.config.demand.plain { POOR } else { RICH };
             let (network, owner) = (self.genesis.network(), self.genesis.owner);
             self.bank.sold.push(TopUp::issue(&issuer(), network, owner, tenant(index), amount, 1));
         }
@@ -56,7 +57,7 @@ impl World {
 
     /// The gateway asks for money.
     pub(crate) fn claim(&mut self, tenant: TenantId, amount: MicroCredits, booked: Option<Funded>) {
-        let answer = match self.chances.store.happens(SILENT) {
+        let answer = match !self.config.demand.plain && self.chances.store.happens(SILENT) {
             true => Input::NoFunds { tenant, is_unknown: true },
             false => match self.bank.take(tenant, amount, booked) {
                 Some(slice) => Input::TopUp(slice),

@@ -2,13 +2,14 @@
 
 use crate::config::{Broken, Report};
 use crate::content::Content;
+use crate::engine::work;
 use crate::host::Kind;
 use crate::world::{World, tenant};
 use ol_ledger::Account;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, TaskId, TenantId, Timestamp};
-use ol_roles::gateway::event::Finished;
+use ol_roles::gateway::event::{Finished, Refusal};
 use std::collections::BTreeMap;
 
 /// What is known of a task, whatever the gateway says.
@@ -98,7 +99,17 @@ impl World {
         }
         let took = now.since(facts.arrived);
         self.latencies.push(took);
+        self.answers.push((now, took));
         Ok(())
+    }
+
+    /// As `refused`, which counts what was admitted and got no answer though its client waited.
+    pub(crate) fn turned_away(&mut self, task: TaskId, refusal: &Refusal) -> Result<(), Broken> {
+        self.report.lost += match refusal {
+            Refusal::Deadline | Refusal::Attempts { .. } | Refusal::Invalid => 1,
+            Refusal::Busy(_) | Refusal::Impossible(_) | Refusal::Budget(_) | Refusal::Unconfirmed { .. } => 0,
+        };
+        self.refused(task)
     }
 
     pub(crate) fn refused(&mut self, task: TaskId) -> Result<(), Broken> {
@@ -249,7 +260,8 @@ impl World {
             if output > facts.content.count() {
                 return Err(facts.wrong(*task, "more is charged than was relayed"));
             }
-            let one = facts.answered && facts.attempts == 1 && self.config.churn_per_minute == 0.0;
+            let is_calm = self.config.churn_per_minute == 0.0 && self.config.fleet.region_lost_at.is_none();
+            let one = facts.answered && facts.attempts == 1 && is_calm;
             if one && !facts.forgotten {
                 return Err(facts.wrong(*task, "its content is kept for nothing"));
             }
@@ -270,6 +282,39 @@ impl World {
         Ok(())
     }
 
+    // Work of engines beyond one prefill of each answered prompt and one decode of its answer.
+    fn extra_work_pct(&self) -> f64 {
+        let worked: u64 = self.hosts.iter().map(|host| host.worked.0).sum();
+        let answered = self.tasks.values().filter(|facts| facts.answered);
+        let useful: u64 = answered.map(|facts| work(facts.prompt, facts.content.count()).0).sum();
+        let share = worked as f64 / useful.max(1) as f64 - 1.0;
+        (share * 1e5).round() / 1e3
+    }
+
+    // The first tenth of the time is the start's.
+    fn goodput(&self) -> f64 {
+        let (from, to) = (Timestamp(self.ends().0 / 10), self.ends());
+        let count = self.answers.iter().filter(|(at, _)| (from..to).contains(at)).count();
+        (count as f64 * 1e9 / to.since(from).0.max(1) as f64).round() / 1e3
+    }
+
+    // The end of the last second after the loss in which more than one answer in twenty took more than three times the median
+    // before it.
+    fn restored_after_ms(&self) -> Option<u64> {
+        let lost_at = self.config.fleet.region_lost_at?;
+        let mut before: Vec<Micros> =
+            self.answers.iter().filter(|(at, _)| *at < lost_at).map(|(_, took)| *took).collect();
+        before.sort_unstable();
+        let limit = Micros(before.get(before.len() / 2)?.0 * 3);
+        let mut seconds: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
+        for (at, took) in self.answers.iter().filter(|(at, _)| *at >= lost_at) {
+            let [all, late] = seconds.entry(at.since(lost_at).0 / 1_000_000).or_default();
+            (*all, *late) = (*all + 1, *late + u64::from(*took > limit));
+        }
+        let bad = seconds.iter().rev().find(|(_, [all, late])| late * 20 > *all);
+        Some(bad.map_or(0, |(second, _)| (second + 1) * 1_000))
+    }
+
     fn fill(&mut self) {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.sort_unstable();
@@ -286,6 +331,11 @@ impl World {
         self.report = Report {
             ended_after_seconds: self.now.0 as f64 / 1e6,
             failed_over: counters.failed_over,
+            raced: counters.raced,
+            moved: counters.moved,
+            extra_work_pct: self.extra_work_pct(),
+            goodput: self.goodput(),
+            restored_after_ms: self.restored_after_ms(),
             escalated: counters.escalated,
             panels: counters.panels,
             panels_failed,

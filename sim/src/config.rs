@@ -1,7 +1,75 @@
 //! What is simulated, and what came of it.
 
 use ol_protocol::{Micros, Timestamp};
+use ol_sched::Rule;
 use serde::Serialize;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Demand {
+    /// Prompt and answer of all requests, in tokens; without it lengths are exponential.
+    pub lengths: Option<[u32; 2]>,
+    /// How long a client waits for the whole answer.
+    pub deadline: Micros,
+    /// Chance that a client goes away before its answer.
+    pub leaves: f64,
+    /// Whether all tenants can pay, and nobody asks for an answer that can be trusted, as else one request in sixteen does.
+    pub plain: bool,
+    /// From when on how many times as much is asked for.
+    pub surge: Option<(Timestamp, f64)>,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self { lengths: None, deadline: Micros::from_secs(120), leaves: 0.02, plain: false, surge: None }
+    }
+}
+
+/// Engines of the nodes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fleet {
+    /// Chance that a node is slow.
+    pub slow: f64,
+    /// How many times slower.
+    pub slow_factor: u64,
+    /// How often as many nodes become slow as become fast again, all at once.
+    pub changes_every: Option<Micros>,
+    /// Slots of a node: at least one, at most so many.
+    pub slots_max: u32,
+    /// How much longer a token takes for each attempt that runs beside, as a share.
+    pub crowding: f64,
+    /// Standard deviation of the logarithm of a run's speed.
+    pub jitter: f64,
+    /// Chance that a run stands still once, and for how long in the mean.
+    pub pauses: (f64, Micros),
+    /// Chance that an engine gives an attempt up, at each frame.
+    pub fails: f64,
+    /// Chance, where there is churn, that an engine stands still before a frame about as long as the gateway waits, so that the
+    /// frame crosses the gateway's decision.
+    pub stalls: f64,
+    /// Whether nodes that leave are killed, all of them.
+    pub is_killed: bool,
+    /// When all nodes of the last region are gone for good.
+    pub region_lost_at: Option<Timestamp>,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            slow: 0.125,
+            slow_factor: 10,
+            changes_every: None,
+            slots_max: 4,
+            crowding: 0.0,
+            jitter: 0.0,
+            pauses: (0.0, Micros(0)),
+            fails: 0.0005,
+            stalls: 0.0025,
+            is_killed: false,
+            region_lost_at: None,
+        }
+    }
+}
 
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +98,12 @@ pub struct Config {
     pub public: f64,
     /// Tenants, who ask in turn. The last has next to no money.
     pub tenants: u32,
+    /// What is asked for.
+    pub demand: Demand,
+    /// Engines of the nodes.
+    pub fleet: Fleet,
+    /// How nodes are chosen: gateways know one rule, the others are compared with it.
+    pub rule: Rule,
     /// Length of an epoch.
     pub epoch: Micros,
     /// When the gateway is killed, if it is: it comes back from its log after five seconds.
@@ -53,6 +127,9 @@ impl Default for Config {
             regions: 3,
             public: 0.5,
             tenants: 8,
+            demand: Demand::default(),
+            fleet: Fleet::default(),
+            rule: Rule::default(),
             epoch: Micros::from_secs(10),
             restart_at: None,
             referee_leaves: false,
@@ -117,6 +194,20 @@ pub struct Report {
     pub latency_p50_ms: u64,
     /// The 99th percentile of the same.
     pub latency_p99_ms: u64,
+    /// Attempts that were begun beside another that was late.
+    pub raced: u64,
+    /// Attempts that were taken from a slow node in the middle, to go on with a faster one.
+    pub moved: u64,
+    /// Tasks that were admitted and not answered, though their clients waited and the gateway lived.
+    pub lost: u64,
+    /// Tasks whose receipts charge more than their client was sent.
+    pub paid_twice: u64,
+    /// Work of engines beyond one prefill of each prompt and one decode of each answer, in percent of these.
+    pub extra_work_pct: f64,
+    /// Answers a second while requests came.
+    pub goodput: f64,
+    /// Where a region was lost: how long until at most one answer in twenty of each second took more than three times the median from before, in milliseconds.
+    pub restored_after_ms: Option<u64>,
     /// Output tokens that were relayed.
     pub tokens: u64,
     /// Epochs that were settled.

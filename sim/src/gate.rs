@@ -24,9 +24,6 @@ use std::collections::VecDeque;
 /// Time until entries are on disk, at least.
 const DISK: Micros = Micros(1_500);
 
-/// Chance that a client goes away before its answer.
-const CLIENT_LEAVES: f64 = 0.02;
-
 /// Chance that what an audit needs was lost.
 const PAYLOAD_LOST: f64 = 0.002;
 
@@ -68,6 +65,7 @@ impl World {
             settler,
             next_batch,
             limits: Limits::default(),
+            rule: self.config.rule,
         };
         self.gateway = Some(Gateway::new(self.now, setup));
         self.arm_gateway();
@@ -211,9 +209,9 @@ impl World {
             }
             Output::Own { like, .. } => self.own(&like, inputs),
             Output::Release { task } => return self.released(task),
-            Output::Refuse { task, .. } => {
+            Output::Refuse { task, refusal } => {
                 self.respond(task);
-                return self.refused(task);
+                return self.turned_away(task, &refusal);
             }
             Output::Forget { task } => {
                 if let Some(facts) = self.tasks.get_mut(&task) {
@@ -381,12 +379,17 @@ impl World {
             return Ok(());
         }
         let random = &mut self.chances.arrivals;
-        let next = self.now.after(Micros((random.exponential(1e6 / self.config.rate)).max(1)));
-        let prompt = (random.exponential(60.0) as u32).clamp(1, 512);
-        let answer = (random.exponential(100.0) as u32).clamp(1, 512);
-        let max = if random.happens(0.2) { 64 } else { 512 };
+        let demand = self.config.demand;
+        let surge = demand.surge.filter(|(from, _)| self.now >= *from).map_or(1.0, |(_, times)| times);
+        let next = self.now.after(Micros((random.exponential(1e6 / (self.config.rate * surge))).max(1)));
+        let mut lengths = [60.0, 100.0].map(|mean| (random.exponential(mean) as u32).clamp(1, 512));
+        let mut max = if random.happens(0.2) { 64 } else { 512 };
+        if let Some(equal) = demand.lengths {
+            (lengths, max) = (equal, 512);
+        }
+        let [prompt, answer] = lengths;
         let of = tenant(random.below(self.config.tenants as usize) as u32);
-        let leaves = random.happens(CLIENT_LEAVES).then(|| random.span(Micros::from_secs(1)));
+        let leaves = random.happens(demand.leaves).then(|| random.span(Micros::from_secs(1)));
         self.agenda.plan(next, Event::Arrive);
         self.report.tasks += 1;
         let bytes = digest(Domain::Task, &[&self.config.seed.to_le_bytes(), &self.report.tasks.to_le_bytes()]).0;
@@ -400,8 +403,9 @@ impl World {
         if let Some(after) = leaves {
             self.agenda.plan(self.now.after(after), Event::ClientGone { life: self.life, task });
         }
-        let floor = has_floor(&task).then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded });
-        self.feed(Input::Submitted(submission(task, &self.tasks[&task], floor)))
+        let floor = (!demand.plain && has_floor(&task))
+            .then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded });
+        self.feed(Input::Submitted(submission(task, &self.tasks[&task], demand.deadline, floor)))
     }
 
     // With the same lengths, from nobody who could leave.
@@ -410,14 +414,14 @@ impl World {
         let mut task = *like;
         task.0.reverse();
         let facts = Facts::new(self.now, [prompt, answer, max], self.genesis.own_tenant(), true);
-        inputs.push_back(Input::Submitted(submission(task, &facts, None)));
+        inputs.push_back(Input::Submitted(submission(task, &facts, self.config.demand.deadline, None)));
         self.tasks.insert(task, facts);
         self.report.tasks += 1;
         self.report.own += 1;
     }
 }
 
-fn submission(task: TaskId, facts: &Facts, floor: Option<TrustFloor>) -> Submission {
+fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<TrustFloor>) -> Submission {
     Submission {
         task,
         tenant: facts.tenant,
@@ -425,7 +429,7 @@ fn submission(task: TaskId, facts: &Facts, floor: Option<TrustFloor>) -> Submiss
         prompt_tokens_max: TokenCount(facts.prompt + facts.prompt / 4 + 8),
         output_tokens_max: TokenCount(facts.max),
         price: PRICE,
-        deadline: Micros::from_secs(120),
+        deadline,
         request: digest(Domain::Request, &[&task.0]),
         public: facts.public,
         floor,

@@ -2,11 +2,12 @@
 
 use crate::config::{Broken, Config};
 use crate::content::{self, Content, HONEST, Maker};
+use crate::engine::Run;
 use crate::gate::Up;
 use crate::random::Random;
 use crate::world::{Event, VARIANT, World, issuer, node, operator};
 use ol_protocol::batch::{BatchHeader, SignedBatch};
-use ol_protocol::commitment::{Commitment, Finish};
+use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
@@ -15,23 +16,14 @@ use ol_protocol::seal::Seal;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, Machine, Micros, NodeId, OperatorId, TaskId, Timestamp, TokenCount, merkle};
 use ol_roles::Node;
-use ol_roles::node::{FailCode, Input, Output, Setup, Work};
+use ol_roles::node::{Input, Output, Setup};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Tokens of one frame.
-const CHUNK: u32 = 16;
-
-/// Chance that an engine gives an attempt up.
-const ENGINE_FAILS: f64 = 0.002;
-
-/// Chance that an engine stands still between two frames, about as long as the gateway waits, so that its next frame
-/// crosses the gateway's decision; only where there is churn.
-const ENGINE_STALLS: f64 = 0.01;
-const STALL: Micros = Micros(19_950_000);
-const STALL_JITTER: usize = 200_000;
 
 /// Time until a batch is signed and on a node's disk, at least.
 const DISK: Micros = Micros(2_000);
+
+/// When the gateway notices that a link is dead of which no end came.
+const SILENT: Micros = Micros::from_secs(5);
 
 /// How long a node waits before it dials again.
 pub(crate) const REDIAL: Micros = Micros::from_secs(1);
@@ -79,13 +71,6 @@ pub(crate) struct Evidence {
     pub(crate) content: Content,
 }
 
-#[derive(Debug)]
-struct Run {
-    job: Job,
-    stopped: bool,
-    began: bool,
-}
-
 /// A signed batch with the orders that go with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
@@ -102,9 +87,11 @@ pub(crate) struct Host {
     pub(crate) kind: Kind,
     pub(crate) region: u32,
     place: usize,
-    slots: u32,
-    prefill: Micros,
-    decode: Micros,
+    pub(crate) slots: u32,
+    // Of a token, before `slow`.
+    pub(crate) prefill: Micros,
+    pub(crate) decode: Micros,
+    pub(crate) slow: u64,
     setup: Setup,
     // The process: another one after each start.
     pub(crate) life: u32,
@@ -115,10 +102,12 @@ pub(crate) struct Host {
     pub(crate) gateway_link: Option<u32>,
     pub(crate) up_free: Timestamp,
     pub(crate) down_free: Timestamp,
-    runs: BTreeMap<AttemptId, Run>,
-    jobs: BTreeMap<AttemptId, Job>,
+    pub(crate) runs: BTreeMap<AttemptId, Run>,
+    pub(crate) jobs: BTreeMap<AttemptId, Job>,
+    // Work of its engine, as a node that is not slow would take for it.
+    pub(crate) worked: Micros,
     pub(crate) orders: BTreeMap<AttemptId, Vec<u8>>,
-    made: BTreeMap<AttemptId, Content>,
+    pub(crate) made: BTreeMap<AttemptId, Content>,
     // In memory until stored, then on disk until acknowledged.
     storing: BTreeMap<u64, Kept>,
     pub(crate) disk: BTreeMap<u64, Kept>,
@@ -147,9 +136,8 @@ impl Host {
         };
         let referee = kind == Kind::Referee;
         let operator = if referee { genesis.referee_operator } else { operator(index % config.operators.max(1)) };
-        // One in eight is ten times slower than the others.
-        let slow = if !referee && random.below(8) == 0 { 10 } else { 1 };
-        let slots = if referee { 0 } else { 1 + random.below(4) as u32 };
+        let slow = if !referee && random.happens(config.fleet.slow) { config.fleet.slow_factor } else { 1 };
+        let slots = if referee { 0 } else { 1 + random.below(config.fleet.slots_max as usize) as u32 };
         let setup = Setup {
             network: genesis.network(),
             gateway: genesis.gateway,
@@ -166,8 +154,9 @@ impl Host {
             region: random.below(config.regions.max(1) as usize) as u32,
             place,
             slots,
-            prefill: Micros((300 + random.below(300) as u64) * slow),
-            decode: Micros((3_000 + random.below(4_000) as u64) * slow),
+            prefill: Micros(300 + random.below(300) as u64),
+            decode: Micros(3_000 + random.below(4_000) as u64),
+            slow,
             machine: Some(Node::new(setup.clone())),
             setup,
             life: 0,
@@ -178,6 +167,7 @@ impl Host {
             up_free: Timestamp(0),
             down_free: Timestamp(0),
             runs: BTreeMap::new(),
+            worked: Micros(0),
             jobs: BTreeMap::new(),
             orders: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -195,7 +185,7 @@ impl Host {
         }
     }
 
-    fn maker(&self) -> Maker {
+    pub(crate) fn maker(&self) -> Maker {
         if self.kind == Kind::Cheater { self.place as u64 + 1 } else { HONEST }
     }
 
@@ -214,12 +204,12 @@ impl Host {
     }
 
     /// A process that ends without notice: what was in memory is gone.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self, now: Timestamp) {
+        self.abandon_runs(now);
         self.life += 1;
         self.machine = None;
         self.armed = None;
         self.link = None;
-        self.runs.clear();
         self.jobs.clear();
         self.orders.clear();
         self.made.clear();
@@ -290,11 +280,7 @@ impl World {
         match output {
             Output::Grant { total, .. } => self.send_up(place, Up::Grant { total }),
             Output::Start { attempt } => return self.start_run(place, attempt),
-            Output::Stop { attempt } => {
-                if let Some(run) = self.hosts[place].runs.get_mut(&attempt) {
-                    run.stopped = true;
-                }
-            }
+            Output::Stop { attempt } => self.stop_run(place, attempt),
             Output::Refuse { attempt, code, grant } => {
                 self.hosts[place].orders.remove(&attempt);
                 self.hosts[place].jobs.remove(&attempt);
@@ -315,81 +301,6 @@ impl World {
             Output::Drained => self.drained(place),
         }
         Ok(())
-    }
-
-    fn start_run(&mut self, place: usize, attempt: AttemptId) -> Result<(), Broken> {
-        let Some(job) = self.hosts[place].jobs.remove(&attempt) else {
-            return Err(Broken::Unexpected("a node starts what it was not given"));
-        };
-        let host = &mut self.hosts[place];
-        let prefill = Micros(host.prefill.0 * u64::from(job.prompt + job.content.count()));
-        let at = self.now.after(prefill);
-        let prompt = TokenCount(job.prompt);
-        host.runs.insert(attempt, Run { job, stopped: false, began: false });
-        self.agenda.plan(at, Event::Step { place, life: self.hosts[place].life, attempt });
-        self.send_up(place, Up::Started { attempt, prompt });
-        Ok(())
-    }
-
-    /// The engine made a frame of tokens, or is through.
-    pub(crate) fn step(&mut self, place: usize, life: u32, attempt: AttemptId) -> Result<(), Broken> {
-        if self.hosts[place].life != life {
-            return Ok(());
-        }
-        let maker = self.hosts[place].maker();
-        let fails = self.chances.engines.happens(ENGINE_FAILS);
-        let Some(run) = self.hosts[place].runs.get_mut(&attempt) else { return Ok(()) };
-        if run.stopped || fails {
-            return self.end_run(place, attempt, fails);
-        }
-        let target = run.job.answer.min(run.job.max);
-        let added = CHUNK.min(target.saturating_sub(run.job.content.count()));
-        run.job.content.extend(added, maker);
-        let count = run.job.content.count();
-        let first = !std::mem::replace(&mut run.began, true);
-        if first {
-            self.tell(place, Input::FirstToken { attempt })?;
-        }
-        if added > 0 {
-            self.send_up(place, Up::Tokens { attempt, count: TokenCount(count), added: TokenCount(added), maker });
-        }
-        if count >= target {
-            return self.end_run(place, attempt, false);
-        }
-        let next = CHUNK.min(target - count);
-        let stalls = self.config.churn_per_minute > 0.0 && self.chances.engines.happens(ENGINE_STALLS);
-        let stall = match stalls {
-            true => STALL.saturating_add(Micros(self.chances.engines.below(STALL_JITTER) as u64)),
-            false => Micros(0),
-        };
-        let at = self.now.after(Micros(self.hosts[place].decode.0 * u64::from(next)).saturating_add(stall));
-        self.agenda.plan(at, Event::Step { place, life, attempt });
-        Ok(())
-    }
-
-    fn end_run(&mut self, place: usize, attempt: AttemptId, failed: bool) -> Result<(), Broken> {
-        let Some(run) = self.hosts[place].runs.remove(&attempt) else { return Ok(()) };
-        if failed {
-            return self.tell(place, Input::EngineFailed { attempt, code: FailCode::Internal });
-        }
-        let job = run.job;
-        self.hosts[place].made.insert(attempt, job.content.clone());
-        let whole = job.content.count() >= job.answer.min(job.max);
-        let finish = match (whole, job.answer <= job.max) {
-            (false, _) => Finish::Cancelled,
-            (true, true) => Finish::EndOfText,
-            (true, false) => Finish::Length,
-        };
-        let work = Work {
-            prompt: content::prompt(&attempt.task),
-            seed: content::seed(&attempt.task),
-            output: job.content.root(&attempt.task),
-            log_probs: Digest([0x6c; 32]),
-            finish,
-            prompt_tokens: TokenCount(job.prompt),
-            output_tokens: TokenCount(job.content.count()),
-        };
-        self.tell(place, Input::Finished { attempt, work })
     }
 
     fn store(&mut self, place: usize, sequence: u64, epoch: Epoch, commitments: Vec<Commitment>) {
@@ -460,7 +371,7 @@ impl World {
         let host = &mut self.hosts[place];
         let Some(evidence) = host.evidence.get(&audit) else { return };
         let tokens = u64::from(evidence.prompt + evidence.until);
-        let at = host.scoring_until.max(self.now).after(Micros(host.prefill.0 * tokens));
+        let at = host.scoring_until.max(self.now).after(Micros(host.prefill.0 * host.slow * tokens));
         host.scoring_until = at;
         let life = host.life;
         self.agenda.plan(at, Event::Scored { place, life, audit });
@@ -554,7 +465,7 @@ impl World {
         let Some(link) = self.hosts[place].link else { return };
         let at = self.now.after(self.delay(place));
         self.agenda.plan(at, Event::Lost { place, link });
-        self.hosts[place].kill();
+        self.hosts[place].kill(self.now);
         self.come_back_later(place);
     }
 
@@ -575,8 +486,24 @@ impl World {
         let place = self.config.nodes as usize;
         let Some(link) = self.hosts[place].link else { return Ok(()) };
         self.agenda.plan(self.now, Event::Lost { place, link });
-        self.hosts[place].kill();
+        self.hosts[place].kill(self.now);
         self.agenda.plan(self.ends(), Event::Return { place });
+        Ok(())
+    }
+
+    /// The nodes of the last region lose power; their links end later, or never.
+    pub(crate) fn region_lost(&mut self) -> Result<(), Broken> {
+        let last = self.config.regions.saturating_sub(1);
+        for place in 0..self.config.nodes as usize {
+            if self.hosts[place].region != last {
+                continue;
+            }
+            if let Some(link) = self.hosts[place].link {
+                self.agenda.plan(self.now.after(SILENT), Event::Lost { place, link });
+            }
+            self.hosts[place].kill(self.now);
+            self.agenda.plan(self.ends(), Event::Return { place });
+        }
         Ok(())
     }
 
@@ -588,18 +515,19 @@ impl World {
         let mean = Micros((60e6 / self.config.churn_per_minute) as u64);
         let next = self.now.after(self.chances.churn.span(mean));
         self.agenda.plan(next, Event::Churn);
-        let place = self.chances.churn.below(self.hosts.len());
+        let place = self.chances.churn.below(self.hosts.len() - usize::from(self.config.fleet.is_killed));
         let Some(link) = self.hosts[place].link else { return Ok(()) };
         let silent = self.chances.churn.happens(0.3);
-        let notice = if silent { Micros::from_secs(10) } else { self.delay(place) };
-        match self.chances.churn.below(3) {
+        let notice = if silent { SILENT } else { self.delay(place) };
+        let kind = if self.config.fleet.is_killed { 1 } else { self.chances.churn.below(3) };
+        match kind {
             0 => {
                 self.agenda.plan(self.now.after(notice), Event::Lost { place, link });
                 self.dropped(place, link)
             }
             1 => {
                 self.agenda.plan(self.now.after(notice), Event::Lost { place, link });
-                self.hosts[place].kill();
+                self.hosts[place].kill(self.now);
                 self.come_back_later(place);
                 Ok(())
             }

@@ -12,6 +12,8 @@ mod books;
 mod check;
 mod config;
 mod content;
+pub mod coordination;
+mod engine;
 mod gate;
 mod host;
 mod hostile;
@@ -23,7 +25,7 @@ pub mod trust;
 mod world;
 
 pub use books::Books;
-pub use config::{Broken, Config, Report, Violation};
+pub use config::{Broken, Config, Demand, Fleet, Report, Violation};
 
 /// Simulates, and checks as it goes.
 ///

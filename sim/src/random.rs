@@ -54,6 +54,12 @@ impl Random {
         self.unit() < chance
     }
 
+    /// Normal, of mean 0 and standard deviation 1: G. Box, M. Muller, Ann. Math. Statist. 29(2), 1958.
+    pub(crate) fn normal(&mut self) -> f64 {
+        let radius = libm::sqrt(-2.0 * libm::log(self.unit()));
+        radius * libm::cos(core::f64::consts::TAU * self.unit())
+    }
+
     /// Exponential, rounded down to whole numbers.
     pub(crate) fn exponential(&mut self, mean: f64) -> u64 {
         (-libm::log(self.unit()) * mean) as u64

@@ -63,6 +63,8 @@ pub(crate) enum Event {
     Crash,
     Restart,
     RefereeLeaves,
+    SpeedsChange,
+    RegionLost,
 }
 
 /// One stream of random numbers for each use.
@@ -96,6 +98,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) report: Report,
     pub(crate) latencies: Vec<Micros>,
+    pub(crate) answers: Vec<(Timestamp, Micros)>,
     pub(crate) frame: Option<crate::gate::Frame>,
     pub(crate) bank: Bank,
     quiet_since: Option<u64>,
@@ -136,6 +139,7 @@ impl World {
                 ..Report::default()
             },
             latencies: Vec::new(),
+            answers: Vec::new(),
             frame: None,
             bank: Bank::default(),
             quiet_since: None,
@@ -162,6 +166,12 @@ impl World {
         }
         if let Some(at) = self.config.restart_at {
             self.agenda.plan(at, Event::Crash);
+        }
+        if let Some(every) = self.config.fleet.changes_every {
+            self.agenda.plan(Timestamp(every.0), Event::SpeedsChange);
+        }
+        if let Some(at) = self.config.fleet.region_lost_at {
+            self.agenda.plan(at, Event::RegionLost);
         }
         if self.config.referee_leaves {
             self.agenda.plan(Timestamp(self.ends().0 / 3), Event::RefereeLeaves);
@@ -244,6 +254,8 @@ impl World {
             Event::Crash => self.crash(),
             Event::Restart => self.begin(),
             Event::RefereeLeaves => self.referee_leaves(),
+            Event::SpeedsChange => self.speeds_change(),
+            Event::RegionLost => self.region_lost(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Whole networks, many seeds.
 
 use ol_protocol::Timestamp;
-use ol_sim::{Config, Report, run};
+use ol_sim::coordination::{self, Setting};
+use ol_sim::{Config, Fleet, Report, run};
 
 fn twice(config: &Config) -> Report {
     let first = run(config).unwrap_or_else(|violation| panic!("{violation}"));
@@ -21,10 +22,36 @@ fn twenty_calm_networks_answer_everything_and_repeat_themselves() {
 
 #[test]
 fn churn_loses_no_receipt_and_no_token() {
+    let mut overtaken = 0;
     for seed in 0..20 {
         let report = twice(&Config { seed, churn_per_minute: 40.0, seconds: 60, ..Config::default() });
-        assert!(report.failed_over > 0, "{report:?}");
+        assert!(report.failed_over > 0 && report.lost == 0, "{report:?}");
+        overtaken += report.raced + report.moved;
     }
+    assert!(overtaken > 100, "{overtaken}");
+}
+
+#[test]
+fn slow_nodes_stretch_no_answer_and_little_is_computed_twice() {
+    let setting = Setting { nodes: 40, seconds: 60, ..Setting::new(3) };
+    let rows = coordination::tails(&setting, &mut |_, _| {}).unwrap_or_else(|violation| panic!("{violation}"));
+    for row in rows {
+        let is_ours = row.policy == "openledger";
+        assert!(if is_ours { row.p99_over_p50 < 3.0 } else { row.p99_over_p50 > 6.0 }, "{row:?}");
+        assert!(row.extra_work_pct < 5.0 && row.lost == 0 && row.refused == 0, "{row:?}");
+    }
+}
+
+#[test]
+fn more_than_can_be_answered_is_refused_at_once_and_the_rest_is_answered_soon() {
+    let setting = Setting { nodes: 20, seconds: 20, ..Setting::new(4) };
+    let rows = coordination::overload(&setting, &mut |_, _| {}).unwrap_or_else(|violation| panic!("{violation}"));
+    let ours: Vec<_> = rows.iter().filter(|row| row.policy == "openledger").collect();
+    let goodput = |row: &coordination::Row| row.goodput_pct_of_peak.unwrap_or_default();
+    let peak = ours.iter().find(|row| goodput(row) >= 99.0).expect("one load is the peak");
+    let most = ours.iter().find(|row| row.load == 3.0).expect("three times the capacity is asked for");
+    assert!(goodput(most) >= 95.0 && most.lost == 0 && most.refused > 0, "{most:?}");
+    assert!(most.p99_ms <= 2 * peak.p99_ms, "{most:?} {peak:?}");
 }
 
 #[test]
@@ -38,17 +65,22 @@ fn a_gateway_that_was_killed_goes_on_from_its_log() {
 
 #[test]
 fn cheaters_are_caught_and_nobody_else_is_punished() {
-    let (mut confirmed, mut unconfirmed) = (0, 0);
+    let (mut confirmed, mut unconfirmed, mut failed, mut slashed) = (0, 0, 0, 0);
     for seed in 0..10 {
-        let config = Config { seed, cheaters: 3, rate: 10.0, seconds: 60, ..Config::default() };
+        // A slow node gets next to no tasks to cheat at.
+        let fleet = Fleet { slow: 0.0, ..Fleet::default() };
+        let config = Config { seed, cheaters: 3, rate: 10.0, seconds: 60, fleet, ..Config::default() };
         let report = twice(&config);
         assert_eq!((report.cheaters_caught, report.honest_sanctioned), (3, 0), "{report:?}");
-        assert!((1..report.audits_failed).contains(&report.slashed), "{report:?}");
+        assert!((1..=report.audits_failed).contains(&report.slashed), "{report:?}");
+        (failed, slashed) = (failed + report.audits_failed, slashed + report.slashed);
         confirmed += report.confirmed;
         unconfirmed += report.unconfirmed;
     }
     // Some of what cheaters answered was waited for.
     assert!(confirmed > 9 && unconfirmed > 0, "{confirmed} {unconfirmed}");
+    // Some of what failed stayed private.
+    assert!(slashed < failed, "{slashed} of {failed}");
 }
 
 #[test]
@@ -80,7 +112,8 @@ fn hostile_nodes_in_panels_disturb_nobody_else() {
 #[test]
 fn below_five_operators_the_referee_catches_them() {
     for seed in 0..10 {
-        let config = Config { seed, nodes: 6, operators: 3, cheaters: 1, seconds: 40, ..Config::default() };
+        let fleet = Fleet { slow: 0.0, ..Fleet::default() };
+        let config = Config { seed, nodes: 6, operators: 3, cheaters: 1, seconds: 40, fleet, ..Config::default() };
         let report = twice(&config);
         assert_eq!((report.cheaters_caught, report.escalated), (1, 0), "{report:?}");
     }

@@ -9,6 +9,7 @@ use ol_protocol::id::hex;
 use ol_roles::Gateway;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::gateway::event::Input;
+use ol_sim::coordination;
 use ol_sim::trust::{Row, Setting};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,8 +28,24 @@ enum Sim {
     Run(RunArgs),
     /// Policies of verification side by side: cost, wrong results that went out, and when cheats are found.
     Trust(TrustArgs),
+    /// Ways to choose a node where many are slow: how long answers take, and how much work is done twice.
+    Tails(CoordinationArgs),
+    /// The same where nodes are killed, a region is lost, or all start at once.
+    Churn(CoordinationArgs),
+    /// The same where more is asked for than can be answered.
+    Overload(CoordinationArgs),
     /// Adversaries side by side: what each gains, when it is found, and whether it profits.
     Adversaries(AdversariesArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CoordinationArgs {
+    /// Seed of everything random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,6 +98,9 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
         Sim::Run(args) => network(args),
         Sim::Trust(args) => trust(args),
+        Sim::Tails(args) => coordination(args, coordination::tails),
+        Sim::Churn(args) => coordination(args, coordination::churn),
+        Sim::Overload(args) => coordination(args, coordination::overload),
         Sim::Adversaries(args) => adversaries(args),
     }
 }
@@ -151,6 +171,65 @@ fn trust(args: &TrustArgs) -> anyhow::Result<ExitCode> {
         for bin in &found.bins {
             say(format!("stated {:.5}: {:.5} right, of {}", bin.stated, bin.right, bin.results));
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+type Comparison =
+    fn(&coordination::Setting, &mut dyn FnMut(u64, u64)) -> Result<Vec<coordination::Row>, ol_sim::Violation>;
+
+fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<ExitCode> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
+    let bar = ProgressBar::new(0).with_style(style).with_message("policies");
+    let broken = "the simulation broke an invariant";
+    let setting = coordination::Setting::new(args.seed);
+    let mut progress = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let rows = compare(&setting, &mut progress).context(broken)?;
+    bar.finish_and_clear();
+    if args.json {
+        say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!("{} nodes, {} seconds", setting.nodes, setting.seconds));
+    let mut situation = "";
+    for row in &rows {
+        if std::mem::replace(&mut situation, row.situation) != row.situation {
+            say(format!("\n{}", row.situation));
+            say(format!(
+                "{:<21} {:>5} {:>7} {:>7} {:>8} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
+                "policy",
+                "load",
+                "p50 ms",
+                "p99 ms",
+                "p99/p50",
+                "second %",
+                "work %",
+                "lost",
+                "twice",
+                "refused",
+                "goodput %",
+                "restored ms"
+            ));
+        }
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        say(format!(
+            "{:<21} {:>5} {:>7} {:>7} {:>8} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
+            row.policy,
+            row.load,
+            row.p50_ms,
+            row.p99_ms,
+            row.p99_over_p50,
+            row.second_attempts_pct,
+            row.extra_work_pct,
+            row.lost,
+            row.paid_twice,
+            row.refused,
+            or_dash(row.goodput_pct_of_peak.map(|share| share.to_string())),
+            or_dash(row.restored_after_ms.map(|ms| ms.to_string())),
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

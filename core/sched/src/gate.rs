@@ -30,6 +30,20 @@ pub enum Gate {
         /// When it may get work again.
         until: Timestamp,
     },
+    /// The node's speed is not known, and the task can't wait to learn it.
+    #[error("node {} was not measured yet", .node.short())]
+    NotMeasured {
+        /// The node.
+        node: NodeId,
+    },
+    /// So many wait that an answer would be late.
+    #[error("a slot comes free in {} ms and {} ms is the longest wait: try again later, or add nodes", .wait.0.div_ceil(1_000), .max.0 / 1_000)]
+    WaitTooLong {
+        /// Predicted time until a slot comes free.
+        wait: Micros,
+        /// How long a task may wait.
+        max: Micros,
+    },
     /// The nodes with the variant finish what they have and take nothing new.
     #[error("nodes that serve this model variant are shutting down and take no new work")]
     Draining,

@@ -7,16 +7,19 @@ extern crate alloc;
 
 pub mod attempt;
 pub mod breaker;
+pub mod flow;
 pub mod gate;
+pub mod hedge;
 pub mod offer;
 pub mod placement;
 pub mod queue;
 pub mod rate;
 
-pub use attempt::{Accepted, Attempt, Attempts, Limits, Overdue, Reason};
+pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
+pub use flow::Flow;
 pub use gate::Gate;
 pub use offer::Offers;
-pub use placement::{Ask, Placement};
-pub use queue::{Entry, Queue};
+pub use placement::{Ask, Placement, Rule, Trial};
+pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};

@@ -14,6 +14,8 @@ use ol_protocol::{NodeId, VariantId};
 pub const SLOTS_MAX: u64 = 4096;
 /// The most variants that one node may offer, so that its memory here is bounded.
 pub const VARIANTS_MAX: usize = 256;
+/// Classes of speed: nodes of one class are alike within a factor of the square root of two, 64 of them span four billion.
+pub const CLASSES: u8 = 64;
 
 /// Why a grant was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +44,8 @@ pub enum Error {
     TooManyVariants,
 }
 
-/// What every connected node granted. O(log n) per call, but for `leave` and `drain`: that per variant of the node.
+/// What every connected node granted. O(log n) per call, but for `leave` and `drain`: that per variant of the node. The nodes
+/// that are ready lie in classes of speed, so that a few of the fastest are found without a look at the others.
 #[derive(Debug, Clone, Default)]
 pub struct Offers {
     nodes: BTreeMap<NodeId, Node>,
@@ -61,7 +64,8 @@ struct Credit {
     total: u64,
     sent: u64,
     finished: u64,
-    // Where the node stands in its pool's `ready`.
+    class: u8,
+    // Where the node stands in its class of its pool's `ready`.
     place: Option<usize>,
 }
 
@@ -72,11 +76,12 @@ impl Credit {
     }
 }
 
-// The nodes of one variant. `ready` has those that take work now, in an order that only the past inputs decide, so
-// that a few can be sampled without walking all.
+// The nodes of one variant. `ready` has those that take work now by their classes, in an order that only the past inputs
+// decide, so that a few can be sampled without walking all.
 #[derive(Debug, Clone, Default)]
 struct Pool {
-    ready: Vec<NodeId>,
+    ready: Vec<Vec<NodeId>>,
+    ready_count: u64,
     node_count: u64,
     draining_count: u64,
     in_flight: u64,
@@ -200,12 +205,30 @@ impl Offers {
 
     /// The nodes that take a task of the variant now, with their free slots.
     pub fn candidates(&self, variant: VariantId) -> impl Iterator<Item = (NodeId, u64)> {
-        self.ready_nodes(variant).iter().map(move |&node| (node, self.free(node, variant)))
+        self.ready_nodes(variant).map(move |node| (node, self.free(node, variant)))
     }
 
-    /// The nodes of `candidates`, to sample from; their order is decided by the past inputs alone.
-    pub fn ready_nodes(&self, variant: VariantId) -> &[NodeId] {
+    /// The nodes of `candidates`, the lowest class first; their order is decided by the past inputs alone.
+    pub fn ready_nodes(&self, variant: VariantId) -> impl Iterator<Item = NodeId> + '_ {
+        self.ready_classes(variant).iter().flatten().copied()
+    }
+
+    /// The nodes of `candidates` by class, to sample from.
+    pub fn ready_classes(&self, variant: VariantId) -> &[Vec<NodeId>] {
         self.pools.get(&variant).map_or(&[], |pool| &pool.ready)
+    }
+
+    /// Puts a node among those that are as fast, from 0 on; the last class is [`CLASSES`] - 1.
+    pub fn classify(&mut self, node: NodeId, variant: VariantId, class: u8) {
+        let class = class.min(CLASSES - 1);
+        if self.credit(node, variant).is_none_or(|credit| credit.class == class) {
+            return;
+        }
+        self.unready(node, variant);
+        if let Some(credit) = self.credit(node, variant) {
+            credit.class = class;
+        }
+        self.ready(node, variant);
     }
 
     /// The variants that connected nodes serve and that are not all about to leave.
@@ -218,7 +241,7 @@ impl Offers {
         self.pools.get(&variant).map_or_else(Supply::default, |pool| Supply {
             node_count: pool.node_count,
             draining_count: pool.draining_count,
-            ready_count: pool.ready.len() as u64,
+            ready_count: pool.ready_count,
             in_flight: pool.in_flight,
         })
     }
@@ -236,6 +259,11 @@ impl Offers {
     /// Whether the node has ever granted a slot for the variant on this link.
     pub fn serves(&self, node: NodeId, variant: VariantId) -> bool {
         self.nodes.get(&node).is_some_and(|known| known.credits.contains_key(&variant))
+    }
+
+    /// Whether the node serves the variant and is not about to leave.
+    pub fn takes(&self, node: NodeId, variant: VariantId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| !known.draining && known.credits.contains_key(&variant))
     }
 
     /// Tasks of all variants sent to the node and not finished.
@@ -257,17 +285,27 @@ impl Offers {
         }
         let Some(pool) = self.pools.get_mut(&variant) else { return };
         let Some(credit) = self.nodes.get_mut(&node).and_then(|known| known.credits.get_mut(&variant)) else { return };
-        if credit.place.is_none() {
-            credit.place = Some(pool.ready.len());
-            pool.ready.push(node);
+        let class = usize::from(credit.class);
+        if pool.ready.len() <= class {
+            pool.ready.resize_with(class + 1, Vec::new);
+        }
+        if credit.place.is_none()
+            && let Some(alike) = pool.ready.get_mut(class)
+        {
+            credit.place = Some(alike.len());
+            alike.push(node);
+            pool.ready_count += 1;
         }
     }
 
     fn unready(&mut self, node: NodeId, variant: VariantId) {
-        let Some(place) = self.credit(node, variant).and_then(|credit| credit.place.take()) else { return };
+        let Some(credit) = self.credit(node, variant) else { return };
+        let (Some(place), class) = (credit.place.take(), usize::from(credit.class)) else { return };
         let Some(pool) = self.pools.get_mut(&variant) else { return };
-        pool.ready.swap_remove(place);
-        let Some(&moved) = pool.ready.get(place) else { return };
+        let Some(alike) = pool.ready.get_mut(class) else { return };
+        alike.swap_remove(place);
+        pool.ready_count -= 1;
+        let Some(&moved) = alike.get(place) else { return };
         if let Some(credit) = self.credit(moved, variant) {
             credit.place = Some(place);
         }
@@ -303,6 +341,21 @@ mod tests {
         assert_eq!((offers.free(node(1), VARIANT), offers.in_flight(node(1))), (0, 0));
         assert_eq!(offers.grant(node(1), VARIANT, 2), Ok(()));
         assert_eq!(offers.free(node(1), VARIANT), 1);
+    }
+
+    #[test]
+    fn nodes_that_are_ready_lie_in_their_classes() {
+        let mut offers = joined(&[1, 2, 3], 1);
+        offers.classify(node(1), VARIANT, 5);
+        offers.classify(node(3), VARIANT, 5);
+        assert_eq!(offers.spend(node(3), VARIANT), Some(()));
+        // A node without a free slot changes its class too.
+        offers.classify(node(3), VARIANT, 250);
+        assert_eq!(offers.grant(node(3), VARIANT, 2), Ok(()));
+        assert_eq!(offers.ready_nodes(VARIANT).collect::<Vec<_>>(), [node(2), node(1), node(3)]);
+        let classes = offers.ready_classes(VARIANT);
+        assert_eq!((&classes[5], &classes[usize::from(CLASSES) - 1]), (&vec![node(1)], &vec![node(3)]));
+        assert_eq!(offers.supply(VARIANT).ready_count, 3);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Which node gets a task: the one where it is predicted to end first, among a few.
+//! Which node gets a task: the one where it is predicted to end first, among a few of the fastest that are free.
 //!
-//! An idle node that was not measured often enough goes first: its first answer may have been slow for a reason that is
-//! over, and a node that gets no tasks is never measured again.
+//! An idle node that was not measured lately goes first: a node that gets no tasks would never be measured. One that was measured
+//! a few times has the benefit of the doubt: P. Auer, N. Cesa-Bianchi, P. Fischer, "Finite-time Analysis of the Multiarmed
+//! Bandit Problem", Machine Learning 47, 2002, where the bonus shrinks with the number of samples as here.
 //!
 //! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001, for
-//! choosing among a sample; the draw among near-ties keeps gateways that see the same figures from herding.
+//! choosing among a sample; the draw among near-ties keeps gateways that see the same figures from herding. A sample of
+//! all nodes misses the few fast ones that are free where most that are free are slow: it is taken class by class.
 
 use crate::breaker::Breaker;
 use crate::gate::Gate;
@@ -14,14 +16,16 @@ use alloc::vec::Vec;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 
-/// How many nodes are compared; with more free ones, as many are sampled.
-const SAMPLE: usize = 8;
+/// How many nodes of a class are compared; of more that are free, as many are sampled.
+const SAMPLE: usize = 4;
+/// How many classes beyond the fastest are compared: an idle node does as well as a busy one that is twice as fast.
+const CLASSES_COMPARED: u8 = 2;
 /// How many nodes are looked at if nobody in the sample will do. Bounds the time of one placement.
 const SCAN_MAX: usize = 1024;
 /// How many nodes a refusal names; the rest are like them.
 const NAMED_MAX: usize = 8;
-/// Costs within one part in so many of the lowest are equal: predictions are no better than that.
-const NEAR_TIE: u64 = 10;
+/// Costs within one part in so many of the lowest are equal: predictions are no better than that, and who is as good has work.
+const NEAR_TIE: u64 = 5;
 
 /// A task that looks for a node.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,35 @@ pub struct Ask<'a> {
     pub deadline: Timestamp,
     /// Nodes that are not to get it: those it failed on.
     pub excluded: &'a [NodeId],
+    /// Whether a node that was not measured will do.
+    pub trial: Trial,
+}
+
+/// What a node is worth to a task that nobody measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// It goes first if it is idle: it becomes known, and the task can be given to another if it is slow.
+    First,
+    /// It goes last: the task could not be given to another.
+    Last,
+    /// It will not do: the task is late already.
+    Never,
+}
+
+/// How a node is chosen among those that are free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rule {
+    /// By what it is predicted to cost. What gateways do; the others are what it is compared with.
+    #[default]
+    Cost,
+    /// Any.
+    Random,
+    /// In turn.
+    RoundRobin,
+    /// Which has the fewest tasks in flight.
+    LeastOutstanding,
+    /// Of two drawn, which has fewer tasks in flight.
+    TwoChoices,
 }
 
 /// What a choice of node is made from.
@@ -51,6 +84,10 @@ pub struct Placement<'a> {
     pub breaker: &'a Breaker,
     /// The gateway's seed of its draws.
     pub seed: Seed,
+    /// How to choose.
+    pub rule: Rule,
+    /// Who was chosen last.
+    pub last: Option<NodeId>,
 }
 
 /// What a task is predicted to take on a node.
@@ -62,38 +99,99 @@ pub struct Prediction {
     pub end: Micros,
 }
 
-// A node that could take the task.
+// A node that could take the task. The lowest turn goes first.
 #[derive(Debug, Clone, Copy)]
 struct Open {
-    // Idle, and not measured often enough.
-    is_trial: bool,
+    turn: Turn,
     cost: Micros,
     node: NodeId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Trial,
+    Known,
+    Unknown,
 }
 
 impl Placement<'_> {
     /// The node for a task, or every kind of reason why there is none.
     pub fn pick(&self, now: Timestamp, ask: &Ask<'_>) -> Result<NodeId, Vec<Gate>> {
-        let ready = self.offers.ready_nodes(ask.variant);
         let mut draw = Draw::new(self.seed, ask);
         let mut gates = Vec::new();
-        let mut open = self.open(now, ask, sample(ready, &mut draw), &mut gates);
-        if open.is_empty() && ready.len() > SAMPLE {
-            gates.clear();
-            open = self.open(now, ask, stretch(ready, &mut draw), &mut gates);
+        let picked = match self.rule {
+            Rule::Cost => self.cheapest_of_few(now, ask, &mut draw, &mut gates),
+            Rule::Random | Rule::RoundRobin | Rule::LeastOutstanding | Rule::TwoChoices => {
+                self.by_rule(now, ask, &mut draw, &mut gates)
+            }
+        };
+        picked.ok_or_else(|| self.why(ask, gates))
+    }
+
+    fn cheapest_of_few(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
+        let mut open = Vec::with_capacity(SAMPLE);
+        let (mut known, mut slowest) = (0, usize::MAX);
+        for (class, alike) in self.offers.ready_classes(ask.variant).iter().enumerate() {
+            if class > slowest {
+                break;
+            }
+            if alike.is_empty() {
+                continue;
+            }
+            let before = open.len();
+            self.open(now, ask, sample(alike, draw), &mut open, gates);
+            known += open.iter().skip(before).filter(|node| node.turn == Turn::Known).count();
+            if known > 0 && slowest == usize::MAX {
+                slowest = class + usize::from(CLASSES_COMPARED);
+            }
         }
-        self.cheapest(&open, &mut draw).ok_or_else(|| self.why(ask, gates))
+        if open.is_empty() {
+            gates.clear();
+            self.open(now, ask, self.stretch(ask.variant, draw), &mut open, gates);
+        }
+        self.cheapest(&open, draw)
+    }
+
+    // At most `SCAN_MAX` nodes in their order, from a drawn place on.
+    fn stretch(&self, variant: VariantId, draw: &mut Draw) -> impl Iterator<Item = NodeId> {
+        let from = draw.below(self.offers.supply(variant).ready_count as usize);
+        let all = || self.offers.ready_nodes(variant);
+        all().skip(from).chain(all().take(from)).take(SCAN_MAX)
+    }
+
+    fn by_rule(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
+        let mut open: Vec<NodeId> = Vec::new();
+        for node in self.offers.ready_nodes(ask.variant) {
+            match self.gate(now, ask, node) {
+                Ok(_) => open.push(node),
+                Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
+                Err(_) => {}
+            }
+        }
+        let any = |draw: &mut Draw| open.get(draw.below(open.len())).copied();
+        let fewest = |nodes: &[NodeId]| nodes.iter().copied().min_by_key(|node| (self.offers.in_flight(*node), *node));
+        match self.rule {
+            Rule::Cost | Rule::Random => any(draw),
+            Rule::RoundRobin => {
+                let next = open.iter().filter(|node| self.last.is_none_or(|last| **node > last)).min();
+                next.or_else(|| open.iter().min()).copied()
+            }
+            Rule::LeastOutstanding => fewest(&open),
+            Rule::TwoChoices => fewest(&[any(draw)?, any(draw)?]),
+        }
     }
 
     /// What the task is predicted to take on the node.
     pub fn predict(&self, node: NodeId, ask: &Ask<'_>) -> Prediction {
         let rate = self.rates.of(node, ask.variant);
-        let service = rate.predict(ask.prompt, ask.output);
+        let (service, prefill) = (rate.predict(ask.prompt, ask.output), rate.prefill(ask.prompt));
         let in_flight = self.offers.in_flight(node);
         let slots = in_flight.saturating_add(self.offers.free(node, ask.variant)).max(1);
         let queue = Micros(service.0.saturating_mul(in_flight) / slots);
         let wait = rate.round_trip().saturating_add(queue);
-        Prediction { begin: wait.saturating_add(rate.prefill(ask.prompt)), end: wait.saturating_add(service) }
+        let crowded = Micros(prefill.0.saturating_mul(in_flight) / slots);
+        let begin = rate.round_trip().saturating_add(prefill).saturating_add(crowded);
+        Prediction { begin, end: wait.saturating_add(service) }
     }
 
     fn open(
@@ -101,20 +199,20 @@ impl Placement<'_> {
         now: Timestamp,
         ask: &Ask<'_>,
         nodes: impl Iterator<Item = NodeId>,
+        open: &mut Vec<Open>,
         gates: &mut Vec<Gate>,
-    ) -> Vec<Open> {
-        let mut open = Vec::with_capacity(SAMPLE);
+    ) {
+        let enough = open.len() + SAMPLE;
         for node in nodes {
             match self.gate(now, ask, node) {
                 Ok(node) => open.push(node),
                 Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
                 Err(_) => {}
             }
-            if open.len() == SAMPLE {
+            if open.len() == enough {
                 break;
             }
         }
-        open
     }
 
     fn gate(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId) -> Result<Open, Gate> {
@@ -131,13 +229,19 @@ impl Placement<'_> {
         if predicted.begin > left && is_measured {
             return Err(Gate::DeadlineTooShort { needed: predicted.begin, left });
         }
-        let is_trial = !is_measured && self.offers.in_flight(node) == 0;
-        Ok(Open { is_trial, cost: predicted.end, node })
+        let turn = match ask.trial {
+            _ if is_measured => Turn::Known,
+            Trial::Never => return Err(Gate::NotMeasured { node }),
+            Trial::First if self.offers.in_flight(node) == 0 => Turn::Trial,
+            Trial::First | Trial::Last => Turn::Unknown,
+        };
+        let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
+        Ok(Open { turn, cost, node })
     }
 
     fn cheapest(&self, open: &[Open], draw: &mut Draw) -> Option<NodeId> {
-        let is_trial = open.iter().any(|node| node.is_trial);
-        let open = || open.iter().filter(|node| node.is_trial == is_trial);
+        let turn = open.iter().map(|node| node.turn).min()?;
+        let open = || open.iter().filter(|node| node.turn == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
         let near: Vec<NodeId> = open().filter(|node| node.cost <= limit).map(|node| node.node).collect();
@@ -195,12 +299,6 @@ fn sample<'a>(nodes: &'a [NodeId], draw: &mut Draw) -> impl Iterator<Item = Node
     chosen.into_iter().filter_map(|index| nodes.get(index).copied())
 }
 
-// At most `SCAN_MAX` nodes in their order, from a drawn place on.
-fn stretch<'a>(nodes: &'a [NodeId], draw: &mut Draw) -> impl Iterator<Item = NodeId> + use<'a> {
-    let (before, after) = nodes.split_at(draw.below(nodes.len()));
-    after.iter().chain(before).copied().take(SCAN_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,7 +329,8 @@ mod tests {
 
         fn pick(&self, ask: &Ask<'_>) -> Result<NodeId, Vec<Gate>> {
             let Self { offers, rates, breaker } = self;
-            Placement { offers, rates, breaker, seed: Seed([7; 32]) }.pick(NOW, ask)
+            let (seed, rule, last) = (Seed([7; 32]), Rule::Cost, None);
+            Placement { offers, rates, breaker, seed, rule, last }.pick(NOW, ask)
         }
 
         // How often each node gets one of so many tasks, without any of them running.
@@ -248,6 +347,7 @@ mod tests {
                 self.rates.prefilled(node(index), VARIANT, TokenCount(1_000), Micros(1_000));
                 self.rates.decoded(node(index), VARIANT, TokenCount(1), Micros(micros_per_token));
             }
+            self.offers.classify(node(index), VARIANT, self.rates.of(node(index), VARIANT).class());
         }
     }
 
@@ -261,7 +361,15 @@ mod tests {
         let mut task = [0; 16];
         task[..4].copy_from_slice(&index.to_le_bytes());
         let (prompt, output) = (TokenCount(100), TokenCount(100));
-        Ask { task: TaskId(task), variant: VARIANT, prompt, output, deadline: LATER, excluded: &[] }
+        Ask {
+            task: TaskId(task),
+            variant: VARIANT,
+            prompt,
+            output,
+            deadline: LATER,
+            excluded: &[],
+            trial: Trial::First,
+        }
     }
 
     #[test]
@@ -273,18 +381,39 @@ mod tests {
     }
 
     #[test]
-    fn a_node_whose_first_answer_was_slow_is_tried_again_while_it_is_idle() {
+    fn a_node_that_nobody_measured_goes_first_or_last_or_not_at_all() {
         let mut world = World::new(2, 4);
         world.decodes_in(0, 10_000);
-        for _ in 0..2 {
-            world.rates.prefilled(node(1), VARIANT, TokenCount(1), Micros(10_000_000));
-            assert_eq!(world.pick(&ask(0)), Ok(node(1)));
-        }
+        let pick = |world: &World, trial| world.pick(&Ask { trial, ..ask(0) });
+        assert_eq!(pick(&world, Trial::First), Ok(node(1)));
+        assert_eq!(pick(&world, Trial::Last), Ok(node(0)));
         assert_eq!(world.offers.spend(node(1), VARIANT), Some(()));
-        assert_eq!(world.pick(&ask(0)), Ok(node(0)));
-        world.offers.finish(node(1), VARIANT);
-        world.rates.prefilled(node(1), VARIANT, TokenCount(1), Micros(10_000_000));
-        assert_eq!(world.pick(&ask(0)), Ok(node(0)));
+        // One trial at a time.
+        assert_eq!(pick(&world, Trial::First), Ok(node(0)));
+        (0..4).for_each(|_| assert_eq!(world.offers.spend(node(0), VARIANT), Some(())));
+        assert_eq!(pick(&world, Trial::Last), Ok(node(1)));
+        let gates = pick(&world, Trial::Never).expect_err("only a stranger is free");
+        assert!(gates.contains(&Gate::NotMeasured { node: node(1) }), "{gates:?}");
+    }
+
+    #[test]
+    fn the_few_fast_nodes_among_many_slow_ones_are_found() {
+        let mut world = World::new(500, 1);
+        for index in 0..500 {
+            world.decodes_in(index, if index == 321 { 1_000 } else { 100_000 });
+        }
+        assert_eq!(world.shares(100), BTreeMap::from([(node(321), 100)]));
+    }
+
+    #[test]
+    fn an_idle_node_is_compared_with_a_busy_one_that_is_a_little_faster() {
+        let mut world = World::new(9, 4);
+        (0..8).for_each(|index| world.decodes_in(index, 10_000));
+        world.decodes_in(8, 14_500);
+        for index in 0..8 {
+            (0..3).for_each(|_| assert_eq!(world.offers.spend(node(index), VARIANT), Some(())));
+        }
+        assert_eq!(world.shares(100), BTreeMap::from([(node(8), 100)]));
     }
 
     #[test]
@@ -298,8 +427,8 @@ mod tests {
     fn near_ties_share_the_work_evenly() {
         let mut world = World::new(3, 4);
         world.decodes_in(0, 10_000);
-        world.decodes_in(1, 10_500);
-        world.decodes_in(2, 12_000);
+        world.decodes_in(1, 11_000);
+        world.decodes_in(2, 14_000);
         let shares = world.shares(10_000);
         // Five standard deviations of a fair coin over 10,000 throws are 250.
         assert!(shares[&node(0)].abs_diff(5_000) < 250, "{shares:?}");

@@ -49,12 +49,32 @@ pub struct Queue {
     arrivals: u64,
 }
 
+/// How many wait for a variant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiters {
+    /// Tasks.
+    pub tasks: u64,
+    /// Tenants that wait.
+    pub tenants: u64,
+    /// Tasks of the tenant that was asked for.
+    pub own: u64,
+}
+
+impl Waiters {
+    /// How many are served before another task of the tenant has its turn, with it: each tenant gets as much.
+    pub fn place(&self) -> u64 {
+        let tenants = self.tenants + u64::from(self.own == 0);
+        (self.tasks + 1).min((self.own + 1).saturating_mul(tenants))
+    }
+}
+
 /// The waiting tasks of one variant, and who was served how much.
 #[derive(Debug, Clone, Default)]
 struct Line {
     // Start of the task that was served last.
     virtual_time: u128,
     waiting: BTreeMap<TenantId, Waiting>,
+    tasks: u64,
     by_start: BTreeSet<(u128, TenantId)>,
     // Where tenants without waiting tasks stand, while that is ahead of `virtual_time`.
     idle: BTreeMap<TenantId, u128>,
@@ -144,6 +164,13 @@ impl Queue {
         self.lines.keys().copied()
     }
 
+    /// How many wait for the variant.
+    pub fn waiters(&self, variant: VariantId, tenant: TenantId) -> Waiters {
+        let Some(line) = self.lines.get(&variant) else { return Waiters::default() };
+        let own = line.waiting.get(&tenant).map_or(0, |waiting| waiting.tasks.len() as u64);
+        Waiters { tasks: line.tasks, tenants: line.waiting.len() as u64, own }
+    }
+
     /// How many tasks of the tenant wait.
     pub fn waiting_of(&self, tenant: TenantId) -> usize {
         self.by_tenant.get(&tenant).copied().unwrap_or(0)
@@ -162,6 +189,7 @@ impl Queue {
 
 impl Line {
     fn push(&mut self, tenant: TenantId, arrival: u64, task: TaskId) {
+        self.tasks += 1;
         if let Some(waiting) = self.waiting.get_mut(&tenant) {
             waiting.tasks.insert(arrival, task);
             return;
@@ -189,7 +217,7 @@ impl Line {
 
     fn remove(&mut self, tenant: TenantId, arrival: u64) {
         let Some(waiting) = self.waiting.get_mut(&tenant) else { return };
-        waiting.tasks.remove(&arrival);
+        self.tasks -= u64::from(waiting.tasks.remove(&arrival).is_some());
         if !waiting.tasks.is_empty() {
             return;
         }
@@ -220,6 +248,19 @@ mod tests {
     use super::*;
 
     const VARIANT: VariantId = VariantId([9; 32]);
+
+    #[test]
+    fn a_place_in_the_queue_is_a_tenants_own() {
+        let mut queue = Queue::default();
+        (0..10).for_each(|index| assert_eq!(queue.push(entry(index, 1, 5)), Ok(())));
+        assert_eq!(queue.push(entry(10, 2, 5)), Ok(()));
+        let place = |queue: &Queue, of| queue.waiters(VARIANT, tenant(of)).place();
+        assert_eq!([1, 2, 3].map(|of| place(&queue, of)), [12, 4, 3]);
+        assert!(queue.pop_for(VARIANT).is_some() && queue.pop_for(VARIANT).is_some());
+        assert_eq!(queue.waiters(VARIANT, tenant(1)), Waiters { tasks: 9, tenants: 1, own: 9 });
+        assert_eq!(place(&queue, 2), 2);
+        assert_eq!(place(&Queue::default(), 1), 1);
+    }
 
     fn tenant(byte: u8) -> TenantId {
         TenantId([byte; 16])

@@ -79,9 +79,9 @@ impl Default for Limits {
             opening: Duration::from_secs(5),
             stall: Duration::from_secs(10),
             linger: Duration::from_secs(2),
-            // 5 s and 5 s: a dead peer is noticed within 10 s.
-            keep_alive: Duration::from_secs(5),
-            keep_alive_answer: Duration::from_secs(5),
+            // A dead peer is noticed within 5 s; 3 s are what a slow uplink may need for what is before the answer.
+            keep_alive: Duration::from_secs(2),
+            keep_alive_answer: Duration::from_secs(3),
             // Two of the largest frames, or some 20,000 small ones.
             queue_bytes: 2 * (FRAME_BYTES_MAX as u32) + (1 << 20),
             handshakes: 256,

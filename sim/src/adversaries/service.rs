@@ -5,7 +5,7 @@ use crate::random::{Random, Use};
 use ol_protocol::prf::Seed;
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_sched::offer::SLOTS_MAX;
-use ol_sched::{Ask, Attempts, Breaker, Limits, Offers, Overdue, Placement, Rates};
+use ol_sched::{Ask, Attempts, Breaker, Expected, Limits, Offers, Overdue, Placement, Rates, Reason, Rule, Trial};
 use std::collections::VecDeque;
 
 const VARIANT: VariantId = VariantId([1; 32]);
@@ -14,6 +14,9 @@ const VARIANT: VariantId = VariantId([1; 32]);
 const NODES: u8 = 10;
 const SLOTS: usize = 4;
 const TOKENS_A_SECOND: u64 = 37;
+
+/// No second attempts: what an adversary gains where nobody overtakes it.
+const PATIENT: Expected = Expected { late_after: Micros(u64::MAX), token: Micros(0) };
 
 /// Tokens of each prompt and answer.
 const PROMPT: TokenCount = TokenCount(30);
@@ -81,6 +84,12 @@ struct Running {
     began: Timestamp,
     first: Option<Timestamp>,
     before: TokenCount,
+}
+
+impl Running {
+    fn attempt(&self) -> u8 {
+        self.task.attempts.all().len() as u8 - 1
+    }
 }
 
 struct Task {
@@ -164,17 +173,26 @@ impl Network {
         for mut task in core::mem::take(&mut self.queue) {
             let deadline = task.attempts.deadline();
             let excluded = task.attempts.tried();
-            let ask = Ask { task: task.id, variant: VARIANT, prompt: PROMPT, output: ANSWER, deadline, excluded };
+            let ask = Ask {
+                task: task.id,
+                variant: VARIANT,
+                prompt: PROMPT,
+                output: ANSWER,
+                deadline,
+                excluded,
+                trial: Trial::First,
+            };
             let (offers, rates, breaker) = (&self.offers, &self.rates, &self.breaker);
-            let picked = Placement { offers, rates, breaker, seed: self.seed }.pick(now, &ask);
+            let picked = Placement { offers, rates, breaker, seed: self.seed, rule: Rule::Cost, last: None };
+            let picked = picked.pick(now, &ask);
             let before = task.attempts.delivered();
-            match picked.ok().filter(|node| task.attempts.begin(*node, now).is_ok()) {
+            match picked.ok().filter(|node| task.attempts.begin(*node, now, PATIENT).is_ok()) {
                 Some(node) => {
                     self.offers.spend(node, VARIANT);
                     self.given += u64::from(node == id(0));
                     self.running.push(Running { task, node, began: now, first: None, before });
                 }
-                None if task.attempts.overdue(now).is_none() => self.queue.push_back(task),
+                None if !task.attempts.is_over(now) => self.queue.push_back(task),
                 // Its client has waited in vain.
                 None => self.end(now, task.arrived),
             }
@@ -188,12 +206,15 @@ impl Network {
             busy[at] += 1;
             let had = running.task.attempts.delivered();
             let count = if busy[at] > SLOTS { had } else { self.computed(&mut running, now) };
-            running.task.attempts.progress(now, count);
+            let attempt = running.attempt();
+            running.task.attempts.progress(attempt, now, count);
             self.delivered[at] += u64::from(count.0.saturating_sub(had.0));
             if count >= ANSWER {
                 self.finish(now, &running);
-            } else if let Some(overdue) = running.task.attempts.overdue(now) {
-                self.give_up(now, running, overdue);
+            } else if running.task.attempts.is_over(now) {
+                self.give_up(now, running, None);
+            } else if let Some((_, _, overdue)) = running.task.attempts.overdue(now) {
+                self.give_up(now, running, Some(overdue));
             } else {
                 self.running.push(running);
             }
@@ -226,17 +247,18 @@ impl Network {
         self.end(now, running.task.arrived);
     }
 
-    fn give_up(&mut self, now: Timestamp, mut running: Running, overdue: Overdue) {
+    fn give_up(&mut self, now: Timestamp, mut running: Running, overdue: Option<Overdue>) {
         self.offers.finish(running.node, VARIANT);
         self.grant(running.node, 1);
-        running.task.attempts.fail(overdue.into());
-        self.breaker.failed(running.node, overdue.into(), now);
+        let (attempt, reason) = (running.attempt(), overdue.map_or(Reason::Deadline, Reason::from));
+        running.task.attempts.fail(attempt, reason);
+        self.breaker.failed(running.node, reason, now);
         if running.node == id(0) && self.breaker.quarantined(id(0), now).is_some() {
             self.found = self.found.or(Some(self.given));
         }
         match overdue {
-            Overdue::Deadline => self.end(now, running.task.arrived),
-            Overdue::FirstToken | Overdue::BetweenTokens => self.queue.push_back(running.task),
+            None => self.end(now, running.task.arrived),
+            Some(Overdue::FirstToken | Overdue::BetweenTokens) => self.queue.push_back(running.task),
         }
     }
 

@@ -109,8 +109,12 @@ impl Gateway {
         let mut busy: BTreeSet<NodeId> =
             self.audits.values().filter_map(|a| a.running).filter(|(_, due)| *due > now).map(|(n, _)| n).collect();
         busy.extend(self.audits.values().filter_map(|audit| audit.panel.as_ref()).flat_map(Panel::scoring));
-        for id in waiting {
-            let Some((auditor, level, variant)) = self.auditor(&id, &busy, &operators) else {
+        // Each in its turn, so that none that can't be placed holds up the others.
+        let (after, before): (Vec<AuditId>, Vec<AuditId>) =
+            waiting.into_iter().partition(|id| self.looked_at.is_none_or(|last| *id > last));
+        for id in after.into_iter().chain(before).take(limits::AUDITS_LOOKED_AT) {
+            self.looked_at = Some(id);
+            let Some((auditor, level, variant)) = self.auditor(now, &id, &busy, &operators) else {
                 if self.audits.get(&id).is_some_and(|audit| audit.by_referee) {
                     self.seat(now, id, &mut busy, out);
                 }
@@ -178,28 +182,46 @@ impl Gateway {
 
     // By draw among other operators that have a node with a free slot, as their nodes' own audits speak for them; the referee where operators are too few to
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
-    fn auditor(&self, id: &AuditId, busy: &BTreeSet<NodeId>, operators: &BTreeSet<OperatorId>) -> Option<Auditor> {
+    fn auditor(
+        &self,
+        now: Timestamp,
+        id: &AuditId,
+        busy: &BTreeSet<NodeId>,
+        operators: &BTreeSet<OperatorId>,
+    ) -> Option<Auditor> {
         let audit = self.audits.get(id)?;
         let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
-        match self.peer(audit, &self.free_auditors(audit, busy)) {
-            Some((node, variant)) if !few && !audit.by_referee => Some((node, Level::CrossAudit, variant)),
-            _ if few || audit.by_referee || !audit.tried.is_empty() => self.referee_for(audit.variant),
-            _ => None,
+        if few || audit.by_referee {
+            return self.referee_for(audit.variant);
+        }
+        match self.peer(audit, &self.free_auditors(now, audit, busy)) {
+            Some((node, variant)) => Some((node, Level::CrossAudit, variant)),
+            None if !audit.tried.is_empty() => self.referee_for(audit.variant),
+            None => None,
         }
     }
 
     /// Nodes of other operators that have a free slot, and whose word is worth something.
     pub(super) fn free_auditors(
         &self,
+        now: Timestamp,
         audit: &Audit,
         busy: &BTreeSet<NodeId>,
     ) -> BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> {
-        let free_for = |node: NodeId| self.settler.verifiers(audit.variant).find(|v| self.offers.free(node, *v) > 0);
         let mut free: BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> = BTreeMap::new();
-        for (node, operator) in self.workers.iter().filter(|(_, operator)| **operator != audit.operator) {
-            let may = !busy.contains(node) && !audit.tried.contains(node) && !self.distrusted.contains_key(node);
-            if let Some(variant) = free_for(*node).filter(|_| may) {
-                free.entry(*operator).or_default().push((*node, variant));
+        let mut seen = BTreeSet::new();
+        // Where no slot comes free, audits are done beside the tasks: else who keeps all nodes busy would never be audited.
+        let is_patient = now < audit.drawn_at.after(limits::AUDIT_PATIENCE);
+        for variant in self.settler.verifiers(audit.variant) {
+            let ready = is_patient.then(|| self.offers.ready_nodes(variant)).into_iter().flatten();
+            let all = (!is_patient).then(|| self.workers.keys().copied()).into_iter().flatten();
+            let working = all.filter(|node| self.offers.takes(*node, variant));
+            for node in ready.chain(working).filter(|node| !busy.contains(node) && seen.insert(*node)) {
+                let may = !audit.tried.contains(&node) && !self.distrusted.contains_key(&node);
+                let Some(operator) = self.workers.get(&node).filter(|of| may && **of != audit.operator) else {
+                    continue;
+                };
+                free.entry(*operator).or_default().push((node, variant));
             }
         }
         free

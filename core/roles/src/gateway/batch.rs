@@ -83,7 +83,7 @@ impl Gateway {
                 State::Ended { answer: Some(answer), .. } => {
                     !task.is_last(commitment.attempt) || answer == commitment.leaf()
                 }
-                State::Ended { answer: None, .. } | State::Queued | State::Running(..) => true,
+                State::Ended { answer: None, .. } | State::Queued | State::Running => true,
             }
         })
     }
@@ -201,7 +201,7 @@ impl Gateway {
     // Tasks whose only attempt is in the log are done with. One that was continued elsewhere is remembered: the node of an
     // earlier attempt may come back, and is paid for what was delivered, not for what it claims.
     fn forget_settled(&mut self, receipts: &[Receipt]) -> Vec<TaskId> {
-        let only = |task: &Task| matches!(task.state, State::Ended { .. }) && task.ends.len() == 1;
+        let only = |task: &Task| matches!(task.state, State::Ended { .. }) && task.attempts.all().len() == 1;
         let mut settled: Vec<TaskId> = receipts.iter().map(|receipt| receipt.commitment.task).collect();
         settled.retain(|id| self.tasks.get(id).is_some_and(only));
         for id in &settled {
@@ -222,7 +222,7 @@ impl Gateway {
                 task.settled = MicroCredits(before.0.saturating_add(amount.0));
                 match task.state {
                     State::Ended { charge, .. } => charge.max(task.settled).0 - charge.max(before).0,
-                    State::Queued | State::Running(..) => 0,
+                    State::Queued | State::Running => 0,
                 }
             }
             None => amount.0,

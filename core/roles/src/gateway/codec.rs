@@ -25,7 +25,7 @@ use ol_protocol::{
     AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
     TokenCount, VariantId,
 };
-use ol_sched::Limits;
+use ol_sched::{Limits, Rule};
 
 /// Most variants of a node that are read: far more than one can offer.
 const VARIANTS_MAX: usize = 65_536;
@@ -68,7 +68,7 @@ impl Origin {
     pub fn setup(self) -> Result<Setup, Fault> {
         let Self { gateway, master, seed, snapshot, records, next_batch, limits, .. } = self;
         let settler = Settler::from_log(snapshot.as_deref(), records)?;
-        Ok(Setup { gateway, master, seed, settler, next_batch, limits })
+        Ok(Setup { gateway, master, seed, settler, next_batch, limits, rule: Rule::Cost })
     }
 
     /// Canonical bytes. They hold the gateway's secret.

@@ -45,7 +45,7 @@ impl Gateway {
         let Some(submission) = self.tasks.get(&task).map(|task| &task.submission) else { return Vec::new() };
         let Some(floor) = submission.floor else { return Vec::new() };
         let (variant, evidence) = (submission.variant, self.best_evidence(submission));
-        let ready = self.offers.ready_nodes(variant).iter().copied();
+        let ready = self.offers.ready_nodes(variant);
         ready.filter(|node| !self.reaches(*node, variant, &floor, evidence)).collect()
     }
 

@@ -264,6 +264,8 @@ pub enum Refusal {
 pub struct Finished {
     /// The node of the last attempt.
     pub node: NodeId,
+    /// Which of its attempts gave the answer.
+    pub attempt: u8,
     /// How many attempts it took.
     pub attempts: u8,
     /// Why the text ended.

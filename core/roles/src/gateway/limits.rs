@@ -32,8 +32,20 @@ pub(super) const OPENING: Micros = Micros::from_secs(20);
 /// panel may be wrong together.
 pub(super) const SILENCE: Micros = Micros::from_secs(3_600);
 
+/// How long an audit waits for a node with a free slot; then one that has none does it beside its tasks.
+pub(super) const AUDIT_PATIENCE: Micros = Micros::from_secs(20);
+
+/// Waiting audits that are looked at in one go: each costs a look at the nodes that may do it.
+pub(super) const AUDITS_LOOKED_AT: usize = 16;
+
 /// When a referee that could not answer is asked again.
 pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);
+
+/// How many tasks may wait however long it takes: a burst of one client at a small network.
+pub(super) const QUEUE_FREE: u64 = 64;
+
+/// How long a task may wait beyond these, in times of what a task takes: who waits longer is better served by another gateway, or later.
+pub(super) const WAIT_SERVICES: u64 = 2;
 
 /// Waiting tasks that are looked at in one go though no free node may take them: each costs a look at the free nodes.
 pub(super) const PASSED_OVER_MAX: usize = 8;

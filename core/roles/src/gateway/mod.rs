@@ -9,6 +9,7 @@ mod epoch;
 pub mod event;
 mod funds;
 mod limits;
+mod overtake;
 mod own;
 mod panel;
 mod task;
@@ -26,7 +27,8 @@ use ol_protocol::{
     AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TaskId, TenantId,
     Timestamp, VariantId,
 };
-use ol_sched::{Breaker, Limits, Offers, Queue, Rates, Reason};
+use ol_sched::hedge::Allowance;
+use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Rule};
 
 /// What a gateway starts from.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Setup {
     pub next_batch: BTreeMap<NodeId, u64>,
     /// Time limits of attempts.
     pub limits: Limits,
+    /// How nodes are chosen.
+    pub rule: Rule,
 }
 
 /// What is carried over from the setup.
@@ -52,6 +56,7 @@ struct Fixed {
     master: [u8; 32],
     seed: Seed,
     limits: Limits,
+    rule: Rule,
     // Which run of the gateway this is: the seed is drawn anew at each start.
     boot: u64,
 }
@@ -82,6 +87,10 @@ pub struct Counters {
     pub refused: u64,
     /// Attempts that were taken from a node and given to another.
     pub failed_over: u64,
+    /// Attempts begun beside another that was late.
+    pub raced: u64,
+    /// Attempts taken from a slow node in the middle, to go on with a faster one.
+    pub moved: u64,
     /// Tasks whose client went away.
     pub client_gone: u64,
     /// Answers and verdicts that came too late or from another node than asked.
@@ -135,12 +144,19 @@ pub struct Gateway {
     rates: Rates,
     breaker: Breaker,
     queue: Queue,
+    // What runs, by variant; how many second attempts there may be; when tasks are looked at; who got the last one.
+    flows: BTreeMap<VariantId, Flow>,
+    allowance: Allowance,
+    alarms: BTreeSet<(Timestamp, TaskId)>,
+    last: Option<NodeId>,
     tasks: BTreeMap<TaskId, task::Task>,
     workers: BTreeMap<NodeId, OperatorId>,
     referee: Option<BTreeSet<VariantId>>,
     next_batch: BTreeMap<NodeId, u64>,
     waiting: VecDeque<batch::Waiting>,
     audits: BTreeMap<AuditId, audit::Audit>,
+    // The one that was looked at last.
+    looked_at: Option<AuditId>,
     // Auditors that the referee contradicted, or that did not answer, and until when they are not asked.
     distrusted: BTreeMap<NodeId, Timestamp>,
     // Answers that their clients get once their audit passes, and until when they wait.
@@ -160,12 +176,12 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that goes on from its log. Audits that a restart interrupted are taken up again.
     pub fn new(now: Timestamp, setup: Setup) -> Self {
-        let Setup { gateway, master, seed, settler, next_batch, limits } = setup;
+        let Setup { gateway, master, seed, settler, next_batch, limits, rule } = setup;
         let epoch_ends = if settler.epoch() == Epoch(0) { now } else { now.after(settler.genesis().epoch) };
         let mut new = Self {
             network: settler.genesis().network(),
             own_tenant: settler.genesis().own_tenant(),
-            setup: Fixed { gateway, master, seed, limits, boot: boot(&seed) },
+            setup: Fixed { gateway, master, seed, limits, rule, boot: boot(&seed) },
             settler,
             budget: Budget::new(),
             funds: funds::Funds::default(),
@@ -173,12 +189,17 @@ impl Gateway {
             rates: Rates::default(),
             breaker: Breaker::default(),
             queue: Queue::default(),
+            flows: BTreeMap::new(),
+            allowance: Allowance::default(),
+            alarms: BTreeSet::new(),
+            last: None,
             tasks: BTreeMap::new(),
             workers: BTreeMap::new(),
             referee: None,
             next_batch,
             waiting: VecDeque::new(),
             audits: BTreeMap::new(),
+            looked_at: None,
             distrusted: BTreeMap::new(),
             awaited: BTreeMap::new(),
             charged: BTreeMap::new(),
@@ -306,10 +327,10 @@ impl Gateway {
         let lost: Vec<AttemptId> = self
             .tasks
             .iter()
-            .filter_map(|(id, task)| match task.state {
-                task::State::Running(n, attempt) if n == node => Some(AttemptId { task: *id, attempt }),
-                task::State::Running(..) | task::State::Queued | task::State::Ended { .. } => None,
-            })
+            .filter(|(_, task)| task.state == task::State::Running)
+            .flat_map(|(id, task)| task.attempts.running().map(|(attempt, of)| (of, AttemptId { task: *id, attempt })))
+            .filter(|(of, _)| *of == node)
+            .map(|(_, attempt)| attempt)
             .collect();
         for attempt in lost {
             self.fail_over(now, node, attempt, Reason::Disconnected, out);
@@ -326,6 +347,7 @@ impl Gateway {
             self.counters.misbehaved += 1;
             return out.push(Output::Close { node, why: "a grant that went down, or past the limit" });
         }
+        self.classify(node, variant);
         self.dispatch(now, variant, out);
     }
 
@@ -335,11 +357,16 @@ impl Gateway {
     }
 
     fn tick(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        self.look(now, out);
+        if now < self.next_look {
+            return;
+        }
         if !core::mem::replace(&mut self.has_ticked, true) {
             self.open_refuted(out);
         }
         self.distrusted.retain(|_, until| *until > now);
         self.expire(now, out);
+        self.expire_rates(now);
         self.take_waiting(now, out);
         self.dispatch_audits(now, out);
         self.close_when_due(now, out);
@@ -405,6 +432,6 @@ impl Machine for Gateway {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        Some(self.next_look)
+        Some(self.alarms.first().map_or(self.next_look, |(alarm, _)| self.next_look.min(*alarm)))
     }
 }

@@ -80,7 +80,7 @@ impl Gateway {
     pub(super) fn seat(&mut self, now: Timestamp, id: AuditId, busy: &mut BTreeSet<NodeId>, out: &mut Vec<Output>) {
         let Some(audit) = self.audits.get(&id) else { return };
         let missing = PANEL - audit.panel.as_ref().map_or(0, |panel| panel.members.len());
-        let mut free = self.who_may_sit(audit, busy);
+        let mut free = self.who_may_sit(now, audit, busy);
         if free.len() < missing {
             return;
         }
@@ -103,8 +103,13 @@ impl Gateway {
     }
 
     // Whoever was asked about the result before has its opinion.
-    fn who_may_sit(&self, audit: &Audit, busy: &BTreeSet<NodeId>) -> BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> {
-        let mut free = self.free_auditors(audit, busy);
+    fn who_may_sit(
+        &self,
+        now: Timestamp,
+        audit: &Audit,
+        busy: &BTreeSet<NodeId>,
+    ) -> BTreeMap<OperatorId, Vec<(NodeId, VariantId)>> {
+        let mut free = self.free_auditors(now, audit, busy);
         free.retain(|operator, nodes| {
             nodes.retain(|(node, variant)| self.settler.may_sit(&audit.subject, *node, *operator, *variant));
             !nodes.is_empty() && !audit.asked.contains(operator)

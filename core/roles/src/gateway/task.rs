@@ -8,9 +8,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, Timestamp, TokenCount};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, Timestamp, TokenCount, VariantId};
 use ol_sched::attempt::ATTEMPTS_MAX;
-use ol_sched::{Accepted, Ask, Attempts, Entry, Gate, Limits, Overdue, Placement, Reason};
+use ol_sched::flow::Share;
+use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Placement, Reason, Rule, Trial};
 use ol_trust::Evidence;
 
 /// A task as the gateway knows it.
@@ -20,8 +21,10 @@ pub(super) struct Task {
     pub(super) attempts: Attempts,
     pub(super) state: State,
     pub(super) prompt_tokens: Option<TokenCount>,
-    // How far each attempt's delivered part goes, by attempt number.
-    pub(super) ends: Vec<TokenCount>,
+    // What each attempt adds to what runs of its variant, by attempt number, as long as it runs.
+    pub(super) shares: Vec<Option<Share>>,
+    // When its limits are looked at next.
+    pub(super) alarm: Option<Timestamp>,
     pub(super) response: Option<Digest>,
     pub(super) client_gone: bool,
     // The price with an audit in it, if there may have to be one.
@@ -35,14 +38,14 @@ pub(super) struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Queued,
-    Running(NodeId, u8),
-    // Kept until its receipts are in the log, at most until then.
-    Ended { forget_at: Timestamp, charge: MicroCredits, answer: Option<Digest> },
+    Running,
+    // Kept until its receipts are in the log, at most until then. The attempt that it ended with, which is charged its prompt.
+    Ended { forget_at: Timestamp, charge: MicroCredits, by: Option<u8>, answer: Option<Digest> },
 }
 
 impl Task {
     pub(super) fn running(&self, node: NodeId, attempt: AttemptId) -> bool {
-        self.state == State::Running(node, attempt.attempt)
+        self.state == State::Running && self.attempts.runs(node, attempt.attempt)
     }
 
     /// Whether an attempt is the one that ended the task, with a whole answer or because the client went away: the prompt
@@ -53,17 +56,18 @@ impl Task {
 
     /// Whether an attempt made the answer whole, and was compared with what was relayed then.
     pub(super) fn answered_with(&self, attempt: u8) -> bool {
-        matches!(self.state, State::Ended { answer: Some(_), .. }) && self.is_last(attempt)
+        matches!(self.state, State::Ended { answer: Some(_), by: Some(by), .. } if by == attempt)
     }
 
-    /// Whether there is an end of an attempt and of none after it.
+    /// Whether the task ended with the attempt.
     pub(super) fn is_last(&self, attempt: u8) -> bool {
-        self.ends.len() == usize::from(attempt) + 1
+        matches!(self.state, State::Ended { by: Some(by), .. } if by == attempt)
     }
 
     /// How far the output went with an attempt that ended.
     pub(super) fn delivered_by(&self, attempt: u8) -> TokenCount {
-        self.ends.get(usize::from(attempt)).copied().unwrap_or_default()
+        let ended = self.attempts.get(attempt).filter(|of| of.failed.is_some() || self.is_last(attempt));
+        ended.map_or(TokenCount(0), |of| of.reached)
     }
 
     /// What an attempt is charged at, and whether its tenant pays for an audit of it: only of the one that made the answer.
@@ -93,7 +97,8 @@ impl Gateway {
             attempts: Attempts::new(limits, now),
             state: State::Queued,
             prompt_tokens: None,
-            ends: Vec::new(),
+            shares: Vec::new(),
+            alarm: None,
             response: None,
             client_gone: false,
             audited_price,
@@ -127,6 +132,7 @@ impl Gateway {
             return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
         }
         self.can_be_trusted(submission)?;
+        self.is_served_soon(submission)?;
         let price = self.audited_price(submission).unwrap_or(price);
         let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
         self.collect(tenant);
@@ -135,8 +141,30 @@ impl Gateway {
             .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))
     }
 
+    // Whether a task that has to wait is worth taking: what is refused at once can be asked for elsewhere. By the place of its
+    // tenant, so that one who floods the queue shuts out nobody else.
+    fn is_served_soon(&self, submission: &Submission) -> Result<(), Refusal> {
+        let &Submission { tenant, variant, deadline, .. } = submission;
+        let waiters = self.queue.waiters(variant, tenant);
+        let (flow, place) = (self.flow(variant), waiters.place());
+        let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(()) };
+        // A guess refuses nobody.
+        if waiters.tasks == 0 || self.setup.rule != Rule::Cost || !self.rates.is_known(variant) {
+            return Ok(());
+        }
+        let longest = match place > limits::QUEUE_FREE {
+            true => Micros(service.0.saturating_mul(limits::WAIT_SERVICES)).min(deadline),
+            false => deadline,
+        };
+        let max = Micros(longest.0.min(deadline.0.saturating_sub(service.0)));
+        match wait > max {
+            true => Err(Refusal::Busy(vec![Gate::WaitTooLong { wait, max }])),
+            false => Ok(()),
+        }
+    }
+
     // Straight to a node where one is free and nobody waits before it, else into the queue.
-    fn enqueue(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
+    pub(super) fn enqueue(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.state = State::Queued;
         let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
@@ -147,16 +175,23 @@ impl Gateway {
         }
     }
 
-    /// Hands waiting tasks of a variant to nodes for as long as there are slots.
-    pub(super) fn dispatch(&mut self, now: Timestamp, variant: ol_protocol::VariantId, out: &mut Vec<Output>) {
+    /// Hands waiting tasks of a variant to nodes for as long as there are slots that are worth taking.
+    pub(super) fn dispatch(&mut self, now: Timestamp, variant: VariantId, out: &mut Vec<Output>) {
         let mut passed_over = Vec::new();
-        while self.offers.supply(variant).ready_count > 0 {
-            let Some(entry) = self.queue.pop_for(variant) else { break };
-            if !self.assign(now, entry.task, out) {
-                passed_over.push(entry.task);
-            }
-            if passed_over.len() >= limits::PASSED_OVER_MAX {
-                break;
+        while self.offers.supply(variant).ready_count > 0 && passed_over.len() < limits::PASSED_OVER_MAX {
+            let Some(id) = self.queue.peek_for(variant).map(|entry| entry.task) else { break };
+            match self.choose(now, id) {
+                Choice::Wait => break,
+                Choice::Node(node) => {
+                    self.queue.pop_for(variant);
+                    if !self.send(now, id, node, out) {
+                        passed_over.push(id);
+                    }
+                }
+                Choice::Nobody => {
+                    self.queue.pop_for(variant);
+                    passed_over.push(id);
+                }
             }
         }
         for id in passed_over {
@@ -172,42 +207,98 @@ impl Gateway {
         }
     }
 
-    fn assign(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) -> bool {
-        let unfit = self.unfit(id);
-        let Some(task) = self.tasks.get_mut(&id) else { return true };
+    fn choose(&self, now: Timestamp, id: TaskId) -> Choice {
+        let Some(task) = self.tasks.get(&id) else { return Choice::Nobody };
+        let Submission { variant, tenant, .. } = task.submission;
+        let excluded = self.excluded(id, task);
+        // A trial that turns out slow costs a second attempt.
+        let trial = if self.may_repeat(id, task) { Trial::First } else { Trial::Last };
+        let ask = self.needs(id, task, &excluded, trial);
+        let placement = self.placement();
+        let Ok(node) = placement.pick(now, &ask) else { return Choice::Nobody };
+        let rate = self.rates.of(node, variant);
+        let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured();
+        let waiting = self.queue.waiters(variant, tenant).tasks;
+        let end = placement.predict(node, &ask).end;
+        let waits = !is_bound && self.flow(variant).is_worth_waiting(waiting, end, rate.token_nanos());
+        if waits { Choice::Wait } else { Choice::Node(node) }
+    }
+
+    /// Nodes that are not to get a task.
+    pub(super) fn excluded(&self, id: TaskId, task: &Task) -> Vec<NodeId> {
+        task.attempts.tried().iter().copied().chain(self.unfit(id)).collect()
+    }
+
+    /// What a task asks of its next node.
+    pub(super) fn needs<'a>(&self, id: TaskId, task: &Task, excluded: &'a [NodeId], trial: Trial) -> Ask<'a> {
         let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
         let delivered = task.attempts.delivered();
-        let excluded: Vec<NodeId> = task.attempts.tried().iter().copied().chain(unfit).collect();
-        let ask = Ask {
-            task: id,
-            variant,
-            prompt: TokenCount(prompt_tokens_max.0.saturating_add(delivered.0)),
-            output: TokenCount(output_tokens_max.0.saturating_sub(delivered.0)),
-            deadline: task.attempts.deadline(),
-            excluded: &excluded,
-        };
-        let placement =
-            Placement { offers: &self.offers, rates: &self.rates, breaker: &self.breaker, seed: self.setup.seed };
-        let Ok(node) = placement.pick(now, &ask) else { return false };
-        if self.offers.spend(node, variant).is_none() {
+        let prompt = task.prompt_tokens.unwrap_or(prompt_tokens_max);
+        let left = output_tokens_max.0.saturating_sub(delivered.0);
+        // A long answer goes on for longer than the mean says: at least a quarter of it.
+        let length = self.rates.length(variant).0;
+        let rest = length.saturating_sub(delivered.0).max(length / 4).min(left);
+        let deadline = task.attempts.deadline();
+        let prompt = TokenCount(prompt.0.saturating_add(delivered.0));
+        Ask { task: id, variant, prompt, output: TokenCount(rest), deadline, excluded, trial }
+    }
+
+    pub(super) fn placement(&self) -> Placement<'_> {
+        Placement {
+            offers: &self.offers,
+            rates: &self.rates,
+            breaker: &self.breaker,
+            seed: self.setup.seed,
+            rule: self.setup.rule,
+            last: self.last,
+        }
+    }
+
+    /// Gives a task to a node, beside one that has it or alone. `false` if it can't have it.
+    pub(super) fn send(&mut self, now: Timestamp, id: TaskId, node: NodeId, out: &mut Vec<Output>) -> bool {
+        let Some(task) = self.tasks.get(&id) else { return false };
+        let variant = task.submission.variant;
+        let ask = self.needs(id, task, &[], Trial::Last);
+        let predicted = self.placement().predict(node, &ask);
+        let token_nanos = self.rates.of(node, variant).token_nanos();
+        let late_after = self.rates.late_after(variant, predicted.begin);
+        let (delivered, share) = (task.attempts.delivered(), Share::new(predicted.end, token_nanos));
+        if self.offers.free(node, variant) == 0 {
             return false;
         }
-        let Ok(attempt) = task.attempts.begin(node, now) else { return false };
-        task.state = State::Running(node, attempt);
+        let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let expected = Expected { late_after, token: Micros(token_nanos / 1_000) };
+        let Ok(attempt) = task.attempts.begin(node, now, expected) else { return false };
+        if attempt == 0 {
+            self.allowance.earn(self.rates.usual(variant).predict(ask.prompt, ask.output));
+        }
+        task.shares.push(Some(share));
+        task.state = State::Running;
+        let deadline = task.attempts.deadline().since(now);
         let attempt = AttemptId { task: id, attempt };
         let (epoch, boot) = (self.settler.epoch(), self.setup.boot);
         let order = order(&task.submission, node, attempt, epoch, boot, delivered).seal(&self.setup.master);
+        self.offers.spend(node, variant);
+        self.flows.entry(variant).or_default().begin(share);
+        self.last = Some(node);
         self.counters.assigned += 1;
-        out.push(Output::Assign {
-            node,
-            attempt,
-            variant,
-            epoch,
-            resumed_from: delivered,
-            order,
-            deadline: task.attempts.deadline().since(now),
-        });
+        self.classify(node, variant);
+        self.arm(id);
+        out.push(Output::Assign { node, attempt, variant, epoch, resumed_from: delivered, order, deadline });
         true
+    }
+
+    /// A node's attempt runs no more, however it ended: its slot is not free before the node says so.
+    pub(super) fn stop(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId) {
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        let variant = task.submission.variant;
+        let share = task.shares.get_mut(usize::from(attempt.attempt)).and_then(Option::take);
+        if let (Some(share), Some(flow)) = (share, self.flows.get_mut(&variant)) {
+            flow.end(share);
+        }
+        self.measure(now, node, attempt);
+        self.offers.finish(node, variant);
+        self.classify(node, variant);
     }
 
     pub(super) fn started(
@@ -235,12 +326,23 @@ impl Gateway {
         added: TokenCount,
         out: &mut Vec<Output>,
     ) {
+        if self.is_outclassed(node, attempt) {
+            return self.yield_to(now, node, attempt, out);
+        }
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         match task.attempts.accept(node, attempt.attempt, count) {
             // The driver counted the ids of this frame: another number than the node says is a wrong count.
             Accepted::New(new) if new == added.0 => {
-                task.attempts.progress(now, count);
+                let is_first = task.attempts.get(attempt.attempt).is_some_and(|known| known.heard.is_none());
+                let outrun = task.attempts.progress(attempt.attempt, now, count);
                 out.push(Output::Relay { attempt, count });
+                if let Some((number, other)) = outrun {
+                    self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
+                }
+                match is_first {
+                    true => self.began(now, node, attempt),
+                    false => self.reconsider(now, node, attempt, out),
+                }
             }
             Accepted::Stale => self.counters.late += 1,
             Accepted::New(_) | Accepted::Wrong => {
@@ -260,7 +362,6 @@ impl Gateway {
     ) {
         let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
         let variant = commitment.variant;
-        self.measure(node, &commitment);
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else {
             // A late answer of an abandoned attempt is not an error: its batch will be paid for what was delivered.
             self.counters.late += 1;
@@ -278,23 +379,6 @@ impl Gateway {
         self.dispatch(now, variant, out);
     }
 
-    // Only of what the node was given: else it could fill the memory here with variants that don't exist.
-    fn measure(&mut self, node: NodeId, commitment: &Commitment) {
-        let variant = commitment.variant;
-        let given = |task: &Task| {
-            let attempt = task.attempts.all().get(usize::from(commitment.attempt));
-            task.submission.variant == variant && attempt.is_some_and(|attempt| attempt.node == node)
-        };
-        if !self.tasks.get(&commitment.task).is_some_and(given) {
-            return;
-        }
-        let prefilled = commitment.prompt_tokens.0.saturating_add(commitment.resumed_from.0);
-        self.rates.prefilled(node, variant, TokenCount(prefilled), commitment.first_token);
-        let decoded = commitment.added_tokens().0.saturating_sub(1);
-        let took = Micros(commitment.total.0.saturating_sub(commitment.first_token.0));
-        self.rates.decoded(node, variant, TokenCount(decoded), took);
-    }
-
     fn finish(&mut self, now: Timestamp, node: NodeId, commitment: &Commitment, out: &mut Vec<Output>) {
         let id = commitment.task;
         let standing = self.settler.standing(node, commitment.variant);
@@ -307,15 +391,24 @@ impl Gateway {
             let attempt = AttemptId { task: id, attempt: commitment.attempt };
             self.awaited.insert(attempt, task.attempts.deadline());
         }
-        self.offers.finish(node, commitment.variant);
-        task.ends.resize(usize::from(commitment.attempt) + 1, commitment.output_tokens);
+        let attempt = AttemptId { task: id, attempt: commitment.attempt };
+        let outrun = task.attempts.outrun(commitment.attempt);
+        let attempts = task.attempts.all().len() as u8;
         let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
         let charge = price.charge(prompt_tokens, output_tokens).unwrap_or_default();
-        let attempts = commitment.attempt + 1;
-        self.keep(now, id, charge, Some(commitment.leaf()));
+        if task.submission.output_tokens_max.0 == 0 {
+            self.began(now, node, attempt);
+        }
+        self.stop(now, node, attempt);
+        if let Some((number, other)) = outrun {
+            self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
+        }
+        self.rates.answered(commitment.variant, output_tokens);
+        self.keep(now, id, charge, Some(commitment.attempt), Some(commitment.leaf()));
         self.counters.finished += 1;
         let finished = Finished {
             node,
+            attempt: commitment.attempt,
             attempts,
             finish: commitment.finish,
             prompt_tokens,
@@ -340,8 +433,7 @@ impl Gateway {
     ) {
         let Some(task) = self.tasks.get(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
         let variant = task.submission.variant;
-        let has_delivered =
-            task.attempts.delivered() > task.attempts.all().last().map_or(TokenCount(0), |a| a.resumed_from);
+        let has_delivered = task.attempts.get(attempt.attempt).is_some_and(|of| of.heard.is_some());
         match code {
             // A client's mistake says nothing about the node.
             FailCode::Invalid => self.give_up(now, attempt.task, Refusal::Invalid, out),
@@ -371,16 +463,20 @@ impl Gateway {
 
     fn retry(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, reason: Reason, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
-        self.breaker.failed(node, reason, now);
-        self.offers.finish(node, task.submission.variant);
         let delivered = task.attempts.delivered();
-        task.ends.resize(usize::from(attempt.attempt) + 1, delivered);
-        task.attempts.fail(reason);
+        task.attempts.fail(attempt.attempt, reason);
+        let (others, attempts) = (task.attempts.running().count(), task.attempts.all().len() as u8);
+        self.breaker.failed(node, reason, now);
+        self.stop(now, node, attempt);
         self.counters.failed_over += 1;
-        if usize::from(ATTEMPTS_MAX) > task.attempts.all().len() {
+        if others > 0 {
+            // The other one goes on alone.
+            return self.arm(attempt.task);
+        }
+        if attempts < ATTEMPTS_MAX {
             return self.enqueue(now, attempt.task, out);
         }
-        let refusal = Refusal::Attempts { attempts: attempt.attempt + 1, delivered };
+        let refusal = Refusal::Attempts { attempts, delivered };
         self.give_up(now, attempt.task, refusal, out);
     }
 
@@ -406,32 +502,38 @@ impl Gateway {
 
     fn end(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let (delivered, submission) = (task.attempts.delivered(), &task.submission);
+        let running: Vec<(u8, NodeId)> = task.attempts.running().collect();
+        let last = task.attempts.all().len().checked_sub(1).and_then(|last| u8::try_from(last).ok());
         match task.state {
             State::Queued => {
                 self.queue.remove(id);
             }
-            State::Running(node, attempt) => {
-                task.ends.resize(usize::from(attempt) + 1, delivered);
-                self.offers.finish(node, submission.variant);
-                out.push(Output::Cancel { node, attempt: AttemptId { task: id, attempt } });
-            }
+            State::Running => {}
             State::Ended { .. } => return,
         }
         let prompt = if task.client_gone { task.prompt_tokens.unwrap_or_default() } else { TokenCount(0) };
-        let charge = submission.price.charge(prompt, delivered).unwrap_or_default();
-        self.keep(now, id, charge, None);
+        let charge = task.submission.price.charge(prompt, task.attempts.delivered()).unwrap_or_default();
+        for (number, node) in &running {
+            let attempt = AttemptId { task: id, attempt: *number };
+            out.push(Output::Cancel { node: *node, attempt });
+            self.stop(now, *node, attempt);
+        }
+        let by = running.first().map(|(number, _)| *number).or(last);
+        self.keep(now, id, charge, by, None);
     }
 
     // Receipts of earlier attempts may be in the log already, each rounded up by itself.
-    fn keep(&mut self, now: Timestamp, id: TaskId, charge: MicroCredits, answer: Option<Digest>) {
+    fn keep(&mut self, now: Timestamp, id: TaskId, charge: MicroCredits, by: Option<u8>, answer: Option<Digest>) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), charge, answer };
+        task.state = State::Ended { forget_at: now.after(limits::ENDED_KEPT), charge, by, answer };
         self.budget.settle(&id, charge.max(task.settled));
+        self.disarm(id);
+        self.arm(id);
     }
 
     /// Drops a task that ended. What its receipts did not charge goes back to its tenant; says whether there was any.
     pub(super) fn drop_task(&mut self, id: TaskId) -> bool {
+        self.disarm(id);
         let Some(task) = self.tasks.remove(&id) else { return false };
         let State::Ended { charge, .. } = task.state else { return false };
         let rest = MicroCredits(charge.0.saturating_sub(task.settled.0));
@@ -449,43 +551,44 @@ impl Gateway {
             self.counters.refused += 1;
             out.push(Output::Refuse { task, refusal: Refusal::Deadline });
         }
-        let overdue: Vec<(NodeId, AttemptId, Overdue)> = self
-            .tasks
-            .iter()
-            .filter_map(|(id, task)| match task.state {
-                State::Running(node, attempt) => {
-                    let why = task.attempts.overdue(now)?;
-                    Some((node, AttemptId { task: *id, attempt }, why))
-                }
-                State::Queued | State::Ended { .. } => None,
-            })
-            .collect();
-        for (node, attempt, why) in overdue {
-            match why {
-                Overdue::Deadline => self.give_up(now, attempt.task, Refusal::Deadline, out),
-                Overdue::FirstToken | Overdue::BetweenTokens => {
-                    self.fail_over(now, node, attempt, why.into(), out);
+    }
+
+    /// Looks at the tasks whose limits are due.
+    pub(super) fn look(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for id in self.due(now) {
+            let Some(task) = self.tasks.get(&id) else { continue };
+            match task.state {
+                State::Ended { forget_at, .. } if forget_at <= now => self.forget(id, out),
+                State::Queued | State::Ended { .. } => {}
+                State::Running if task.attempts.is_over(now) => self.give_up(now, id, Refusal::Deadline, out),
+                State::Running => {
+                    if let Some((attempt, node, why)) = task.attempts.overdue(now) {
+                        self.fail_over(now, node, AttemptId { task: id, attempt }, why.into(), out);
+                    } else if let Some((attempt, node)) = task.attempts.late(now) {
+                        self.overtake(now, node, AttemptId { task: id, attempt }, out);
+                    }
                 }
             }
+            self.arm(id);
         }
-        self.forget(now, out);
     }
 
     // A task whose last batch never came is neither charged nor paid: its tenant gets the reservation back.
-    fn forget(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let old: Vec<TaskId> = self
-            .tasks
-            .iter()
-            .filter_map(|(id, task)| match task.state {
-                State::Ended { forget_at, .. } if forget_at <= now => Some(*id),
-                State::Queued | State::Running(..) | State::Ended { .. } => None,
-            })
-            .collect();
-        for id in old {
-            self.counters.unsigned += u64::from(self.drop_task(id));
-            out.push(Output::Forget { task: id });
-        }
+    fn forget(&mut self, id: TaskId, out: &mut Vec<Output>) {
+        self.counters.unsigned += u64::from(self.drop_task(id));
+        out.push(Output::Forget { task: id });
     }
+}
+
+// What a task that waits does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    // It takes this node.
+    Node(NodeId),
+    // A node that is not free yet will be done with it sooner.
+    Wait,
+    // None that is free may have it.
+    Nobody,
 }
 
 fn order(
@@ -518,7 +621,7 @@ fn fits(task: &Task, commitment: &Commitment, relayed: Digest) -> bool {
     let submission = &task.submission;
     commitment.variant == submission.variant
         && commitment.output_tokens == task.attempts.delivered()
-        && task.attempts.all().last().is_some_and(|attempt| attempt.resumed_from == commitment.resumed_from)
+        && task.attempts.get(commitment.attempt).is_some_and(|of| of.resumed_from == commitment.resumed_from)
         && commitment.prompt_tokens <= submission.prompt_tokens_max
         && commitment.output_tokens <= submission.output_tokens_max
         && task.prompt_tokens.is_none_or(|said| said == commitment.prompt_tokens)

@@ -7,6 +7,7 @@ mod confirm;
 mod evidence;
 mod funds;
 mod outbox;
+mod overtake;
 mod own;
 mod panel;
 mod tasks;

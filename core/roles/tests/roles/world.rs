@@ -22,7 +22,7 @@ use ol_protocol::{
 use ol_roles::gateway::Setup;
 use ol_roles::gateway::event::{Entry, Finished, Input, Match, Output, Refusal, Submission};
 use ol_roles::{Gateway, Settler};
-use ol_sched::Limits;
+use ol_sched::{Limits, Rule};
 use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const GATEWAY: GatewayId = GatewayId([0x67; 32]);
@@ -78,7 +78,15 @@ pub(crate) fn setup() -> Setup {
 
 fn restarted(records: &[Record], next_batch: BTreeMap<NodeId, u64>) -> Setup {
     let settler = Settler::from_log(None, records.iter().cloned()).expect("the log replays");
-    Setup { gateway: GATEWAY, master: [9; 32], seed: Seed([3; 32]), settler, next_batch, limits: Limits::default() }
+    Setup {
+        gateway: GATEWAY,
+        master: [9; 32],
+        seed: Seed([3; 32]),
+        settler,
+        next_batch,
+        limits: Limits::default(),
+        rule: Rule::Cost,
+    }
 }
 
 pub(crate) fn node(n: u8) -> NodeId {

@@ -29,19 +29,18 @@ pub(super) struct Content {
     pub(super) replies: mpsc::Sender<Reply>,
     /// Output tokens that were relayed.
     pub(super) ids: Vec<u32>,
-    /// By attempt: its log-probability bytes, how many tokens were relayed before it, and who has it.
+    /// By attempt: its log-probability bytes, how many tokens were relayed before it and up to its last, and who has it.
     pub(super) log_probs: Vec<Vec<u8>>,
     pub(super) resumed: Vec<u32>,
+    pub(super) reached: Vec<u32>,
     pub(super) orders: Vec<(VariantId, NodeId)>,
     pub(super) vectors: Vec<Vec<f32>>,
-    /// Text that came with the end.
-    pub(super) tail: String,
     pub(super) created: Timestamp,
     pub(super) ended: bool,
     /// What was written beside its receipts so far.
     pub(super) facts: Option<Vec<u8>>,
-    /// Whether it ended with a whole answer.
-    pub(super) is_answered: bool,
+    /// The attempt that it ended with, if with a whole answer.
+    pub(super) answered_by: Option<u8>,
     /// The trust value that the answer came with.
     pub(super) trust: Option<f64>,
     // By attempt that broke off: what its node made, and its log-probability bytes.
@@ -61,27 +60,27 @@ impl Content {
             ids: Vec::new(),
             log_probs: Vec::new(),
             resumed: Vec::new(),
+            reached: Vec::new(),
             orders: Vec::new(),
             vectors: Vec::new(),
-            tail: String::new(),
             created: now,
             ended: false,
             facts: None,
-            is_answered: false,
+            answered_by: None,
             trust: None,
             made: BTreeMap::new(),
         }
     }
 
-    /// Whether the node has the attempt, and no later one was begun.
-    pub(super) fn is_current(&self, node: NodeId, attempt: u8) -> bool {
-        self.orders.last().is_some_and(|(_, of)| *of == node) && self.orders.len() == usize::from(attempt) + 1
+    /// Whether the node was given the attempt.
+    pub(super) fn has(&self, node: NodeId, attempt: u8) -> bool {
+        self.orders.get(usize::from(attempt)).is_some_and(|(_, of)| *of == node)
     }
 
-    /// The root that a commitment to what was relayed has.
-    pub(super) fn root(&self) -> Digest {
+    /// The root that a commitment to what was relayed has, or to the vectors.
+    pub(super) fn root(&self, vectors: &[Vec<f32>]) -> Digest {
         match self.payload {
-            Payload::Embed { .. } => vectors_root(&self.salt, &self.vectors),
+            Payload::Embed { .. } => vectors_root(&self.salt, vectors),
             Payload::Chat { .. } | Payload::Text { .. } | Payload::Tokens { .. } => output_root(&self.salt, &self.ids),
         }
     }
@@ -92,12 +91,12 @@ impl Content {
     pub(super) fn hold_against(&mut self, commitment: &Commitment, made: Option<Made>) -> Option<Match> {
         let number = usize::from(commitment.attempt);
         let (_, node) = *self.orders.get(number)?;
-        let is_answer = self.is_answered && number + 1 == self.orders.len();
+        let is_answer = self.answered_by == Some(commitment.attempt);
         if is_answer || node != commitment.node || matches!(self.payload, Payload::Embed { .. }) {
             return None;
         }
         let start = *self.resumed.get(number)? as usize;
-        let end = self.resumed.get(number + 1).map_or(self.ids.len(), |next| *next as usize);
+        let end = *self.reached.get(number)? as usize;
         let (inherited, relayed) = (self.ids.get(..start)?, self.ids.get(start..end)?);
         let added = commitment.added_tokens().0 as usize;
         let own = match &made {

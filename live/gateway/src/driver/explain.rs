@@ -4,6 +4,15 @@ use crate::refusal::{Kind, Refusal};
 use ol_protocol::Micros;
 use ol_roles::gateway::event;
 
+/// Wait before asking again where the machine can't say when it is worth it.
+const RETRY: Micros = Micros::from_secs(1);
+
+// When the wait is no longer than it may be.
+fn retry_after(gate: &ol_sched::Gate) -> Option<Micros> {
+    let ol_sched::Gate::WaitTooLong { wait, max } = gate else { return None };
+    Some(Micros(wait.0.saturating_sub(max.0)).max(RETRY))
+}
+
 /// The refusal that a client gets. `context` is that of the model, if it is known.
 pub(super) fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
     use event::Refusal as R;
@@ -11,7 +20,7 @@ pub(super) fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal
     let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
     match refusal {
         R::Busy(gates) => {
-            let kind = Kind::Overloaded { retry_after: Micros::from_secs(1) };
+            let kind = Kind::Overloaded { retry_after: gates.iter().find_map(retry_after).unwrap_or(RETRY) };
             Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
         }
         R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },

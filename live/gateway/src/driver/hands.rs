@@ -44,6 +44,14 @@ const LAST_BATCHES: Micros = Micros::from_secs(3);
 /// How often metrics are written anew.
 const METRICS_EVERY: Micros = Micros::from_millis(250);
 
+/// What came with the end of an attempt that is being taken.
+struct Ending {
+    task: TaskId,
+    attempt: u8,
+    text: String,
+    vectors: Vec<Vec<f32>>,
+}
+
 struct Peer {
     generation: u64,
     sender: Sender<Down>,
@@ -64,6 +72,7 @@ pub(super) struct GatewayHands {
     peers: BTreeMap<NodeId, Peer>,
     contents: BTreeMap<TaskId, Content>,
     frame: Option<frame::Tokens>,
+    ending: Option<Ending>,
     audits: BTreeMap<AuditId, Running>,
     // What nodes were asked for because it is not here any more: for which audit, by whom, and how.
     recalls: BTreeMap<AttemptId, (AuditId, Vec<(NodeId, Scoring)>)>,
@@ -101,6 +110,7 @@ impl GatewayHands {
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
             frame: None,
+            ending: None,
             audits: BTreeMap::new(),
             recalls: BTreeMap::new(),
             awaited: BTreeMap::new(),
@@ -129,8 +139,8 @@ impl GatewayHands {
         }
     }
 
-    fn is_current(&self, node: NodeId, attempt: AttemptId) -> bool {
-        self.contents.get(&attempt.task).is_some_and(|content| content.is_current(node, attempt.attempt))
+    fn has(&self, node: NodeId, attempt: AttemptId) -> bool {
+        self.contents.get(&attempt.task).is_some_and(|content| content.has(node, attempt.attempt))
     }
 
     fn reply(&self, task: TaskId, reply: Reply) {
@@ -188,7 +198,7 @@ impl GatewayHands {
             Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
             Up::Started { task, attempt, prompt_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
-                if self.is_current(node, attempt) {
+                if self.has(node, attempt) {
                     let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
                     self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
                 }
@@ -251,6 +261,9 @@ impl GatewayHands {
         if let Some(bytes) = content.log_probs.get_mut(usize::from(attempt.attempt)) {
             bytes.extend_from_slice(&frame.log_probs);
         }
+        if let Some(reached) = content.reached.get_mut(usize::from(attempt.attempt)) {
+            *reached = length(&content.ids);
+        }
         let logprobs = frame
             .top
             .into_iter()
@@ -273,13 +286,13 @@ impl GatewayHands {
         }
         inputs.push(Input::Granted { node, variant: commitment.variant, total: done.grant_total });
         let mut relayed = Digest([0; 32]);
-        if let Some(content) = self.contents.get_mut(&done.task)
-            && content.is_current(node, done.attempt)
+        if let Some(content) = self.contents.get(&done.task)
+            && content.has(node, done.attempt)
             && !content.ended
         {
-            content.tail = done.text;
-            content.vectors = done.vectors;
-            relayed = content.root();
+            relayed = content.root(&done.vectors);
+            self.ending =
+                Some(Ending { task: done.task, attempt: done.attempt, text: done.text, vectors: done.vectors });
         }
         inputs.push(Input::Done { node, commitment, relayed });
     }
@@ -331,6 +344,7 @@ impl GatewayHands {
         content.orders.push((variant, node));
         content.log_probs.push(Vec::new());
         content.resumed.push(length(&content.ids));
+        content.reached.push(length(&content.ids));
         let assign = frame::Assign {
             task: attempt.task,
             attempt: attempt.attempt,
@@ -350,9 +364,12 @@ impl GatewayHands {
         let region = self.peers.get(&finished.node).map(|p| p.region.clone()).unwrap_or_default();
         self.overhear(task, finished.charge);
         let Some(content) = self.contents.get_mut(&task) else { return };
-        (content.ended, content.is_answered) = (true, true);
-        if !content.tail.is_empty() {
-            let text = std::mem::take(&mut content.tail);
+        (content.ended, content.answered_by) = (true, Some(finished.attempt));
+        let of_this = |ending: &Ending| (ending.task, ending.attempt) == (task, finished.attempt);
+        let ending = self.ending.take().filter(of_this);
+        let (text, vectors) = ending.map(|ending| (ending.text, ending.vectors)).unwrap_or_default();
+        content.vectors = vectors;
+        if !text.is_empty() {
             drop(content.replies.try_send(Reply::Delta { text, count: 0, logprobs: Vec::new() }));
         }
         let assurance = if finished.is_calibrated { content.assurance } else { Assurance::None };
@@ -691,7 +708,7 @@ impl Hands for GatewayHands {
     }
 
     fn rest(&mut self, now: Timestamp, machine: &Gateway) {
-        self.frame = None;
+        (self.frame, self.ending) = (None, None);
         self.journal.pump();
         self.asked.drain(..).for_each(|asked| asked.answer(machine));
         if now >= self.metrics_due {

@@ -1,0 +1,215 @@
+//! What the gateway does about attempts that are late or slow: a second one beside the first, or instead of it.
+
+use super::Gateway;
+use super::event::{Output, Submission};
+use super::task::{State, Task};
+use alloc::vec::Vec;
+use ol_protocol::record::AttemptId;
+use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
+use ol_sched::{Flow, Reason, Rule, Trial};
+
+/// Alarms go off together that lie so close: a timer for each task would cost more than what it is for.
+const GRAIN: u64 = 10_000;
+
+/// Tokens after the first frame by which an attempt's speed is judged.
+const JUDGED_AFTER: u32 = 4;
+
+/// What a move gains at least, beyond half of what it takes: predictions err, and every part of an answer is a receipt.
+const GAINED: Micros = Micros::from_millis(100);
+
+/// How many times slower than usual an attempt is that is worth a look.
+const SLOW: u64 = 2;
+
+impl Gateway {
+    /// What runs of a variant.
+    pub(super) fn flow(&self, variant: VariantId) -> Flow {
+        self.flows.get(&variant).copied().unwrap_or_default()
+    }
+
+    /// Sees to it that a task is looked at when one of its limits is due.
+    pub(super) fn arm(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let due = match task.state {
+            State::Queued => return,
+            State::Running => task.attempts.next_deadline(),
+            State::Ended { forget_at, .. } => forget_at,
+        };
+        // An alarm that is early looks again: it costs less than to move it with every token.
+        let due = Timestamp(due.0.div_ceil(GRAIN).saturating_mul(GRAIN));
+        if task.alarm.is_some_and(|alarm| alarm <= due) {
+            return;
+        }
+        if let Some(before) = task.alarm.replace(due) {
+            self.alarms.remove(&(before, id));
+        }
+        self.alarms.insert((due, id));
+    }
+
+    pub(super) fn disarm(&mut self, id: TaskId) {
+        if let Some(alarm) = self.tasks.get_mut(&id).and_then(|task| task.alarm.take()) {
+            self.alarms.remove(&(alarm, id));
+        }
+    }
+
+    /// The tasks whose alarms went off.
+    pub(super) fn due(&mut self, now: Timestamp) -> Vec<TaskId> {
+        let mut due = Vec::new();
+        while let Some(&(at, id)) = self.alarms.first() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop_first();
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.alarm = None;
+            }
+            due.push(id);
+        }
+        due
+    }
+
+    /// Puts a node among those that are as fast.
+    pub(super) fn classify(&mut self, node: NodeId, variant: VariantId) {
+        let rate = self.rates.of(node, variant);
+        let is_trial = !rate.is_measured() && self.offers.in_flight(node) == 0;
+        self.offers.classify(node, variant, if is_trial { 0 } else { rate.class() });
+    }
+
+    /// Whether a task's prompt may be read once more.
+    pub(super) fn may_repeat(&self, id: TaskId, task: &Task) -> bool {
+        let ask = self.needs(id, task, &[], Trial::Never);
+        self.allowance.has(self.rates.usual(ask.variant).prefill(ask.prompt))
+    }
+
+    /// The first token of an attempt came, or vectors: how fast its node prefills, and that it was in time.
+    pub(super) fn began(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId) {
+        let Some(task) = self.tasks.get(&attempt.task) else { return };
+        let variant = task.submission.variant;
+        let Some(known) = task.attempts.get(attempt.attempt) else { return };
+        let took = now.since(known.began);
+        let rate = self.rates.of(node, variant);
+        let prefilled = prefilled(task, known.resumed_from);
+        if rate.is_measured() && took < known.expected.late_after {
+            self.rates.was_late(variant, false);
+        }
+        let took = Micros(took.0.saturating_sub(rate.round_trip().0));
+        self.rates.prefilled(node, variant, prefilled, took);
+    }
+
+    /// What an attempt that ended shows of its node's speed, by the gateway's clock: a node's own word could be anything.
+    pub(super) fn measure(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId) {
+        let Some(task) = self.tasks.get(&attempt.task) else { return };
+        let variant = task.submission.variant;
+        let Some(known) = task.attempts.get(attempt.attempt) else { return };
+        match known.heard {
+            Some(heard) => {
+                let tokens = TokenCount(known.reached.0.saturating_sub(heard.first_reached.0));
+                self.rates.decoded(node, variant, tokens, now.since(heard.first));
+            }
+            // It took at least this long. Who was not late shows nothing.
+            None => {
+                let took = now.since(known.began);
+                if took >= known.expected.late_after {
+                    let took = Micros(took.0.saturating_sub(self.rates.of(node, variant).round_trip().0));
+                    self.rates.prefilled(node, variant, prefilled(task, known.resumed_from), took);
+                }
+            }
+        }
+        self.rates.refresh(node, variant, now);
+    }
+
+    /// An attempt is late: another begins beside it, if the allowance has room and a node is free that was measured.
+    pub(super) fn overtake(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
+        let id = attempt.task;
+        let Some(task) = self.tasks.get(&id) else { return };
+        let variant = task.submission.variant;
+        let has_begun = task.attempts.get(attempt.attempt).is_some_and(|known| known.heard.is_some());
+        let may = self.setup.rule == Rule::Cost && task.attempts.may_overtake() && self.may_repeat(id, task);
+        let excluded = self.excluded(id, task);
+        let ask = self.needs(id, task, &excluded, Trial::Never);
+        let work = self.rates.usual(variant).prefill(ask.prompt);
+        let picked = if may { self.placement().pick(now, &ask).ok() } else { None };
+        if !has_begun && self.rates.of(node, variant).is_measured() {
+            self.rates.was_late(variant, true);
+        }
+        if picked.is_some_and(|other| self.send(now, id, other, out)) {
+            self.allowance.spend(work);
+            self.counters.raced += 1;
+        } else if let Some(task) = self.tasks.get_mut(&id) {
+            task.attempts.bear(attempt.attempt);
+        }
+    }
+
+    /// Takes an attempt from a node that is much slower than others are, if the task ends sooner elsewhere though its prompt
+    /// has to be read again there.
+    pub(super) fn reconsider(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
+        let id = attempt.task;
+        let Some(task) = self.tasks.get(&id) else { return };
+        let streamed = task.attempts.get(attempt.attempt).and_then(|known| known.streamed());
+        let Some((tokens, took)) = streamed.filter(|(tokens, _)| tokens.0 >= JUDGED_AFTER) else { return };
+        let nanos = took.0.saturating_mul(1_000) / u64::from(tokens.0);
+        let variant = task.submission.variant;
+        let usual = self.flow(variant).token_nanos();
+        let is_slow = usual.is_some_and(|usual| nanos > usual.saturating_mul(SLOW));
+        let may = self.setup.rule == Rule::Cost && task.attempts.may_overtake() && self.may_repeat(id, task);
+        if !is_slow || !may {
+            return;
+        }
+        let excluded = self.excluded(id, task);
+        let ask = self.needs(id, task, &excluded, Trial::Never);
+        let here = Micros(nanos.saturating_mul(u64::from(ask.output.0)) / 1_000);
+        let placement = self.placement();
+        let Ok(other) = placement.pick(now, &ask) else { return };
+        let there = placement.predict(other, &ask).end;
+        if here.0 > there.0.saturating_add(there.0 / 2).saturating_add(GAINED.0) {
+            self.allowance.spend(self.rates.usual(variant).prefill(ask.prompt));
+            self.counters.moved += 1;
+            self.hand_over(now, (node, attempt), other, out);
+        }
+    }
+
+    /// Whether an attempt brings its first token late, on a node that nobody measured, while one that is known to be fast is about
+    /// to bring it: the next tokens would be late as well.
+    pub(super) fn is_outclassed(&self, node: NodeId, attempt: AttemptId) -> bool {
+        let Some(task) = self.tasks.get(&attempt.task).filter(|task| task.running(node, attempt)) else { return false };
+        let is_known = |node| self.rates.of(node, task.submission.variant).is_measured();
+        let is_first = task.attempts.get(attempt.attempt).is_some_and(|known| known.heard.is_none());
+        is_first && !is_known(node) && task.attempts.running().any(|(_, other)| other != node && is_known(other))
+    }
+
+    /// Ends an attempt in favour of the one beside it.
+    pub(super) fn yield_to(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
+        if let Some(task) = self.tasks.get_mut(&attempt.task) {
+            task.attempts.fail(attempt.attempt, Reason::Slow);
+        }
+        self.counters.late += 1;
+        self.take_back(now, node, attempt, out);
+        self.arm(attempt.task);
+    }
+
+    fn hand_over(&mut self, now: Timestamp, (node, attempt): (NodeId, AttemptId), to: NodeId, out: &mut Vec<Output>) {
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        task.attempts.fail(attempt.attempt, Reason::Slow);
+        self.take_back(now, node, attempt, out);
+        if !self.send(now, attempt.task, to, out) {
+            self.enqueue(now, attempt.task, out);
+        }
+    }
+
+    /// Takes back an attempt that ended here though not at its node.
+    pub(super) fn take_back(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
+        out.push(Output::Cancel { node, attempt });
+        self.stop(now, node, attempt);
+    }
+
+    /// Puts nodes whose measures are old among those to be tried.
+    pub(super) fn expire_rates(&mut self, now: Timestamp) {
+        for (node, variant) in self.rates.expire(now) {
+            self.classify(node, variant);
+        }
+    }
+}
+
+fn prefilled(task: &Task, resumed_from: TokenCount) -> TokenCount {
+    let Submission { prompt_tokens_max, .. } = task.submission;
+    TokenCount(task.prompt_tokens.unwrap_or(prompt_tokens_max).0.saturating_add(resumed_from.0))
+}

@@ -1,0 +1,163 @@
+//! Attempts that are late or slow: others beside them, and instead of them.
+
+use crate::world::{Assigned, Bench, PROMPT, TENANT, assigned, commitment, finished, node, refused, submission, task};
+use ol_protocol::commitment::Finish;
+use ol_protocol::{Micros, NodeId, TenantId, TokenCount};
+use ol_roles::gateway::event::{Input, Output, Refusal, Submission};
+use ol_sched::Gate;
+
+// A network of measured nodes, of two slots each: each began after 20 ms, and takes 10 ms for a token.
+fn measured(nodes: std::ops::Range<u8>) -> Bench {
+    let mut bench = Bench::new();
+    for n in nodes {
+        bench.join(n);
+        let to = bench.assign(100 + n);
+        assert_eq!(to.node, node(n), "a newcomer goes first");
+        answer_evenly(&mut bench, &to, 10);
+        bench.grant(n);
+        bench.grant(n);
+    }
+    bench
+}
+
+fn answer_evenly(bench: &mut Bench, to: &Assigned, tokens: u32) {
+    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.wait(Micros(20_000));
+    for count in 1..=tokens {
+        bench.progress(to, count, 1);
+        bench.wait(Micros(10_000));
+    }
+    let commitment = commitment(to, tokens, Finish::EndOfText);
+    bench.done(&commitment);
+    bench.feed(Input::Responded { task: to.attempt.task, response: ol_protocol::Digest([0x72; 32]) });
+}
+
+// Waits until another attempt is begun, a second at most.
+fn until_assigned(bench: &mut Bench) -> Option<Assigned> {
+    (0..100).find_map(|_| assigned(&bench.wait(Micros(10_000))))
+}
+
+fn cancelled(out: &[Output]) -> Vec<(NodeId, u8)> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Cancel { node, attempt } => Some((*node, attempt.attempt)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_late_attempt_is_raced_and_who_brings_the_next_token_goes_on_alone() {
+    for first_wins in [true, false] {
+        let mut bench = measured(10..12);
+        let first = bench.assign(1);
+        let second = until_assigned(&mut bench).expect("another begins beside it");
+        assert_eq!((second.attempt.task, second.attempt.attempt, second.resumed_from), (task(1), 1, 0));
+        assert_ne!(first.node, second.node);
+        let (winner, loser) = if first_wins { (&first, &second) } else { (&second, &first) };
+        let out = bench.progress(winner, 1, 1);
+        assert_eq!(cancelled(&out), [(loser.node, loser.attempt.attempt)]);
+        // What the other sends on its way is not relayed.
+        assert_eq!(bench.progress(loser, 1, 1), []);
+        let answer = commitment(winner, 1, Finish::EndOfText);
+        let ended = finished(&bench.done(&answer)).expect("it ends");
+        assert_eq!((ended.node, ended.attempt, ended.attempts), (winner.node, winner.attempt.attempt, 2));
+        bench.feed(Input::Responded { task: task(1), response: ol_protocol::Digest([0x72; 32]) });
+        // The other computed the whole answer too.
+        let late = commitment(loser, 1, Finish::EndOfText);
+        assert_eq!(finished(&bench.done(&late)), None);
+        bench.batch(0, &[(&late, loser)]);
+        bench.batch(0, &[(&answer, winner)]);
+        bench.write();
+        assert_eq!(bench.charged(), [(0, 0), (PROMPT, 1)]);
+        assert_eq!(bench.gateway.counters().raced, 1);
+    }
+}
+
+#[test]
+fn an_attempt_that_fails_in_a_race_leaves_the_task_to_the_other() {
+    let mut bench = measured(10..12);
+    let first = bench.assign(1);
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    assert_eq!(assigned(&bench.feed(Input::NodeLeft { node: first.node })), None);
+    bench.answer(&second, 3);
+    assert_eq!(bench.gateway.counters().finished, 3);
+}
+
+#[test]
+fn a_client_that_goes_away_ends_both() {
+    let mut bench = measured(10..12);
+    let first = bench.assign(1);
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    let out = bench.feed(Input::ClientGone { task: task(1) });
+    assert_eq!(cancelled(&out), [(first.node, 0), (second.node, 1)]);
+}
+
+#[test]
+fn a_stream_that_stands_still_is_raced_from_where_it_is() {
+    let mut bench = measured(10..12);
+    let first = bench.assign(1);
+    (1..=4).for_each(|count| drop(bench.progress(&first, count, 1)));
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    assert_eq!((second.attempt.attempt, second.resumed_from), (1, 4));
+    assert_eq!(cancelled(&bench.progress(&second, 5, 1)), [(first.node, 0)]);
+}
+
+#[test]
+fn a_slow_stream_moves_to_a_faster_node() {
+    let mut bench = measured(10..13);
+    // Others run, and stand still: they are overtaken.
+    (2..4).for_each(|n| drop(bench.assign(n)));
+    (10..13).for_each(|n| drop(bench.grant(n)));
+    let first = bench.assign(1);
+    let mut moved = None;
+    for count in 1..=8 {
+        // Ten times as long for a token, and never late.
+        bench.wait(Micros(100_000));
+        let out = bench.progress(&first, count, 1);
+        moved = assigned(&out).map(|to| (to, out));
+        if moved.is_some() {
+            break;
+        }
+    }
+    let (second, out) = moved.expect("it moves");
+    assert_eq!(cancelled(&out), [(first.node, 0)]);
+    assert!(second.node != first.node && second.resumed_from >= 5, "{second:?}");
+    // Being slow is no failure.
+    assert_eq!((bench.gateway.counters().moved, bench.gateway.counters().failed_over), (1, 0));
+}
+
+#[test]
+fn a_stranger_loses_to_a_node_that_is_known_even_by_a_nose() {
+    let mut bench = measured(10..12);
+    bench.join(12);
+    let first = bench.assign(1);
+    assert_eq!(first.node, node(12), "a newcomer goes first");
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    let out = bench.progress(&first, 1, 1);
+    assert_eq!(out, [Output::Cancel { node: first.node, attempt: first.attempt }]);
+    let out = bench.progress(&second, 1, 1);
+    assert_eq!(out, [Output::Relay { attempt: second.attempt, count: TokenCount(1) }]);
+}
+
+#[test]
+fn nobody_is_overtaken_by_a_node_that_nobody_measured() {
+    let mut bench = measured(10..11);
+    let first = bench.assign(1);
+    bench.join(12);
+    assert_eq!((first.node, until_assigned(&mut bench)), (node(10), None));
+}
+
+#[test]
+fn a_tenant_that_floods_the_queue_is_refused_and_another_is_not() {
+    let mut bench = measured(10..11);
+    let of = |tenant: TenantId, n: u8| Submission { tenant, task: task(n), ..submission(n) };
+    let tasks: Vec<u8> = (1..=80).collect();
+    let mut refusals = tasks.iter().filter_map(|n| refused(&bench.feed(Input::Submitted(of(TENANT, *n)))));
+    let Some(Refusal::Busy(gates)) = refusals.next() else { panic!("all are taken") };
+    assert!(matches!(gates[..], [Gate::WaitTooLong { wait, max }] if wait > max), "{gates:?}");
+    assert!(refusals.count() > 5);
+    let stranger = TenantId([9; 16]);
+    bench.feed(Input::TopUp(crate::world::top_up(9, crate::world::FUNDS, 2)));
+    assert_eq!(refused(&bench.feed(Input::Submitted(of(stranger, 200)))), None);
+}
