@@ -307,7 +307,9 @@ impl World {
         before.sort_unstable();
         let limit = Micros(before.get(before.len() / 2)?.0 * 3);
         let mut seconds: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
-        for (at, took) in self.answers.iter().filter(|(at, _)| *at >= lost_at) {
+        // The last answers of all come alone.
+        let while_asked = lost_at..self.ends();
+        for (at, took) in self.answers.iter().filter(|(at, _)| while_asked.contains(at)) {
             let [all, late] = seconds.entry(at.since(lost_at).0 / 1_000_000).or_default();
             (*all, *late) = (*all + 1, *late + u64::from(*took > limit));
         }

@@ -21,9 +21,9 @@ const POLICIES: [(Rule, &str); 5] = [
 pub struct Setting {
     /// Decides everything that is random.
     pub seed: u64,
-    /// Nodes.
+    /// Nodes, but where a thousand start at once.
     pub nodes: u32,
-    /// Seconds during which requests come.
+    /// Seconds during which requests come, at most.
     pub seconds: u32,
     /// Tokens of each prompt and each answer: all are equal, so that what differs is the network's doing.
     pub lengths: [u32; 2],
@@ -40,6 +40,10 @@ pub struct Row {
     pub load: f64,
     /// Requests a second.
     pub rate: f64,
+    /// Nodes.
+    pub nodes: u32,
+    /// Seconds during which requests came.
+    pub seconds: u32,
     /// Requests.
     pub tasks: u64,
     /// Median of the time from a request to the end of its answer, in milliseconds.
@@ -136,6 +140,8 @@ impl Row {
             policy,
             load,
             rate: report.rate,
+            nodes: report.nodes,
+            seconds: report.seconds,
             tasks: report.tasks,
             p50_ms: p50,
             p99_ms: p99,

@@ -193,11 +193,10 @@ fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<
         say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
         return Ok(ExitCode::SUCCESS);
     }
-    say(format!("{} nodes, {} seconds", setting.nodes, setting.seconds));
     let mut situation = "";
     for row in &rows {
         if std::mem::replace(&mut situation, row.situation) != row.situation {
-            say(format!("\n{}", row.situation));
+            say(format!("\n{}; {} nodes, {} s", row.situation, row.nodes, row.seconds));
             say(format!(
                 "{:<21} {:>5} {:>7} {:>7} {:>8} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
                 "policy",

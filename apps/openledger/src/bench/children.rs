@@ -37,7 +37,8 @@ pub(super) struct Gateway {
 impl Process {
     fn start(arguments: &[&str], data_dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(data_dir).with_context(|| format!("cannot make the folder {}", data_dir.display()))?;
-        let log = data_dir.join("stderr.log");
+        // A referee shares its gateway's folder.
+        let log = data_dir.join(format!("{}-stderr.log", arguments.first().unwrap_or(&"")));
         let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
         command.args(arguments).arg("--data-dir").arg(data_dir);
         // Settings of whoever measures are not settings of what is measured.
@@ -131,6 +132,15 @@ impl Gateway {
         let tokens = tokens.to_string();
         let mut process =
             Process::start(&["node", "--join", &self.ticket, "--instant", &tokens, "--slots", "512"], data_dir)?;
+        process.said("node")?;
+        Ok(process)
+    }
+
+    /// Starts the gateway's referee, which measures what honest answers of such nodes look like: without it nobody audits them.
+    pub(super) fn referee(&self, tokens: u32, data_dir: &Path) -> anyhow::Result<Process> {
+        let tokens = tokens.to_string();
+        let mut process =
+            Process::start(&["node", "--join", &self.ticket, "--referee", "--instant", &tokens], data_dir)?;
         process.said("node")?;
         Ok(process)
     }

@@ -54,6 +54,7 @@ struct Rounds {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("openledger-bench-").tempdir().context("no temporary folder")?;
     let gateway = Gateway::start(&folder.path().join("gateway"), &[])?;
+    let referee = gateway.referee(args.tokens, &folder.path().join("gateway"))?;
     let nodes = (0..args.nodes)
         .map(|number| gateway.node(args.tokens, &folder.path().join(format!("node-{number}"))))
         .collect::<anyhow::Result<Vec<Process>>>()?;
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let rounds = measure(args, &gateway, floor).await?;
         anyhow::Ok(report(args, &gateway, &rounds))
     })?;
-    drop(nodes);
+    drop((nodes, referee));
     let record = machine::stamp(record);
     if args.json {
         say(record.to_string())

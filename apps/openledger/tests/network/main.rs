@@ -3,6 +3,7 @@
 
 mod backup;
 mod bad_input;
+mod benchmarks;
 mod cheats;
 mod confirmed;
 mod exports;

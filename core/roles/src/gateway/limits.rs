@@ -47,5 +47,8 @@ pub(super) const QUEUE_FREE: u64 = 64;
 /// How long a task may wait beyond these, in times of what a task takes: who waits longer is better served by another gateway, or later.
 pub(super) const WAIT_SERVICES: u64 = 2;
 
+/// What may be waited always: people don't notice it, and programs that ask again cost more.
+pub(super) const WAIT_FREE: Micros = Micros::from_secs(1);
+
 /// Waiting tasks that are looked at in one go though no free node may take them: each costs a look at the free nodes.
 pub(super) const PASSED_OVER_MAX: usize = 8;

@@ -153,7 +153,7 @@ impl Gateway {
             return Ok(());
         }
         let longest = match place > limits::QUEUE_FREE {
-            true => Micros(service.0.saturating_mul(limits::WAIT_SERVICES)).min(deadline),
+            true => Micros(service.0.saturating_mul(limits::WAIT_SERVICES)).max(limits::WAIT_FREE).min(deadline),
             false => deadline,
         };
         let max = Micros(longest.0.min(deadline.0.saturating_sub(service.0)));
