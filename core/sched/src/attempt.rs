@@ -118,6 +118,8 @@ pub struct Attempt {
     pub reached: TokenCount,
     /// When its first and its latest token came, and how far the first frame went.
     pub heard: Option<Heard>,
+    /// Whether it was told of as late.
+    pub is_told: bool,
     /// Why it ended without an answer, if it did.
     pub failed: Option<Reason>,
 }
@@ -184,7 +186,16 @@ impl Attempts {
             return Err(Gate::AttemptsSpent { max: ATTEMPTS_MAX });
         }
         let (resumed_from, reached) = (self.delivered, self.delivered);
-        self.attempts.push(Attempt { node, resumed_from, began: now, expected, reached, heard: None, failed: None });
+        self.attempts.push(Attempt {
+            node,
+            resumed_from,
+            began: now,
+            expected,
+            reached,
+            heard: None,
+            is_told: false,
+            failed: None,
+        });
         self.tried.push(node);
         Ok(number)
     }
@@ -221,6 +232,12 @@ impl Attempts {
         known.heard = Some(known.heard.map_or(first, next));
         self.delivered = count;
         self.outrun(attempt)
+    }
+
+    /// A late attempt is told of; `false` if it was before.
+    pub fn tell(&mut self, attempt: u8) -> bool {
+        let known = self.attempts.get_mut(usize::from(attempt));
+        known.is_some_and(|known| !core::mem::replace(&mut known.is_told, true))
     }
 
     /// Nothing is done about a late attempt now: it is late again after twice the time.
@@ -354,7 +371,16 @@ mod tests {
 
     fn attempt(node: NodeId, began: u64, from: u32) -> Attempt {
         let (resumed_from, reached) = (count(from), count(from));
-        Attempt { node, resumed_from, began: at(began), expected: LATE, reached, heard: None, failed: None }
+        Attempt {
+            node,
+            resumed_from,
+            began: at(began),
+            expected: LATE,
+            reached,
+            heard: None,
+            is_told: false,
+            failed: None,
+        }
     }
 
     #[test]

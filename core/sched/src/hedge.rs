@@ -17,6 +17,10 @@ const SAVED_MAX: Micros = Micros::from_secs(60);
 /// What a gateway begins with: nodes that nobody measured are late more often.
 const SAVED_FIRST: Micros = Micros::from_secs(20);
 
+/// One task in so many may go first to a node that nobody measured; so many are saved up, for nodes that come all at once.
+const TRIAL_ONE_IN: u64 = 10;
+const TRIALS_SAVED_MAX: u64 = 100;
+
 /// One attempt in so many may count as late.
 const LATE_ONE_IN: u64 = 50;
 /// How far one observation moves the limit: one part in so many.
@@ -54,6 +58,36 @@ impl Allowance {
     /// So much is computed twice.
     pub fn spend(&mut self, work: Micros) {
         self.saved = Micros(self.saved.0.saturating_sub(work.0));
+    }
+}
+
+/// How many tasks may go first to nodes that nobody measured. Keys are free: without a limit strangers could have every task once, and
+/// do nothing with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trials {
+    saved: u64,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self { saved: TRIALS_SAVED_MAX * TRIAL_ONE_IN }
+    }
+}
+
+impl Trials {
+    /// A task began.
+    pub fn earn(&mut self) {
+        self.saved = (self.saved + 1).min(TRIALS_SAVED_MAX * TRIAL_ONE_IN);
+    }
+
+    /// Whether another node may be tried.
+    pub fn has(&self) -> bool {
+        self.saved >= TRIAL_ONE_IN
+    }
+
+    /// A node is tried.
+    pub fn spend(&mut self) {
+        self.saved = self.saved.saturating_sub(TRIAL_ONE_IN);
     }
 }
 
@@ -111,6 +145,20 @@ mod tests {
         assert!(allowance.has(Micros(SAVED_MAX.0 - 1)) && !allowance.has(SAVED_MAX));
         allowance.spend(Micros(u64::MAX));
         assert!(!allowance.has(Micros(0)));
+    }
+
+    #[test]
+    fn one_task_in_ten_may_go_to_a_stranger() {
+        let mut trials = Trials::default();
+        let mut tried = 0;
+        for _ in 0..10_000 {
+            trials.earn();
+            if trials.has() {
+                trials.spend();
+                tried += 1;
+            }
+        }
+        assert_eq!(tried, 1_099, "the first is earned when all is saved up");
     }
 
     #[test]

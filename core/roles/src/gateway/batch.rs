@@ -187,7 +187,9 @@ impl Gateway {
         let in_batch = || before.iter().filter(|it| it.commitment.task == commitment.task);
         let all = || self.settler.receipts_of(commitment.task).chain(in_batch());
         let others = || all().filter(|it| it.commitment.attempt != commitment.attempt);
-        let later = others().filter(|it| it.commitment.attempt > commitment.attempt);
+        // One that was begun beside this one, and lost, ends nothing.
+        let is_charged = |it: &&Receipt| it.charge.prompt_tokens.0 > 0 || it.charge.output_tokens.0 > 0;
+        let later = others().filter(|it| it.commitment.attempt > commitment.attempt).filter(is_charged);
         let until = later.map(|it| it.commitment.resumed_from.0).min();
         let earlier = others().filter(|it| it.commitment.attempt < commitment.attempt);
         let from = earlier.map(|it| it.commitment.resumed_from.0.saturating_add(it.charge.output_tokens.0)).max();
@@ -266,7 +268,7 @@ fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Ma
         None => true,
     };
     // Not more than the node said when it began.
-    let said = task.and_then(|task| task.prompt_tokens).unwrap_or(order.prompt_tokens_max);
+    let said = task.and_then(|task| task.said.get(&commitment.attempt)).unwrap_or(&order.prompt_tokens_max);
     let prompt = if ended { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0).min(said.0) } else { 0 };
     (TokenCount(prompt), TokenCount(output))
 }

@@ -27,7 +27,7 @@ use ol_protocol::{
     AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TaskId, TenantId,
     Timestamp, VariantId,
 };
-use ol_sched::hedge::Allowance;
+use ol_sched::hedge::{Allowance, Trials};
 use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Rule};
 
 /// What a gateway starts from.
@@ -147,6 +147,7 @@ pub struct Gateway {
     // What runs, by variant; how many second attempts there may be; when tasks are looked at; who got the last one.
     flows: BTreeMap<VariantId, Flow>,
     allowance: Allowance,
+    trials: Trials,
     alarms: BTreeSet<(Timestamp, TaskId)>,
     last: Option<NodeId>,
     tasks: BTreeMap<TaskId, task::Task>,
@@ -191,6 +192,7 @@ impl Gateway {
             queue: Queue::default(),
             flows: BTreeMap::new(),
             allowance: Allowance::default(),
+            trials: Trials::default(),
             alarms: BTreeSet::new(),
             last: None,
             tasks: BTreeMap::new(),
@@ -319,10 +321,6 @@ impl Gateway {
         }
         self.workers.remove(&node);
         self.offers.leave(node);
-        // Keys are free: what is known of one that never handed in a batch goes with its link.
-        if !self.next_batch.contains_key(&node) {
-            self.rates.forget(node);
-        }
         self.audits.values_mut().for_each(|audit| audit.abandon(node));
         let lost: Vec<AttemptId> = self
             .tasks
@@ -334,6 +332,10 @@ impl Gateway {
             .collect();
         for attempt in lost {
             self.fail_over(now, node, attempt, Reason::Disconnected, out);
+        }
+        // Keys are free: what is known of one that never handed in a batch goes with its link.
+        if !self.next_batch.contains_key(&node) {
+            self.rates.forget(node);
         }
         self.dispatch_audits(now, out);
     }

@@ -1,7 +1,7 @@
 //! What the gateway does about attempts that are late or slow: a second one beside the first, or instead of it.
 
 use super::Gateway;
-use super::event::{Output, Submission};
+use super::event::Output;
 use super::task::{State, Task};
 use alloc::vec::Vec;
 use ol_protocol::record::AttemptId;
@@ -11,7 +11,7 @@ use ol_sched::{Flow, Reason, Rule, Trial};
 /// Alarms go off together that lie so close: a timer for each task would cost more than what it is for.
 const GRAIN: u64 = 10_000;
 
-/// Tokens after the first frame by which an attempt's speed is judged.
+/// Each time that so many tokens came after the first frame an attempt's speed is judged.
 const JUDGED_AFTER: u32 = 4;
 
 /// What a move gains at least, beyond half of what it takes: predictions err, and every part of an answer is a receipt.
@@ -87,8 +87,8 @@ impl Gateway {
         let Some(known) = task.attempts.get(attempt.attempt) else { return };
         let took = now.since(known.began);
         let rate = self.rates.of(node, variant);
-        let prefilled = prefilled(task, known.resumed_from);
-        if rate.is_measured() && took < known.expected.late_after {
+        let prefilled = prefilled(task, attempt.attempt, known.resumed_from);
+        if rate.is_measured() && !known.is_told {
             self.rates.was_late(variant, false);
         }
         let took = Micros(took.0.saturating_sub(rate.round_trip().0));
@@ -102,15 +102,20 @@ impl Gateway {
         let Some(known) = task.attempts.get(attempt.attempt) else { return };
         match known.heard {
             Some(heard) => {
-                let tokens = TokenCount(known.reached.0.saturating_sub(heard.first_reached.0));
+                let tokens = known.reached.0.saturating_sub(heard.first_reached.0);
+                // Who begins at once and then stands still is not fast.
+                let stands = now.since(heard.last) >= known.expected.late_after;
+                let tokens = TokenCount(tokens.max(u32::from(stands)));
                 self.rates.decoded(node, variant, tokens, now.since(heard.first));
             }
             // It took at least this long. Who was not late shows nothing.
+            None if known.failed.is_none() => {}
             None => {
                 let took = now.since(known.began);
                 if took >= known.expected.late_after {
                     let took = Micros(took.0.saturating_sub(self.rates.of(node, variant).round_trip().0));
-                    self.rates.prefilled(node, variant, prefilled(task, known.resumed_from), took);
+                    let tokens = prefilled(task, attempt.attempt, known.resumed_from);
+                    self.rates.prefilled(node, variant, tokens, took);
                 }
             }
         }
@@ -119,33 +124,59 @@ impl Gateway {
 
     /// An attempt is late: another begins beside it, if the allowance has room and a node is free that was measured.
     pub(super) fn overtake(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
-        let id = attempt.task;
-        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         let variant = task.submission.variant;
+        let is_new = task.attempts.tell(attempt.attempt);
         let has_begun = task.attempts.get(attempt.attempt).is_some_and(|known| known.heard.is_some());
-        let may = self.setup.rule == Rule::Cost && task.attempts.may_overtake() && self.may_repeat(id, task);
-        let excluded = self.excluded(id, task);
-        let ask = self.needs(id, task, &excluded, Trial::Never);
-        let work = self.rates.usual(variant).prefill(ask.prompt);
-        let picked = if may { self.placement().pick(now, &ask).ok() } else { None };
-        if !has_begun && self.rates.of(node, variant).is_measured() {
+        if is_new && !has_begun && self.rates.of(node, variant).is_measured() {
             self.rates.was_late(variant, true);
         }
-        if picked.is_some_and(|other| self.send(now, id, other, out)) {
-            self.allowance.spend(work);
-            self.counters.raced += 1;
-        } else if let Some(task) = self.tasks.get_mut(&id) {
+        if self.race(now, attempt, out).is_none()
+            && let Some(task) = self.tasks.get_mut(&attempt.task)
+        {
             task.attempts.bear(attempt.attempt);
         }
     }
 
+    fn race(&mut self, now: Timestamp, attempt: AttemptId, out: &mut Vec<Output>) -> Option<()> {
+        let id = attempt.task;
+        let task = self.tasks.get(&id)?;
+        if self.setup.rule != Rule::Cost || !task.attempts.may_overtake() || !self.may_repeat(id, task) {
+            return None;
+        }
+        let excluded = self.excluded(id, task);
+        let ask = self.needs(id, task, &excluded, Trial::Never);
+        let placement = self.placement();
+        let other = placement.pick(now, &ask).ok()?;
+        // Another that takes far longer to begin than this one was waited for is no help.
+        let waited = now.since(task.attempts.get(attempt.attempt)?.began);
+        if placement.predict(other, &ask).begin > Micros(waited.0.saturating_mul(4)) {
+            return None;
+        }
+        let work = self.rates.usual(ask.variant).prefill(ask.prompt);
+        if !self.send(now, id, other, out) {
+            return None;
+        }
+        self.allowance.spend(work);
+        self.counters.raced += 1;
+        Some(())
+    }
+
     /// Takes an attempt from a node that is much slower than others are, if the task ends sooner elsewhere though its prompt
     /// has to be read again there.
-    pub(super) fn reconsider(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
+    pub(super) fn reconsider(
+        &mut self,
+        now: Timestamp,
+        node: NodeId,
+        attempt: AttemptId,
+        added: u32,
+        out: &mut Vec<Output>,
+    ) {
         let id = attempt.task;
         let Some(task) = self.tasks.get(&id) else { return };
         let streamed = task.attempts.get(attempt.attempt).and_then(|known| known.streamed());
-        let Some((tokens, took)) = streamed.filter(|(tokens, _)| tokens.0 >= JUDGED_AFTER) else { return };
+        let is_due = |tokens: TokenCount| tokens.0 / JUDGED_AFTER > tokens.0.saturating_sub(added) / JUDGED_AFTER;
+        let Some((tokens, took)) = streamed.filter(|(tokens, _)| is_due(*tokens)) else { return };
         let nanos = took.0.saturating_mul(1_000) / u64::from(tokens.0);
         let variant = task.submission.variant;
         let usual = self.flow(variant).token_nanos();
@@ -209,7 +240,8 @@ impl Gateway {
     }
 }
 
-fn prefilled(task: &Task, resumed_from: TokenCount) -> TokenCount {
-    let Submission { prompt_tokens_max, .. } = task.submission;
-    TokenCount(task.prompt_tokens.unwrap_or(prompt_tokens_max).0.saturating_add(resumed_from.0))
+// By what the node itself counted: what another says of the prompt is nothing to it.
+fn prefilled(task: &Task, attempt: u8, resumed_from: TokenCount) -> TokenCount {
+    let said = task.said.get(&attempt).unwrap_or(&task.submission.prompt_tokens_max);
+    TokenCount(said.0.saturating_add(resumed_from.0).max(1))
 }

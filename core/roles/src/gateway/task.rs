@@ -4,6 +4,7 @@ use super::event::{Finished, Output, Refusal, Submission};
 use super::{Gateway, limits};
 use crate::node::FailCode;
 use crate::order::Order;
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::commitment::{Commitment, Finish};
@@ -20,7 +21,8 @@ pub(super) struct Task {
     pub(super) submission: Submission,
     pub(super) attempts: Attempts,
     pub(super) state: State,
-    pub(super) prompt_tokens: Option<TokenCount>,
+    // Prompt tokens that each attempt's node counted when it began.
+    pub(super) said: BTreeMap<u8, TokenCount>,
     // What each attempt adds to what runs of its variant, by attempt number, as long as it runs.
     pub(super) shares: Vec<Option<Share>>,
     // When its limits are looked at next.
@@ -96,7 +98,7 @@ impl Gateway {
         let entry = Task {
             attempts: Attempts::new(limits, now),
             state: State::Queued,
-            prompt_tokens: None,
+            said: BTreeMap::new(),
             shares: Vec::new(),
             alarm: None,
             response: None,
@@ -212,12 +214,13 @@ impl Gateway {
         let Submission { variant, tenant, .. } = task.submission;
         let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
-        let trial = if self.may_repeat(id, task) { Trial::First } else { Trial::Last };
+        let trial = if self.trials.has() && self.may_repeat(id, task) { Trial::First } else { Trial::Last };
         let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
         let Ok(node) = placement.pick(now, &ask) else { return Choice::Nobody };
         let rate = self.rates.of(node, variant);
-        let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured();
+        // Who may not have every node can't tell what it waits for, and would hold up those behind it.
+        let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured() || !excluded.is_empty();
         let waiting = self.queue.waiters(variant, tenant).tasks;
         let end = placement.predict(node, &ask).end;
         let waits = !is_bound && self.flow(variant).is_worth_waiting(waiting, end, rate.token_nanos());
@@ -233,7 +236,7 @@ impl Gateway {
     pub(super) fn needs<'a>(&self, id: TaskId, task: &Task, excluded: &'a [NodeId], trial: Trial) -> Ask<'a> {
         let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
         let delivered = task.attempts.delivered();
-        let prompt = task.prompt_tokens.unwrap_or(prompt_tokens_max);
+        let prompt = task.said.values().next().copied().unwrap_or(prompt_tokens_max);
         let left = output_tokens_max.0.saturating_sub(delivered.0);
         // A long answer goes on for longer than the mean says: at least a quarter of it.
         let length = self.rates.length(variant).0;
@@ -262,7 +265,11 @@ impl Gateway {
         let predicted = self.placement().predict(node, &ask);
         let token_nanos = self.rates.of(node, variant).token_nanos();
         let late_after = self.rates.late_after(variant, predicted.begin);
-        let (delivered, share) = (task.attempts.delivered(), Share::new(predicted.end, token_nanos));
+        // Who says all at once seems to be fast without limit: it weighs as four of the usual ones at most.
+        let usual = self.rates.usual(variant);
+        let end = predicted.end.max(Micros(usual.predict(ask.prompt, ask.output).0 / 4));
+        let share = Share::new(end, token_nanos.max(usual.token_nanos() / 4));
+        let delivered = task.attempts.delivered();
         if self.offers.free(node, variant) == 0 {
             return false;
         }
@@ -270,7 +277,11 @@ impl Gateway {
         let expected = Expected { late_after, token: Micros(token_nanos / 1_000) };
         let Ok(attempt) = task.attempts.begin(node, now, expected) else { return false };
         if attempt == 0 {
-            self.allowance.earn(self.rates.usual(variant).predict(ask.prompt, ask.output));
+            self.allowance.earn(usual.predict(ask.prompt, ask.output));
+            self.trials.earn();
+        }
+        if !self.rates.of(node, variant).is_measured() {
+            self.trials.spend();
         }
         task.shares.push(Some(share));
         task.state = State::Running;
@@ -314,7 +325,7 @@ impl Gateway {
             self.counters.wrong_counts += 1;
             return self.fail_over(now, node, attempt, Reason::Wrong, out);
         }
-        task.prompt_tokens = Some(prompt);
+        task.said.insert(attempt.attempt, prompt);
     }
 
     pub(super) fn progress(
@@ -330,6 +341,10 @@ impl Gateway {
             return self.yield_to(now, node, attempt, out);
         }
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        if matches!(task.state, State::Ended { .. }) {
+            self.counters.late += 1;
+            return;
+        }
         match task.attempts.accept(node, attempt.attempt, count) {
             // The driver counted the ids of this frame: another number than the node says is a wrong count.
             Accepted::New(new) if new == added.0 => {
@@ -339,9 +354,13 @@ impl Gateway {
                 if let Some((number, other)) = outrun {
                     self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
                 }
+                if is_first || outrun.is_some() {
+                    // Its limits are others now, and perhaps earlier ones.
+                    self.arm(attempt.task);
+                }
                 match is_first {
                     true => self.began(now, node, attempt),
-                    false => self.reconsider(now, node, attempt, out),
+                    false => self.reconsider(now, node, attempt, new, out),
                 }
             }
             Accepted::Stale => self.counters.late += 1,
@@ -396,7 +415,7 @@ impl Gateway {
         let attempts = task.attempts.all().len() as u8;
         let (prompt_tokens, output_tokens) = (commitment.prompt_tokens, commitment.output_tokens);
         let charge = price.charge(prompt_tokens, output_tokens).unwrap_or_default();
-        if task.submission.output_tokens_max.0 == 0 {
+        if task.attempts.get(attempt.attempt).is_some_and(|known| known.heard.is_none()) {
             self.began(now, node, attempt);
         }
         self.stop(now, node, attempt);
@@ -433,9 +452,13 @@ impl Gateway {
     ) {
         let Some(task) = self.tasks.get(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
         let variant = task.submission.variant;
-        let has_delivered = task.attempts.get(attempt.attempt).is_some_and(|of| of.heard.is_some());
+        let has_delivered = task.attempts.delivered() > TokenCount(0);
+        let is_raced = task.attempts.running().count() > 1;
         match code {
-            // A client's mistake says nothing about the node.
+            // A client's mistake says nothing about the node; but where tokens came, or another is at it, it is none.
+            FailCode::Invalid if has_delivered || is_raced => {
+                self.retry(now, node, attempt, Reason::NodeError, out);
+            }
             FailCode::Invalid => self.give_up(now, attempt.task, Refusal::Invalid, out),
             FailCode::Draining | FailCode::Overloaded if !has_delivered => {
                 self.retry(now, node, attempt, Reason::Refused, out);
@@ -511,14 +534,18 @@ impl Gateway {
             State::Running => {}
             State::Ended { .. } => return,
         }
-        let prompt = if task.client_gone { task.prompt_tokens.unwrap_or_default() } else { TokenCount(0) };
+        let by = running.first().map(|(number, _)| *number).or(last);
+        let said = by.and_then(|by| task.said.get(&by)).copied().unwrap_or_default();
+        let prompt = if task.client_gone { said } else { TokenCount(0) };
         let charge = task.submission.price.charge(prompt, task.attempts.delivered()).unwrap_or_default();
         for (number, node) in &running {
             let attempt = AttemptId { task: id, attempt: *number };
             out.push(Output::Cancel { node: *node, attempt });
             self.stop(now, *node, attempt);
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.attempts.fail(*number, Reason::Client);
+            }
         }
-        let by = running.first().map(|(number, _)| *number).or(last);
         self.keep(now, id, charge, by, None);
     }
 
@@ -624,6 +651,6 @@ fn fits(task: &Task, commitment: &Commitment, relayed: Digest) -> bool {
         && task.attempts.get(commitment.attempt).is_some_and(|of| of.resumed_from == commitment.resumed_from)
         && commitment.prompt_tokens <= submission.prompt_tokens_max
         && commitment.output_tokens <= submission.output_tokens_max
-        && task.prompt_tokens.is_none_or(|said| said == commitment.prompt_tokens)
+        && task.said.get(&commitment.attempt).is_none_or(|said| *said == commitment.prompt_tokens)
         && commitment.output == relayed
 }

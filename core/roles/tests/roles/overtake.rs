@@ -75,6 +75,22 @@ fn a_late_attempt_is_raced_and_who_brings_the_next_token_goes_on_alone() {
 }
 
 #[test]
+fn what_one_node_says_of_the_prompt_is_not_held_against_the_other() {
+    let mut bench = measured(10..12);
+    let first = bench.assign(1);
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    let said = |to: &Assigned, tokens| {
+        let (node, attempt) = (to.node, to.attempt);
+        Input::Started { node, attempt, prompt_tokens: TokenCount(tokens) }
+    };
+    bench.feed(said(&first, PROMPT));
+    bench.feed(said(&second, PROMPT - 1));
+    bench.progress(&first, 1, 1);
+    let ended = finished(&bench.done(&commitment(&first, 1, Finish::EndOfText))).expect("it ends");
+    assert_eq!((ended.node, ended.prompt_tokens), (first.node, TokenCount(PROMPT)));
+}
+
+#[test]
 fn an_attempt_that_fails_in_a_race_leaves_the_task_to_the_other() {
     let mut bench = measured(10..12);
     let first = bench.assign(1);
@@ -91,6 +107,9 @@ fn a_client_that_goes_away_ends_both() {
     let second = until_assigned(&mut bench).expect("another begins beside it");
     let out = bench.feed(Input::ClientGone { task: task(1) });
     assert_eq!(cancelled(&out), [(first.node, 0), (second.node, 1)]);
+    // What they send on their way neither goes out nor wakes the task.
+    assert_eq!((bench.progress(&second, 1, 1), bench.progress(&first, 1, 1)), (Vec::new(), Vec::new()));
+    assert_eq!((until_assigned(&mut bench), bench.gateway.active()), (None, 0));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
 use ol_protocol::{AuditId, Digest, NodeId, Salt, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::gateway::event::Match;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc;
 
 /// The templates of [`Payload::template`] that render text to be continued.
@@ -45,6 +45,7 @@ pub(super) struct Content {
     pub(super) trust: Option<f64>,
     // By attempt that broke off: what its node made, and its log-probability bytes.
     made: BTreeMap<u8, (Vec<u32>, Vec<u8>)>,
+    told: BTreeSet<u8>,
 }
 
 impl Content {
@@ -69,12 +70,18 @@ impl Content {
             answered_by: None,
             trust: None,
             made: BTreeMap::new(),
+            told: BTreeSet::new(),
         }
     }
 
     /// Whether the node was given the attempt.
     pub(super) fn has(&self, node: NodeId, attempt: u8) -> bool {
         self.orders.get(usize::from(attempt)).is_some_and(|(_, of)| *of == node)
+    }
+
+    /// Whether the client hears that the attempt has begun: once, whatever its node repeats.
+    pub(super) fn tells(&mut self, attempt: u8) -> bool {
+        !self.ended && self.told.insert(attempt)
     }
 
     /// The root that a commitment to what was relayed has, or to the vectors.

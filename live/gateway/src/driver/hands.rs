@@ -198,7 +198,7 @@ impl GatewayHands {
             Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
             Up::Started { task, attempt, prompt_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
-                if self.has(node, attempt) {
+                if self.has(node, attempt) && self.contents.get_mut(&task).is_some_and(|it| it.tells(attempt.attempt)) {
                     let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
                     self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
                 }
