@@ -22,6 +22,9 @@ const PATIENT: Expected = Expected { late_after: Micros(u64::MAX), token: Micros
 const PROMPT: TokenCount = TokenCount(30);
 const ANSWER: TokenCount = TokenCount(74);
 
+/// Time for a prompt.
+const PREFILL: Micros = Micros::from_millis(100);
+
 /// Tasks that arrive at a time: half of what the nodes can do.
 const TICK: Micros = Micros::from_millis(200);
 const ARRIVALS: u64 = 2;
@@ -239,9 +242,13 @@ impl Network {
     }
 
     fn finish(&mut self, now: Timestamp, running: &Running) {
-        let took = now.since(running.began);
+        // As a gateway measures: the time until a slot works on it is time to the first token.
+        let first = running.first.unwrap_or(now);
+        let (waited, took) = (first.since(running.began), now.since(first));
         self.offers.finish(running.node, VARIANT);
+        self.rates.prefilled(running.node, VARIANT, PROMPT, waited.saturating_add(PREFILL));
         self.rates.decoded(running.node, VARIANT, TokenCount(ANSWER.0 - running.before.0), took);
+        self.offers.classify(running.node, VARIANT, self.rates.of(running.node, VARIANT).class());
         self.breaker.succeeded(running.node, now);
         self.grant(running.node, 1);
         self.end(now, running.task.arrived);
@@ -303,7 +310,7 @@ impl Server {
                 "Ten nodes at half load for 20 minutes, never more; it states its times truly. Found means in quarantine. Paid by the token."
             }
             Self::SlowLoris => {
-                "As above. Only a task's own deadline ends it, which blames nobody, and a speed is learnt from finished tasks only."
+                "As above, where nobody is overtaken, as gateways do it. Only a task's own deadline ends it, which blames nobody."
             }
         }
     }
