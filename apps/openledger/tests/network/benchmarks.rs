@@ -3,6 +3,7 @@
 use crate::process::run;
 
 #[test]
+#[ignore = "needs the machine to itself"]
 fn a_gateway_is_measured_with_audits_and_every_task_has_its_receipt() {
     let ended = run(&["bench", "gateway", "--rounds", "1", "--seconds", "0.1", "--json"]);
     assert!(ended.status.success(), "{}", ended.err);
