@@ -239,9 +239,8 @@ impl World {
         Ok(())
     }
 
-    // A task's prompt is charged once, its output at most as far as it was relayed; of an answer that one node gave,
-    // exactly. Only a gateway that lost its memory takes a node's word, within the order.
-    fn check_charges(&self) -> Result<(), Broken> {
+    // What the log's receipts charge, by task.
+    fn charged(&self) -> BTreeMap<TaskId, Charged> {
         let mut charged: BTreeMap<TaskId, Charged> = BTreeMap::new();
         for record in self.log.records() {
             if let Record::Receipt(receipt) = record {
@@ -250,6 +249,18 @@ impl World {
                 of.output += receipt.charge.output_tokens.0;
             }
         }
+        charged
+    }
+
+    // A task's prompt is charged once, its output at most as far as it was relayed; of an answer that one node gave,
+    // exactly. Only a gateway that lost its memory takes a node's word, within the order.
+    fn check_charges(&mut self) -> Result<(), Broken> {
+        let charged = self.charged();
+        let is_more = |(task, of): &(&TaskId, &Charged)| {
+            let facts = self.tasks.get(*task).filter(|facts| !facts.hostile && self.config.restart_at.is_none());
+            facts.is_some_and(|facts| of.prompt > facts.prompt || of.output > facts.content.count())
+        };
+        self.report.paid_twice = charged.iter().filter(is_more).count() as u64;
         for (task, facts) in
             self.tasks.iter().filter(|(_, f)| !f.hostile && self.config.restart_at.is_none() && !f.interrupted)
         {

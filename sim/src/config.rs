@@ -15,13 +15,11 @@ pub struct Demand {
     pub leaves: f64,
     /// Whether all tenants can pay, and nobody asks for an answer that can be trusted, as else one request in sixteen does.
     pub plain: bool,
-    /// From when on how many times as much is asked for.
-    pub surge: Option<(Timestamp, f64)>,
 }
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { lengths: None, deadline: Micros::from_secs(120), leaves: 0.02, plain: false, surge: None }
+        Self { lengths: None, deadline: Micros::from_secs(120), leaves: 0.02, plain: false }
     }
 }
 

@@ -380,8 +380,7 @@ impl World {
         }
         let random = &mut self.chances.arrivals;
         let demand = self.config.demand;
-        let surge = demand.surge.filter(|(from, _)| self.now >= *from).map_or(1.0, |(_, times)| times);
-        let next = self.now.after(Micros((random.exponential(1e6 / (self.config.rate * surge))).max(1)));
+        let next = self.now.after(Micros((random.exponential(1e6 / self.config.rate)).max(1)));
         let mut lengths = [60.0, 100.0].map(|mean| (random.exponential(mean) as u32).clamp(1, 512));
         let mut max = if random.happens(0.2) { 64 } else { 512 };
         if let Some(equal) = demand.lengths {

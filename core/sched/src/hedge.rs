@@ -1,7 +1,7 @@
 //! Second attempts: when one is late, and how many there may be.
 //!
 //! An attempt is late when it takes longer than nearly all do, of what was predicted for it. A second one then begins on
-//! another node; who brings the next token first goes on. A share of all tasks is the most that may be asked for twice: where
+//! another node; who brings the next token first goes on. A share of all work is the most that may be done twice: where
 //! everything is late, more work makes it later.
 //!
 //! Source: J. Dean, L. A. Barroso, "The Tail at Scale", CACM 56(2), 2013, for waiting as long as most requests take
