@@ -239,6 +239,7 @@ fn order() -> Order {
         output_tokens_max: TokenCount(10),
         resumed_from: TokenCount(11),
         public: false,
+        region: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must hold, whatever happens.
 
-use crate::config::{Broken, Report};
+use crate::config::{Broken, OfRegion, Report};
 use crate::content::Content;
 use crate::engine::work;
 use crate::host::Kind;
@@ -10,12 +10,13 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::Level;
 use ol_protocol::{Epoch, Micros, NodeId, TaskId, TenantId, Timestamp};
 use ol_roles::gateway::event::{Finished, Refusal};
+use ol_sched::{Tier, Where};
 use std::collections::BTreeMap;
 
 /// What is known of a task, whatever the gateway says.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    arrived: Timestamp,
+    pub(crate) arrived: Timestamp,
     pub(crate) prompt: u32,
     // Where the model ends the text, and the request's limit.
     pub(crate) answer: u32,
@@ -23,6 +24,10 @@ pub(crate) struct Facts {
     pub(crate) tenant: TenantId,
     // Whether its content may become public.
     pub(crate) public: bool,
+    // Where it came from, and where it may be computed.
+    pub(crate) home: u32,
+    pub(crate) place: Where,
+    pub(crate) tier: Tier,
     pub(crate) content: Content,
     pub(crate) attempts: u32,
     // Whether another than an honest node had it, and a hostile one.
@@ -47,6 +52,9 @@ impl Facts {
             max,
             tenant,
             public,
+            home: 0,
+            place: Where::Anywhere,
+            tier: Tier::Standard,
             content: Content::default(),
             attempts: 0,
             foreign: false,
@@ -74,6 +82,14 @@ impl Facts {
     }
 }
 
+// How a request ended: where it was answered and after how long, if it was.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    arrived: Timestamp,
+    home: u32,
+    answer: Option<(u32, Micros)>,
+}
+
 // What a task's receipts charge in all.
 #[derive(Debug, Clone, Copy, Default)]
 struct Charged {
@@ -98,17 +114,26 @@ impl World {
             return Err(facts.wrong(task, "tokens of somebody else"));
         }
         let took = now.since(facts.arrived);
+        let (tier, ended) = (facts.tier, Ended { arrived: facts.arrived, home: facts.home, answer: None });
         self.latencies.push(took);
         self.answers.push((now, took));
+        let there = self.places.get(&finished.node).map_or(0, |place| self.hosts[*place].region);
+        self.report.tiers[tier as usize].iter_mut().for_each(|count| *count += 1);
+        self.ended.push(Ended { answer: Some((there, took)), ..ended });
         Ok(())
     }
 
     /// As `refused`, which counts what was admitted and got no answer though its client waited.
     pub(crate) fn turned_away(&mut self, task: TaskId, refusal: &Refusal) -> Result<(), Broken> {
-        self.report.lost += match refusal {
+        let is_lost = match refusal {
             Refusal::Deadline | Refusal::Attempts { .. } | Refusal::Invalid => 1,
             Refusal::Busy(_) | Refusal::Impossible(_) | Refusal::Budget(_) | Refusal::Unconfirmed { .. } => 0,
         };
+        self.report.lost += is_lost;
+        if let Some(facts) = self.tasks.get(&task) {
+            self.report.tiers[facts.tier as usize][0] += is_lost;
+            self.ended.push(Ended { arrived: facts.arrived, home: facts.home, answer: None });
+        }
         self.refused(task)
     }
 
@@ -328,6 +353,41 @@ impl World {
         Some(bad.map_or(0, |(second, _)| (second + 1) * 1_000))
     }
 
+    // What came of each region in each third of the time.
+    fn of_regions(&self) -> Vec<OfRegion> {
+        if self.config.demand.home.is_none() {
+            return Vec::new();
+        }
+        let thirds = (0..3_u32).flat_map(|third| (0..self.config.regions).map(move |region| (third, region)));
+        thirds.map(|(third, region)| self.of_region(third, region)).collect()
+    }
+
+    fn of_region(&self, third: u32, region: u32) -> OfRegion {
+        let span = self.ends().0 / 3;
+        let of_third = |at: Timestamp| at.0 / span.max(1) == u64::from(third);
+        let asked: Vec<&Ended> =
+            self.ended.iter().filter(|ended| ended.home == region && of_third(ended.arrived)).collect();
+        let mut answers: Vec<(u32, Micros)> = asked.iter().filter_map(|ended| ended.answer).collect();
+        answers.sort_unstable_by_key(|(_, took)| *took);
+        let at = |percent: usize| answers.get(answers.len() * percent / 100).map_or(0, |(_, took)| took.0 / 1_000);
+        let share = |part: usize, of: usize| ((part as f64 / of.max(1) as f64) * 1e4).round() / 1e4;
+        let lengths = self.config.demand.lengths.unwrap_or([60, 100]);
+        let hosts = || self.hosts[..self.config.nodes as usize].iter().filter(|host| host.region == region);
+        let could = hosts().map(|host| self.capacity_of(host, lengths)).sum::<f64>() * span as f64 / 1e6;
+        let slots: u64 = hosts().map(|host| u64::from(host.slots)).sum();
+        let busy: u64 = hosts().map(|host| host.busy[third as usize].0).sum();
+        OfRegion {
+            third,
+            region,
+            asked: (asked.len() as f64 / could.max(1.0) * 1e3).round() / 1e3,
+            utilisation: ((busy as f64 / (slots * span).max(1) as f64) * 1e3).round() / 1e3,
+            p50_ms: at(50),
+            p99_ms: at(99),
+            spilled: share(answers.iter().filter(|(there, _)| *there != region).count(), answers.len()),
+            refused: share(asked.len() - answers.len(), asked.len()),
+        }
+    }
+
     fn fill(&mut self) {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.sort_unstable();
@@ -347,6 +407,7 @@ impl World {
             raced: counters.raced,
             moved: counters.moved,
             extra_work_pct: self.extra_work_pct(),
+            regions: self.of_regions(),
             goodput: self.goodput(),
             restored_after_ms: self.restored_after_ms(),
             escalated: counters.escalated,

@@ -1,6 +1,6 @@
 //! Ways to choose a node, side by side: the same gateway and nodes, the same requests, another rule.
 
-use crate::config::{Config, Demand, Fleet, Report, Violation};
+use crate::config::{Config, Demand, Fleet, Home, OfRegion, Report, Violation};
 use crate::run;
 use crate::world::World;
 use ol_protocol::{Micros, Timestamp};
@@ -15,6 +15,9 @@ const POLICIES: [(Rule, &str); 5] = [
     (Rule::LeastOutstanding, "least outstanding"),
     (Rule::TwoChoices, "power of two choices"),
 ];
+
+const UNEVEN: &str =
+    "five regions, 20 to 250 ms away, 1 % of frames lost; the first asks four times as much for a minute";
 
 /// What all have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -87,7 +90,7 @@ impl Setting {
             ..Fleet::default()
         };
         let deadline = Micros::from_secs(60);
-        let demand = Demand { lengths: Some(self.lengths), deadline, leaves: 0.0, plain: true };
+        let demand = Demand { lengths: Some(self.lengths), deadline, leaves: 0.0, plain: true, home: None };
         let config = Config {
             nodes: self.nodes,
             seconds: self.seconds,
@@ -111,6 +114,10 @@ impl Setting {
             "one of five regions is lost" => {
                 let lost = Some(Timestamp(u64::from(self.seconds) * 500_000));
                 Config { fleet: Fleet { region_lost_at: lost, ..even }, regions: 5, ..config }
+            }
+            UNEVEN => {
+                let far = Fleet { distances: [Micros::from_millis(10), Micros(28_750)], loss: 0.01, ..even };
+                Config { fleet: far, regions: 5, seconds: 180, ..config }
             }
             "1,000 nodes start at once" => Config { fleet: even, nodes: 1_000, operators: 500, seconds: 15, ..config },
             "steady" => Config { fleet: even, seconds: 30, ..config },
@@ -170,6 +177,43 @@ fn compare(
         rows.push(setting.row(policy, situation, load)?);
     }
     Ok(rows)
+}
+
+/// One policy, region and third of the time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RegionRow {
+    /// Who chooses.
+    pub policy: &'static str,
+    /// Before, while or after the first region asks for more than it has.
+    pub when: &'static str,
+    /// What came of it.
+    #[serde(flatten)]
+    pub of: OfRegion,
+}
+
+/// Regions under uneven load: the rows of all policies, and of each region before, while and after the first asks for more than it has.
+///
+/// # Errors
+/// The first check that failed.
+pub fn regions(setting: &Setting, progress: &mut dyn FnMut(u64, u64)) -> Result<(Vec<Row>, Vec<RegionRow>), Violation> {
+    let ours = [
+        ((Rule::Cost, "openledger"), Home::Preferred),
+        ((Rule::Cost, "openledger, bound to the region"), Home::Bound),
+        ((Rule::Cost, "openledger, region unknown"), Home::Unknown),
+    ];
+    let others = POLICIES.into_iter().skip(1).map(|policy| (policy, Home::Unknown));
+    let all = ours.len() + POLICIES.len() - 1;
+    let (mut rows, mut of_regions) = (Vec::new(), Vec::new());
+    for ((rule, policy), home) in ours.into_iter().chain(others) {
+        progress(rows.len() as u64, all as u64);
+        let mut config = setting.loaded(rule, UNEVEN, 0.6)?;
+        config.demand.home = Some(home);
+        let report = run(&config)?;
+        rows.push(Row::of(&report, policy, UNEVEN, 0.6));
+        let when = |of: &OfRegion| ["before", "while", "after"].get(of.third as usize).copied().unwrap_or_default();
+        of_regions.extend(report.regions.into_iter().map(|of| RegionRow { policy, when: when(&of), of }));
+    }
+    Ok((rows, of_regions))
 }
 
 /// Nodes that are slow, all the time or in turn.

@@ -78,14 +78,15 @@ impl Host {
 
 impl World {
     /// Tasks of these lengths a second that all nodes together can answer.
-    pub(crate) fn capacity(&self, [prompt, answer]: [u32; 2]) -> f64 {
-        let of = |host: &Host| {
-            let micros = host.prefill.0 * u64::from(prompt) + host.decode.0 * u64::from(answer.saturating_sub(1));
-            let slots = f64::from(host.slots);
-            let crowded = 1.0 + self.config.fleet.crowding * (slots - 1.0).max(0.0);
-            slots * 1e6 / (micros as f64 * host.slow as f64 * crowded)
-        };
-        self.hosts.iter().map(of).sum()
+    pub(crate) fn capacity(&self, lengths: [u32; 2]) -> f64 {
+        self.hosts.iter().map(|host| self.capacity_of(host, lengths)).sum()
+    }
+
+    pub(crate) fn capacity_of(&self, host: &Host, [prompt, answer]: [u32; 2]) -> f64 {
+        let micros = host.prefill.0 * u64::from(prompt) + host.decode.0 * u64::from(answer.saturating_sub(1));
+        let slots = f64::from(host.slots);
+        let crowded = 1.0 + self.config.fleet.crowding * (slots - 1.0).max(0.0);
+        slots * 1e6 / (micros as f64 * host.slow as f64 * crowded)
     }
 
     pub(crate) fn start_run(&mut self, place: usize, attempt: AttemptId) -> Result<(), Broken> {
@@ -123,6 +124,11 @@ impl World {
             takes = takes.saturating_add(STALL).saturating_add(Micros(self.chances.engines.below(STALL_JITTER) as u64));
         }
         run.phase = Phase { began: self.now, takes, work };
+        // Which third of the time it is: what comes after the last request belongs to none.
+        let third = self.now.0 * 3 / (u64::from(self.config.seconds) * 1_000_000).max(1);
+        if let Some(busy) = usize::try_from(third).ok().and_then(|third| host.busy.get_mut(third)) {
+            busy.0 += takes.0;
+        }
         self.agenda.plan(self.now.after(takes), Event::Step { place, life: host.life, attempt });
     }
 

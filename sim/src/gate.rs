@@ -1,10 +1,10 @@
 //! The gateway's driver: its end of the links, its clients and its disk.
 
 use crate::check::Facts;
-use crate::config::Broken;
+use crate::config::{Broken, Demand, Home};
 use crate::content::{Content, Maker, calibration};
 use crate::host::{Down, Evidence, Job, Kept, Kind};
-use crate::world::{Event, PRICE, VARIANT, World, tenant};
+use crate::world::{Event, PRICE, VARIANT, World, region, tenant};
 use ol_protocol::batch::VerifiedBatch;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::digest::{Domain, digest};
@@ -18,7 +18,7 @@ use ol_roles::Gateway;
 use ol_roles::gateway::Setup;
 use ol_roles::gateway::event::{Input, Match, Output, Submission, TrustFloor};
 use ol_roles::node::FailCode;
-use ol_sched::Limits;
+use ol_sched::{Limits, Tier, Where};
 use std::collections::VecDeque;
 
 /// Time until entries are on disk, at least.
@@ -178,7 +178,8 @@ impl World {
         host.gateway_link = Some(link);
         (host.sent, host.granted) = (0, 0);
         let (node, operator, referee) = (host.id, host.operator, host.kind == Kind::Referee);
-        self.feed(Input::NodeJoined { node, operator, referee, variants: vec![VARIANT] })?;
+        let region = Some(region(host.region));
+        self.feed(Input::NodeJoined { node, operator, referee, variants: vec![VARIANT], region })?;
         if referee {
             // It says again what it measured, on each link.
             self.feed(Input::Calibrated(calibration(self.genesis.network(), node)))?;
@@ -225,10 +226,15 @@ impl World {
                 self.agenda.plan(self.disk_free, Event::Durable { life: self.life });
             }
             Output::Ack { node, sequence } => self.send_to(&node, Down::Ack { sequence }),
-            Output::Audit { auditor, audit, subject, level, reach, .. } => match self.evidence(subject, level, reach) {
-                Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
-                None => inputs.push_back(Input::PayloadLost { audit }),
-            },
+            Output::Audit { auditor, audit, subject, level, reach, .. } => {
+                if let Some(place) = self.places.get(&auditor) {
+                    self.check_place(&subject.task, *place)?;
+                }
+                match self.evidence(subject, level, reach) {
+                    Some(content) => self.send_to(&auditor, Down::Audit { audit, content }),
+                    None => inputs.push_back(Input::PayloadLost { audit }),
+                }
+            }
             Output::Unseal { auditor, audit, .. } => self.send_to(&auditor, Down::Unseal { audit }),
             Output::Audited { subject, node, passed, .. } => {
                 if let Some(facts) = self.tasks.get_mut(&subject.task) {
@@ -266,6 +272,7 @@ impl World {
         order: Vec<u8>,
     ) -> Result<(), Broken> {
         let place = self.places.get(&node).copied().ok_or(Broken::Unexpected("an attempt for nobody"))?;
+        self.check_place(&attempt.task, place)?;
         let host = &mut self.hosts[place];
         host.sent += 1;
         if host.sent > host.granted {
@@ -395,7 +402,10 @@ impl World {
         let mut task = TaskId([0; 16]);
         task.0.copy_from_slice(&bytes[..16]);
         let public = f64::from(task.0[0]) < self.config.public * 256.0;
-        self.tasks.insert(task, Facts::new(self.now, [prompt, answer, max], of, public));
+        let mut facts = Facts::new(self.now, [prompt, answer, max], of, public);
+        (facts.home, facts.place) = self.origin(&task);
+        facts.tier = if demand.plain { Tier::Standard } else { tier_of(&task) };
+        self.tasks.insert(task, facts);
         if self.gateway.is_none() {
             return self.refused(task);
         }
@@ -405,6 +415,51 @@ impl World {
         let floor = (!demand.plain && has_floor(&task))
             .then_some(TrustFloor { value_ppm: FLOOR_PPM, assurance: Assurance::Seeded });
         self.feed(Input::Submitted(submission(task, &self.tasks[&task], demand.deadline, floor)))
+    }
+
+    // Where a request comes from, and where it may be computed.
+    fn origin(&mut self, task: &TaskId) -> (u32, Where) {
+        let Demand { home, plain, .. } = self.config.demand;
+        let Some(home) = home else {
+            let named = region(u32::from(task.0[4]) % self.config.regions);
+            let place = match task.0[3] % 16 {
+                0 if !plain => Where::Only(named),
+                1 if !plain => Where::Preferably(named),
+                _ => Where::Anywhere,
+            };
+            return (0, place);
+        };
+        let third = self.now.0 * 3 / (u64::from(self.config.seconds) * 1_000_000);
+        let lengths = self.config.demand.lengths.unwrap_or([60, 100]);
+        let weigh = |of: u32| {
+            let hosts = self.hosts.iter().filter(|host| host.region == of);
+            let can: f64 = hosts.map(|host| self.capacity_of(host, lengths)).sum();
+            can * if of == 0 && third == 1 { 4.0 } else { 1.0 }
+        };
+        let weights: Vec<f64> = (0..self.config.regions).map(weigh).collect();
+        let mut left = self.chances.arrivals.unit() * weights.iter().sum::<f64>();
+        let from = weights.iter().position(|weight| {
+            left -= weight;
+            left <= 0.0
+        });
+        let from = from.map_or(0, |from| from as u32);
+        let place = match home {
+            Home::Preferred => Where::Preferably(region(from)),
+            Home::Bound => Where::Only(region(from)),
+            Home::Unknown => Where::Anywhere,
+        };
+        (from, place)
+    }
+
+    // Who is bound to a region is computed and audited there, or audited by the referee.
+    fn check_place(&self, task: &TaskId, place: usize) -> Result<(), Broken> {
+        let Some(facts) = self.tasks.get(task) else { return Ok(()) };
+        let host = &self.hosts[place];
+        let is_there = facts.place.bound().is_none_or(|bound| bound == region(host.region));
+        if is_there || host.kind == Kind::Referee {
+            return Ok(());
+        }
+        Err(facts.wrong(*task, "it left the region that it is bound to"))
     }
 
     // With the same lengths, from nobody who could leave.
@@ -432,12 +487,23 @@ fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<Trust
         request: digest(Domain::Request, &[&task.0]),
         public: facts.public,
         floor,
+        place: facts.place,
+        tier: facts.tier,
     }
 }
 
 // Of the tenants whose answers failed, every second gives what it kept private.
 const fn agrees_later(task: &TaskId) -> bool {
     task.0[2].is_multiple_of(2)
+}
+
+// One in sixteen asks for each tier.
+const fn tier_of(task: &TaskId) -> Tier {
+    match task.0[5] % 16 {
+        0 => Tier::Two,
+        1 => Tier::Three,
+        _ => Tier::Standard,
+    }
 }
 
 // One in sixteen asks for an answer that can be trusted.

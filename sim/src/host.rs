@@ -106,6 +106,8 @@ pub(crate) struct Host {
     pub(crate) jobs: BTreeMap<AttemptId, Job>,
     // Work of its engine, as a node that is not slow would take for it.
     pub(crate) worked: Micros,
+    // How long its slots were taken, in each third of the time.
+    pub(crate) busy: [Micros; 3],
     pub(crate) orders: BTreeMap<AttemptId, Vec<u8>>,
     pub(crate) made: BTreeMap<AttemptId, Content>,
     // In memory until stored, then on disk until acknowledged.
@@ -168,6 +170,7 @@ impl Host {
             down_free: Timestamp(0),
             runs: BTreeMap::new(),
             worked: Micros(0),
+            busy: [Micros(0); 3],
             jobs: BTreeMap::new(),
             orders: BTreeMap::new(),
             made: BTreeMap::new(),

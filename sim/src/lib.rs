@@ -25,7 +25,7 @@ pub mod trust;
 mod world;
 
 pub use books::Books;
-pub use config::{Broken, Config, Demand, Fleet, Report, Violation};
+pub use config::{Broken, Config, Demand, Fleet, Home, OfRegion, Report, Violation};
 
 /// Simulates, and checks as it goes.
 ///

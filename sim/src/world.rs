@@ -2,7 +2,7 @@
 
 use crate::agenda::Agenda;
 use crate::bank::Bank;
-use crate::check::Facts;
+use crate::check::{Ended, Facts};
 use crate::config::{Broken, Config, Report, Violation};
 use crate::host::{Host, Kind};
 use crate::log::Log;
@@ -14,8 +14,8 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::{AuditRule, EscrowRule, ParameterChange, Parameters, PayoutRule, Split};
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
-    AuditId, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
-    Timestamp, VariantId,
+    AuditId, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, Region, TaskId,
+    TenantId, Timestamp, VariantId,
 };
 use ol_roles::Gateway;
 use std::collections::BTreeMap;
@@ -99,6 +99,7 @@ pub(crate) struct World {
     pub(crate) report: Report,
     pub(crate) latencies: Vec<Micros>,
     pub(crate) answers: Vec<(Timestamp, Micros)>,
+    pub(crate) ended: Vec<Ended>,
     pub(crate) frame: Option<crate::gate::Frame>,
     pub(crate) bank: Bank,
     quiet_since: Option<u64>,
@@ -140,6 +141,7 @@ impl World {
             },
             latencies: Vec::new(),
             answers: Vec::new(),
+            ended: Vec::new(),
             frame: None,
             bank: Bank::default(),
             quiet_since: None,
@@ -282,8 +284,13 @@ impl World {
 
     pub(crate) fn delay(&mut self, place: usize) -> Micros {
         let host = &self.hosts[place];
-        let base = Micros(500 + 18_000 * u64::from(host.region));
-        base.saturating_add(self.chances.links.span(Micros(base.0 / 10)))
+        let fleet = &self.config.fleet;
+        let [first, further] = fleet.distances;
+        let base = Micros(first.0 + further.0 * u64::from(host.region));
+        let took = base.saturating_add(self.chances.links.span(Micros(base.0 / 10)));
+        // A frame that follows tells the sender what is missing, a round trip later.
+        let is_lost = fleet.loss > 0.0 && self.chances.links.happens(fleet.loss);
+        if is_lost { Micros(took.0 + 2 * base.0) } else { took }
     }
 
     // One link carries frames in order: none overtakes the one before it.
@@ -315,6 +322,10 @@ pub(crate) fn tenant(index: u32) -> TenantId {
 
 pub(crate) fn operator(index: u32) -> OperatorId {
     OperatorId(digest(Domain::Certificate, &[&index.to_le_bytes()]).0)
+}
+
+pub(crate) fn region(index: u32) -> Region {
+    format!("region-{index}").parse().expect("it is a name")
 }
 
 pub(crate) fn node(index: u32) -> NodeId {

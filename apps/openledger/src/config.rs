@@ -3,6 +3,7 @@
 //! A setting has one name everywhere: `node_listen` in the file is `OPENLEDGER_NODE_LISTEN` in the environment and
 //! `--node-listen` as a flag.
 
+use ol_protocol::Region;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::fmt;
@@ -109,6 +110,27 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The name of a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct RegionName(Region);
+
+impl TryFrom<String> for RegionName {
+    type Error = ol_protocol::region::ParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for RegionName {
+    type Err = ol_protocol::region::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// Why there is no configuration.
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
@@ -212,7 +234,7 @@ settings! {
     /// File for the machine's inputs and outputs, for `replay`.
     event_log: PathBuf,
     /// Where a node says it is.
-    region: String,
+    region: RegionName,
     /// A PostgreSQL database that gateways share, instead of one's own file.
     store: Secret,
 }
@@ -298,7 +320,7 @@ impl Config {
             tokens_per_minute: given.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
             join_token: given.join_token,
             event_log: given.event_log,
-            region: given.region.unwrap_or_else(|| REGION.into()),
+            region: given.region.map_or_else(|| REGION.into(), |RegionName(region)| region.to_string()),
             store: given.store,
         })
     }
@@ -421,7 +443,7 @@ mod tests {
     fn flags_win_over_environment_over_file_over_defaults() {
         let file = file("region = \"file\"\nlog = \"file\"\nslots = 1\n");
         let variables = env(&[("OPENLEDGER_REGION", "variable"), ("OPENLEDGER_LOG", "variable"), ("PATH", "/bin")]);
-        let flags = PartialConfig { region: Some("flag".into()), ..PartialConfig::default() };
+        let flags = PartialConfig { region: "flag".parse().ok(), ..PartialConfig::default() };
         let config = Config::load(Role::Gateway, Some(file.path()), variables, flags).unwrap();
         let slots = NonZeroU32::new(1).unwrap();
         assert_eq!(config, Config { region: "flag".into(), log: "variable".into(), slots, ..defaults() });
@@ -489,7 +511,7 @@ mod tests {
         for (key, value) in KEYS.iter().zip(values) {
             set_variable(&mut settings, format!("{PREFIX}{}", key.to_uppercase()), value).unwrap();
         }
-        let missing = settings.clone().over(PartialConfig { region: Some("other".into()), ..PartialConfig::default() });
+        let missing = settings.clone().over(PartialConfig { region: "other".parse().ok(), ..PartialConfig::default() });
         assert_eq!((settings.allow_plain_http, &settings.join_token), (Some(true), &Some(Secret("t".into()))));
         assert_eq!(missing, settings);
     }

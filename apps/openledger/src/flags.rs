@@ -1,6 +1,6 @@
 //! The settings as flags. Each has one name in the file, in the environment and here.
 
-use crate::config::{Config, LogFormat, PartialConfig, Role, Secret};
+use crate::config::{Config, LogFormat, PartialConfig, RegionName, Role, Secret};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -85,9 +85,10 @@ pub(crate) struct Working {
     /// Threads that compute [default: one a core].
     #[arg(long, value_name = "NUMBER")]
     threads: Option<NonZeroU32>,
-    /// Where the node stands, for people and policies [default: local].
+    /// Where the node stands: tasks that are bound to a region go to nodes that say so and whose messages take as long as those of others there
+    /// [default: local].
     #[arg(long, value_name = "NAME")]
-    region: Option<String>,
+    region: Option<RegionName>,
 }
 
 /// What computes for a node.
@@ -149,7 +150,7 @@ pub(crate) fn load(
         flags.embedding_model.clone_from(&working.embedding_model);
         flags.slots = working.slots;
         flags.threads = working.threads;
-        flags.region.clone_from(&working.region);
+        flags.region = working.region;
     }
     if let Some(text) = token.and_then(|token| token.join_token.as_deref()) {
         flags.join_token = text.parse::<Secret>().ok();

@@ -34,6 +34,8 @@ enum Sim {
     Churn(CoordinationArgs),
     /// The same where more is asked for than can be answered.
     Overload(CoordinationArgs),
+    /// The same in five regions, of which one asks for more than it has for a while: what spills over, and comes back.
+    Regions(CoordinationArgs),
     /// Adversaries side by side: what each gains, when it is found, and whether it profits.
     Adversaries(AdversariesArgs),
 }
@@ -101,6 +103,7 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
         Sim::Tails(args) => coordination(args, coordination::tails),
         Sim::Churn(args) => coordination(args, coordination::churn),
         Sim::Overload(args) => coordination(args, coordination::overload),
+        Sim::Regions(args) => regions(args),
         Sim::Adversaries(args) => adversaries(args),
     }
 }
@@ -191,10 +194,56 @@ fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<
     bar.finish_and_clear();
     if args.json {
         say(serde_json::json!({ "setting": setting, "rows": rows }).to_string());
+    } else {
+        show(&rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn regions(args: &CoordinationArgs) -> anyhow::Result<ExitCode> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
+    let bar = ProgressBar::new(0).with_style(style).with_message("policies");
+    let setting = coordination::Setting::new(args.seed);
+    let mut progress = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let (rows, regions) =
+        coordination::regions(&setting, &mut progress).context("the simulation broke an invariant")?;
+    bar.finish_and_clear();
+    if args.json {
+        say(serde_json::json!({ "setting": setting, "rows": rows, "regions": regions }).to_string());
         return Ok(ExitCode::SUCCESS);
     }
+    show(&rows);
+    let mut policy = "";
+    for row in &regions {
+        if std::mem::replace(&mut policy, row.policy) != row.policy {
+            say(format!(
+                "\n{}\n{:<7} {:>6} {:>8} {:>8} {:>7} {:>7} {:>8} {:>9}",
+                row.policy, "", "region", "asked %", "busy %", "p50 ms", "p99 ms", "spilt %", "refused %"
+            ));
+        }
+        let percent = |share: f64| format!("{:.1}", share * 100.0);
+        let of = &row.of;
+        say(format!(
+            "{:<7} {:>6} {:>8} {:>8} {:>7} {:>7} {:>8} {:>9}",
+            row.when,
+            of.region,
+            percent(of.asked),
+            percent(of.utilisation),
+            of.p50_ms,
+            of.p99_ms,
+            percent(of.spilled),
+            percent(of.refused),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(rows: &[coordination::Row]) {
     let mut situation = "";
-    for row in &rows {
+    for row in rows {
         if std::mem::replace(&mut situation, row.situation) != row.situation {
             say(format!("\n{}; {} nodes, {} s", row.situation, row.nodes, row.seconds));
             say(format!(
@@ -230,7 +279,6 @@ fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<
             or_dash(row.restored_after_ms.map(|ms| ms.to_string())),
         ));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn line(row: &Row) -> anyhow::Result<String> {

@@ -21,6 +21,7 @@ pub mod parameters;
 pub mod prf;
 pub mod receipt;
 pub mod record;
+pub mod region;
 pub mod sampler;
 pub mod seal;
 pub mod seed;
@@ -36,6 +37,7 @@ pub use id::{
     AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, TaskId, TenantId, VariantId,
 };
 pub use machine::Machine;
+pub use region::Region;
 pub use unit::{Epoch, MicroCredits, Micros, Price, Timestamp, TokenCount};
 
 /// Version of every signed format in this crate.

@@ -3,12 +3,15 @@
 use crate::bytes::{Error, Reader, Writer};
 use crate::commitment::Commitment;
 use crate::id::{Digest, TenantId};
+use crate::region::Region;
 use crate::unit::{MicroCredits, Price, TokenCount};
 use alloc::vec::Vec;
 
 /// Bits of the byte that ends a receipt with a mark. One without any is written as before there were marks.
 const PUBLIC: u8 = 1;
 const WITH_AUDIT: u8 = 2;
+/// After it stands the region.
+const IN_REGION: u8 = 4;
 
 /// The gateway's part of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Charge {
     pub public: bool,
     /// Whether the tenant pays for an audit of it: it is drawn for certain, scored whole, and the auditor's pay is in its price.
     pub with_audit: bool,
+    /// The only region that the tenant lets it be computed in. Only there is it audited, or by the referee.
+    pub region: Option<Region>,
 }
 
 impl Charge {
@@ -55,6 +60,7 @@ impl Charge {
             amount: MicroCredits(r.u64()?),
             public: false,
             with_audit: false,
+            region: None,
         })
     }
 }
@@ -69,7 +75,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Length of the canonical bytes; with a mark they are one byte longer.
+    /// Length of the canonical bytes; with a mark they are one byte longer, with a region [`Region::BYTES`] more.
     pub const BYTES: usize = Commitment::BYTES + Charge::BYTES;
 
     /// Whether the amount is the price of the tokens charged, and no more tokens are charged than the node counted.
@@ -85,9 +91,14 @@ impl Receipt {
         let mut w = Writer::new();
         w.raw(&self.commitment.to_bytes());
         self.charge.write(&mut w);
-        let marks = u8::from(self.charge.public) * PUBLIC + u8::from(self.charge.with_audit) * WITH_AUDIT;
+        let Charge { public, with_audit, region, .. } = self.charge;
+        let marks =
+            u8::from(public) * PUBLIC + u8::from(with_audit) * WITH_AUDIT + u8::from(region.is_some()) * IN_REGION;
         if marks != 0 {
             w.u8(marks);
+        }
+        if region.is_some() {
+            Region::write(region, &mut w);
         }
         w.finish()
     }
@@ -96,13 +107,16 @@ impl Receipt {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut r = Reader::new(bytes);
         let (commitment, mut charge) = (Commitment::read(&mut r)?, Charge::read(&mut r)?);
-        let marks = match r.rest() {
-            [] => 0,
-            [marks @ 1..=3] => *marks,
-            [other] => return Err(Error::Unknown { what: "mark of a receipt", value: u64::from(*other) }),
-            more => return Err(Error::Long { extra: more.len() }),
+        let (marks, mut rest) = match r.rest() {
+            [] => (0, Reader::new(&[])),
+            [marks @ 1..=7, rest @ ..] => (*marks, Reader::new(rest)),
+            [other, ..] => return Err(Error::Unknown { what: "mark of a receipt", value: u64::from(*other) }),
         };
         (charge.public, charge.with_audit) = (marks & PUBLIC != 0, marks & WITH_AUDIT != 0);
+        if marks & IN_REGION != 0 {
+            charge.region = Some(Region::read(&mut rest)?.ok_or(Error::Text)?);
+        }
+        rest.finish()?;
         Ok(Self { commitment, charge })
     }
 }

@@ -203,6 +203,7 @@ fn receipt(attempt: u8) -> Receipt {
         amount: MicroCredits(263),
         public: false,
         with_audit: false,
+        region: None,
     };
     Receipt { commitment: commitment(attempt), charge }
 }
@@ -284,6 +285,11 @@ fn public_receipt() -> Receipt {
 fn audited_receipt() -> Receipt {
     let Receipt { commitment, charge } = receipt(0);
     Receipt { commitment, charge: Charge { with_audit: true, ..charge } }
+}
+
+fn receipt_in_a_region() -> Receipt {
+    let Receipt { commitment, charge } = receipt(0);
+    Receipt { commitment, charge: Charge { region: "eu-north-1".parse().ok(), ..charge } }
 }
 
 fn evidence() -> Evidence {
@@ -421,6 +427,9 @@ fn formats() -> Vec<(&'static str, Vec<u8>, Read)> {
         ("receipt with an audit", audited_receipt().to_bytes(), |b| {
             Receipt::from_bytes(b).ok().map(|r| unsigned(r.to_bytes()))
         }),
+        ("receipt in a region", receipt_in_a_region().to_bytes(), |b| {
+            Receipt::from_bytes(b).ok().map(|r| unsigned(r.to_bytes()))
+        }),
         ("verdict", verdict().to_bytes(), |b| {
             Verdict::from_bytes(b).ok().map(|v| signed(v.to_bytes(), v.verify().is_ok()))
         }),
@@ -503,7 +512,7 @@ fn a_cut_format_is_unreadable() {
     for (name, bytes, read) in formats() {
         for length in 0..bytes.len() {
             // Without its mark a receipt is another one, under another leaf.
-            let has_mark = matches!(name, "public receipt" | "receipt with an audit");
+            let has_mark = matches!(name, "public receipt" | "receipt with an audit" | "receipt in a region");
             let is_another = has_mark && length == Receipt::BYTES;
             assert_eq!(read(&bytes[..length]).is_some(), is_another, "{name} cut to {length}");
         }

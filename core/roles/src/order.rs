@@ -4,7 +4,7 @@
 
 use ol_protocol::bytes::{Error, Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, Price, TaskId, TenantId, TokenCount, VariantId};
+use ol_protocol::{Digest, Epoch, MicroCredits, NodeId, Price, Region, TaskId, TenantId, TokenCount, VariantId};
 
 /// Longest sealed order, in bytes.
 pub const ORDER_BYTES_MAX: usize = 256;
@@ -38,6 +38,8 @@ pub struct Order {
     pub resumed_from: TokenCount,
     /// Whether the tenant lets the content become public.
     pub public: bool,
+    /// The only region that the tenant lets it be computed in.
+    pub region: Option<Region>,
 }
 
 impl Order {
@@ -76,6 +78,7 @@ impl Order {
         w.raw(&self.request.0).u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0);
         w.u32(self.prompt_tokens_max.0).u32(self.output_tokens_max.0).u32(self.resumed_from.0);
         w.u8(u8::from(self.public));
+        Region::write(self.region, &mut w);
         w.finish()
     }
 
@@ -95,13 +98,21 @@ impl Order {
             output_tokens_max: TokenCount(r.u32()?),
             resumed_from: TokenCount(r.u32()?),
             public: false,
+            region: None,
         };
-        // Orders of before there were public ones end here: they may come back after an upgrade.
-        match r.rest() {
-            [] | [0] => Ok(order),
-            [1] => Ok(Self { public: true, ..order }),
-            more => Err(Error::Long { extra: more.len() }),
-        }
+        // Orders of before there were public ones, or regions, are shorter: they may come back after an upgrade.
+        let (public, region) = match r.rest() {
+            [] => (false, None),
+            [public @ 0..=1] => (*public == 1, None),
+            [public @ 0..=1, region @ ..] => {
+                let mut r = Reader::new(region);
+                let region = Region::read(&mut r)?;
+                r.finish()?;
+                (*public == 1, region)
+            }
+            more => return Err(Error::Long { extra: more.len() }),
+        };
+        Ok(Self { public, region, ..order })
     }
 }
 
@@ -138,6 +149,7 @@ mod tests {
             output_tokens_max: TokenCount(10),
             resumed_from: TokenCount(11),
             public: true,
+            region: "eu-north-1".parse().ok(),
         }
     }
 
@@ -168,10 +180,11 @@ mod tests {
     #[test]
     fn an_order_of_before_masks_still_opens() {
         let body = order().body();
-        // Without its last byte it is one of before there were public ones.
-        for (body, public) in [(&body[..], true), (&body[..body.len() - 1], false)] {
+        // Without its last bytes it is one of before there were regions, or public ones.
+        let shorter = &body[..body.len() - Region::BYTES];
+        for (body, public) in [(shorter, true), (&shorter[..shorter.len() - 1], false)] {
             let bytes = [&tag(&[9; 32], body).0, body].concat();
-            assert_eq!(Order::open(&bytes, &[9; 32]), Some(Order { public, ..order() }));
+            assert_eq!(Order::open(&bytes, &[9; 32]), Some(Order { public, region: None, ..order() }));
         }
     }
 

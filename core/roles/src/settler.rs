@@ -17,7 +17,7 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Close, Record, Ruling};
 use ol_protocol::top_up::Slice;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    Digest, Epoch, MicroCredits, NetworkId, NodeId, TaskId, TenantId, Timestamp, TokenCount, VariantId, merkle,
+    Digest, Epoch, MicroCredits, NetworkId, NodeId, Region, TaskId, TenantId, Timestamp, TokenCount, VariantId, merkle,
 };
 use ol_trust::Odds;
 use ol_trust::draw::{self, Chance};
@@ -688,6 +688,11 @@ impl Settler {
     /// What an unsettled attempt committed to.
     pub fn commitment(&self, id: &AttemptId) -> Option<&Commitment> {
         self.open.get(id).map(|open| &open.receipt.commitment)
+    }
+
+    /// The only region that an unsettled attempt's tenant lets it be computed in.
+    pub fn bound(&self, id: &AttemptId) -> Option<Region> {
+        self.open.get(id).and_then(|open| open.receipt.charge.region)
     }
 
     /// What the next close will give back to tenants for failed results.

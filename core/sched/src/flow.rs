@@ -58,6 +58,11 @@ impl Flow {
         self.tokens = self.tokens.saturating_sub(share.token);
     }
 
+    /// Whether nothing runs.
+    pub const fn is_idle(&self) -> bool {
+        self.running == 0
+    }
+
     /// How long the last of so many waiting tasks waits until its slot comes free; `None` if nothing runs.
     pub fn wait(&self, waiting: u64) -> Option<Micros> {
         waiting.saturating_mul(ONE).checked_div(self.ends).map(Micros)

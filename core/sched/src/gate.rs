@@ -1,6 +1,6 @@
 //! Why a node or a request was refused, with the figures that a person needs to change it.
 
-use ol_protocol::{MicroCredits, Micros, NodeId, Timestamp, TokenCount};
+use ol_protocol::{MicroCredits, Micros, NodeId, Region, Timestamp, TokenCount};
 
 /// One reason for a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -8,6 +8,38 @@ pub enum Gate {
     /// Nobody offers the variant.
     #[error("no connected node serves this model variant: start a node that does, or ask for another model")]
     NoNodeHasVariant,
+    /// Nobody in the only region that may compute it offers the variant.
+    #[error(
+        "no connected node stands in region {region} and serves this model variant, as far as round trips show: ask for another region, or let others do as well (`prefer_region`)"
+    )]
+    NoNodeInRegion {
+        /// The region.
+        region: Region,
+    },
+    /// The node fails too often for the tier.
+    #[error(
+        "node {} ends {} of 100 attempts well, too few for the tier with time for {attempts} attempts", .node.short(), f64::from(*.reliability_ppm) / 1e4
+    )]
+    Unreliable {
+        /// The node.
+        node: NodeId,
+        /// Its share of attempts that ended well, in millionths.
+        reliability_ppm: u32,
+        /// How many attempts there is time for.
+        attempts: u64,
+    },
+    /// No node is reliable enough for the tier.
+    #[error(
+        "the best node ends {} of 100 attempts well, too few for tier {tier} with time for {attempts} attempts: allow more time, or ask for a lower tier", f64::from(*.best_ppm) / 1e4
+    )]
+    TierTooHigh {
+        /// What was asked for.
+        tier: &'static str,
+        /// The best node's share of attempts that ended well, in millionths.
+        best_ppm: u32,
+        /// How many attempts there is time for.
+        attempts: u64,
+    },
     /// Every slot that was granted is taken.
     #[error("all slots of {node_count} nodes are taken, {in_flight} tasks in flight: try again or add nodes")]
     NoFreeSlot {

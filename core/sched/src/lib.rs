@@ -14,6 +14,8 @@ pub mod offer;
 pub mod placement;
 pub mod queue;
 pub mod rate;
+pub mod region;
+pub mod reliability;
 
 pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
@@ -23,3 +25,5 @@ pub use offer::Offers;
 pub use placement::{Ask, Placement, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
+pub use region::{Regions, Want, Where};
+pub use reliability::{Reliabilities, Tier};

@@ -6,9 +6,10 @@
 //! Source: the flow-control windows of RFC 9113, section 5.2, with totals in place of increments as in RFC 9000,
 //! section 4.1, so that a repeated grant changes nothing.
 
+use crate::region::Want;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use ol_protocol::{NodeId, VariantId};
+use ol_protocol::{NodeId, Region, VariantId};
 
 /// The most tasks that a grant may allow beyond those sent: well above any engine's batch, well below a typing error.
 pub const SLOTS_MAX: u64 = 4096;
@@ -45,7 +46,7 @@ pub enum Error {
 }
 
 /// What every connected node granted. O(log n) per call, but for `leave` and `drain`: that per variant of the node. The nodes
-/// that are ready lie in classes of speed, so that a few of the fastest are found without a look at the others.
+/// that are ready lie in classes of speed, all together and once more by region, so that a few of the fastest are found without a look at the others.
 #[derive(Debug, Clone, Default)]
 pub struct Offers {
     nodes: BTreeMap<NodeId, Node>,
@@ -55,6 +56,7 @@ pub struct Offers {
 #[derive(Debug, Clone, Default)]
 struct Node {
     draining: bool,
+    region: Option<Region>,
     in_flight: u64,
     credits: BTreeMap<VariantId, Credit>,
 }
@@ -65,8 +67,9 @@ struct Credit {
     sent: u64,
     finished: u64,
     class: u8,
-    // Where the node stands in its class of its pool's `ready`.
+    // Where the node stands in its class of its pool's shelf, and of its region's: in both, or in neither if it has no region.
     place: Option<usize>,
+    place_in_region: Option<usize>,
 }
 
 impl Credit {
@@ -76,27 +79,57 @@ impl Credit {
     }
 }
 
-// The nodes of one variant. `ready` has those that take work now by their classes, in an order that only the past inputs
-// decide, so that a few can be sampled without walking all.
+// The nodes of one variant.
 #[derive(Debug, Clone, Default)]
 struct Pool {
-    ready: Vec<Vec<NodeId>>,
-    ready_count: u64,
+    ready: Shelf,
+    regions: BTreeMap<Region, Shelf>,
     node_count: u64,
     draining_count: u64,
     in_flight: u64,
 }
 
-/// Figures over the nodes of one variant.
+// Nodes that take work now by their classes, in an order that only the past inputs decide, so that a few can be sampled
+// without walking all.
+#[derive(Debug, Clone, Default)]
+struct Shelf {
+    classes: Vec<Vec<NodeId>>,
+    ready_count: u64,
+    // Those that stand here, ready or not; of a region only.
+    node_count: u64,
+}
+
+impl Shelf {
+    fn put(&mut self, node: NodeId, class: u8) -> usize {
+        let class = usize::from(class);
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Vec::new);
+        }
+        let Some(alike) = self.classes.get_mut(class) else { return 0 };
+        alike.push(node);
+        self.ready_count += 1;
+        alike.len() - 1
+    }
+
+    // Says which node has the place now.
+    fn take(&mut self, class: u8, place: usize) -> Option<NodeId> {
+        let alike = self.classes.get_mut(usize::from(class))?;
+        alike.swap_remove(place);
+        self.ready_count -= 1;
+        alike.get(place).copied()
+    }
+}
+
+/// Figures over the nodes of one variant, or of those in one region.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Supply {
     /// Connected nodes that granted the variant at least once.
     pub node_count: u64,
-    /// Those of them that take no new work.
+    /// Those of them that take no new work, wherever they stand.
     pub draining_count: u64,
     /// Those of them that have a free slot.
     pub ready_count: u64,
-    /// Tasks of the variant sent and not finished.
+    /// Tasks of the variant sent and not finished, wherever.
     pub in_flight: u64,
 }
 
@@ -116,6 +149,7 @@ impl Offers {
         let Some(gone) = self.nodes.remove(&node) else { return };
         for (variant, credit) in gone.credits {
             let Some(pool) = self.pools.get_mut(&variant) else { continue };
+            pool.depart(gone.region);
             pool.node_count -= 1;
             pool.draining_count -= u64::from(gone.draining);
             pool.in_flight -= credit.sent - credit.finished;
@@ -140,12 +174,37 @@ impl Offers {
                 return Err(Error::TooManyVariants);
             }
             let pool = self.pools.entry(variant).or_default();
+            pool.arrive(known.region);
             pool.node_count += 1;
             pool.draining_count += u64::from(known.draining);
         }
         known.credits.insert(variant, Credit { total, ..credit });
         self.ready(node, variant);
         Ok(())
+    }
+
+    /// A node stands in that region, as far as can be told.
+    pub fn locate(&mut self, node: NodeId, region: Option<Region>) {
+        let Some(before) = self.nodes.get(&node).map(|known| known.region).filter(|before| *before != region) else {
+            return;
+        };
+        let variants = self.variants_of(node);
+        variants.iter().for_each(|variant| self.unready(node, *variant));
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.region = region;
+        }
+        for variant in variants {
+            if let Some(pool) = self.pools.get_mut(&variant) {
+                pool.depart(before);
+                pool.arrive(region);
+            }
+            self.ready(node, variant);
+        }
+    }
+
+    /// Where the node stands, as far as can be told.
+    pub fn region(&self, node: NodeId) -> Option<Region> {
+        self.nodes.get(&node).and_then(|known| known.region)
     }
 
     /// A node takes no new work; what it has goes on.
@@ -203,19 +262,20 @@ impl Offers {
         known.credits.get(&variant).map_or(0, Credit::free)
     }
 
-    /// The nodes that take a task of the variant now, with their free slots.
-    pub fn candidates(&self, variant: VariantId) -> impl Iterator<Item = (NodeId, u64)> {
-        self.ready_nodes(variant).map(move |node| (node, self.free(node, variant)))
+    /// The nodes that take such a task now, with their free slots.
+    pub fn candidates(&self, want: impl Into<Want>) -> impl Iterator<Item = (NodeId, u64)> {
+        let want = want.into();
+        self.ready_nodes(want).map(move |node| (node, self.free(node, want.variant)))
     }
 
     /// The nodes of `candidates`, the lowest class first; their order is decided by the past inputs alone.
-    pub fn ready_nodes(&self, variant: VariantId) -> impl Iterator<Item = NodeId> + '_ {
-        self.ready_classes(variant).iter().flatten().copied()
+    pub fn ready_nodes<W: Into<Want>>(&self, want: W) -> impl Iterator<Item = NodeId> + use<'_, W> {
+        self.ready_classes(want).iter().flatten().copied()
     }
 
     /// The nodes of `candidates` by class, to sample from.
-    pub fn ready_classes(&self, variant: VariantId) -> &[Vec<NodeId>] {
-        self.pools.get(&variant).map_or(&[], |pool| &pool.ready)
+    pub fn ready_classes(&self, want: impl Into<Want>) -> &[Vec<NodeId>] {
+        self.shelf(want.into()).map_or(&[], |shelf| &shelf.classes)
     }
 
     /// Puts a node among those that are as fast, from 0 on; the last class is [`CLASSES`] - 1.
@@ -236,14 +296,23 @@ impl Offers {
         self.pools.iter().filter(|(_, pool)| pool.draining_count < pool.node_count).map(|(&variant, _)| variant)
     }
 
-    /// Figures over the variant's nodes.
-    pub fn supply(&self, variant: VariantId) -> Supply {
-        self.pools.get(&variant).map_or_else(Supply::default, |pool| Supply {
-            node_count: pool.node_count,
+    /// Figures over the nodes that have what is wanted.
+    pub fn supply(&self, want: impl Into<Want>) -> Supply {
+        let want = want.into();
+        let (Some(pool), Some(shelf)) = (self.pools.get(&want.variant), self.shelf(want)) else {
+            return Supply::default();
+        };
+        Supply {
+            node_count: if want.region.is_some() { shelf.node_count } else { pool.node_count },
             draining_count: pool.draining_count,
-            ready_count: pool.ready_count,
+            ready_count: shelf.ready_count,
             in_flight: pool.in_flight,
-        })
+        }
+    }
+
+    fn shelf(&self, want: Want) -> Option<&Shelf> {
+        let pool = self.pools.get(&want.variant)?;
+        want.region.map_or(Some(&pool.ready), |region| pool.regions.get(&region))
     }
 
     /// How many nodes are connected.
@@ -284,30 +353,45 @@ impl Offers {
             return;
         }
         let Some(pool) = self.pools.get_mut(&variant) else { return };
-        let Some(credit) = self.nodes.get_mut(&node).and_then(|known| known.credits.get_mut(&variant)) else { return };
-        let class = usize::from(credit.class);
-        if pool.ready.len() <= class {
-            pool.ready.resize_with(class + 1, Vec::new);
-        }
-        if credit.place.is_none()
-            && let Some(alike) = pool.ready.get_mut(class)
-        {
-            credit.place = Some(alike.len());
-            alike.push(node);
-            pool.ready_count += 1;
-        }
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        let Some(credit) = known.credits.get_mut(&variant).filter(|credit| credit.place.is_none()) else { return };
+        credit.place = Some(pool.ready.put(node, credit.class));
+        let shelf = known.region.and_then(|region| pool.regions.get_mut(&region));
+        credit.place_in_region = shelf.map(|shelf| shelf.put(node, credit.class));
     }
 
     fn unready(&mut self, node: NodeId, variant: VariantId) {
-        let Some(credit) = self.credit(node, variant) else { return };
-        let (Some(place), class) = (credit.place.take(), usize::from(credit.class)) else { return };
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        let Some(credit) = known.credits.get_mut(&variant) else { return };
+        let (Some(place), in_region, class) = (credit.place.take(), credit.place_in_region.take(), credit.class) else {
+            return;
+        };
         let Some(pool) = self.pools.get_mut(&variant) else { return };
-        let Some(alike) = pool.ready.get_mut(class) else { return };
-        alike.swap_remove(place);
-        pool.ready_count -= 1;
-        let Some(&moved) = alike.get(place) else { return };
-        if let Some(credit) = self.credit(moved, variant) {
+        let moved = pool.ready.take(class, place);
+        let shelf = known.region.and_then(|region| pool.regions.get_mut(&region));
+        let moved_in_region = in_region.zip(shelf).and_then(|(place, shelf)| shelf.take(class, place));
+        if let Some(credit) = moved.and_then(|moved| self.credit(moved, variant)) {
             credit.place = Some(place);
+        }
+        if let Some(credit) = moved_in_region.and_then(|moved| self.credit(moved, variant)) {
+            credit.place_in_region = in_region;
+        }
+    }
+}
+
+impl Pool {
+    fn arrive(&mut self, region: Option<Region>) {
+        if let Some(region) = region {
+            self.regions.entry(region).or_default().node_count += 1;
+        }
+    }
+
+    fn depart(&mut self, region: Option<Region>) {
+        let Some(region) = region else { return };
+        let Some(shelf) = self.regions.get_mut(&region) else { return };
+        shelf.node_count -= 1;
+        if shelf.node_count == 0 {
+            self.regions.remove(&region);
         }
     }
 }
@@ -356,6 +440,53 @@ mod tests {
         let classes = offers.ready_classes(VARIANT);
         assert_eq!((&classes[5], &classes[usize::from(CLASSES) - 1]), (&vec![node(1)], &vec![node(3)]));
         assert_eq!(offers.supply(VARIANT).ready_count, 3);
+    }
+
+    #[test]
+    fn the_nodes_of_a_region_are_those_that_stand_there_after_every_step() {
+        let regions: Vec<Option<Region>> = vec![None, "eu".parse().ok(), "us".parse().ok()];
+        for seed in 0..20_u64 {
+            let mut offers = Offers::default();
+            let mut state = seed;
+            let mut below = |bound: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % bound
+            };
+            let mut granted = [0; 12];
+            for step in 0..400 {
+                let byte = below(12) as u8;
+                let region = regions[below(3) as usize];
+                match below(7) {
+                    0 => {
+                        offers.join(node(byte));
+                        granted[usize::from(byte)] = 0;
+                    }
+                    1 => offers.leave(node(byte)),
+                    2 => offers.locate(node(byte), region),
+                    3 => offers.classify(node(byte), VARIANT, below(6) as u8),
+                    4 if below(8) == 0 => offers.drain(node(byte)),
+                    5 => drop(offers.spend(node(byte), VARIANT)),
+                    _ => {
+                        granted[usize::from(byte)] += 1;
+                        let _ = offers.grant(node(byte), VARIANT, granted[usize::from(byte)]);
+                    }
+                }
+                for region in regions.iter().flatten().copied() {
+                    let want = Want { variant: VARIANT, region: Some(region) };
+                    let mut there: Vec<NodeId> = offers.ready_nodes(want).collect();
+                    let is_there = |node: &NodeId| offers.region(*node) == Some(region);
+                    let mut all: Vec<NodeId> = offers.ready_nodes(VARIANT).filter(is_there).collect();
+                    there.sort_unstable();
+                    all.sort_unstable();
+                    assert_eq!(there, all, "seed {seed}, step {step}");
+                    let serves =
+                        (0..12).map(node).filter(|node| offers.serves(*node, VARIANT) && is_there(node)).count();
+                    let supply = offers.supply(want);
+                    let counts = (supply.ready_count, supply.node_count);
+                    assert_eq!(counts, (there.len() as u64, serves as u64), "seed {seed}, step {step}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::breaker::Breaker;
 use crate::gate::Gate;
 use crate::offer::Offers;
 use crate::rate::Rates;
+use crate::region::{Want, Where};
+use crate::reliability::{Reliabilities, Tier, attempts_in};
 use alloc::vec::Vec;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
@@ -26,6 +28,8 @@ const SCAN_MAX: usize = 1024;
 const NAMED_MAX: usize = 8;
 /// Costs within one part in so many of the lowest are equal: predictions are no better than that, and who is as good has work.
 const NEAR_TIE: u64 = 5;
+/// Outside the region that a task prefers each node costs as if it took longer, by one part in so many.
+const ELSEWHERE: u64 = 2;
 
 /// A task that looks for a node.
 #[derive(Debug, Clone, Copy)]
@@ -34,16 +38,29 @@ pub struct Ask<'a> {
     pub task: TaskId,
     /// What it needs.
     pub variant: VariantId,
+    /// Where.
+    pub place: Where,
+    /// What was promised.
+    pub tier: Tier,
     /// Tokens to prefill, those of earlier attempts included.
     pub prompt: TokenCount,
     /// Tokens that are expected to be decoded.
     pub output: TokenCount,
     /// When it is of no use any more.
     pub deadline: Timestamp,
+    /// How many attempts it may still have.
+    pub attempts: u8,
     /// Nodes that are not to get it: those it failed on.
     pub excluded: &'a [NodeId],
     /// Whether a node that was not measured will do.
     pub trial: Trial,
+}
+
+impl Ask<'_> {
+    /// What it needs of a node for certain.
+    pub const fn want(&self) -> Want {
+        Want { variant: self.variant, region: self.place.bound() }
+    }
 }
 
 /// What a node is worth to a task that nobody measured.
@@ -82,6 +99,8 @@ pub struct Placement<'a> {
     pub rates: &'a Rates,
     /// Quarantines.
     pub breaker: &'a Breaker,
+    /// How many of their attempts end well.
+    pub reliabilities: &'a Reliabilities,
     /// The gateway's seed of its draws.
     pub seed: Seed,
     /// How to choose.
@@ -130,8 +149,29 @@ impl Placement<'_> {
 
     fn cheapest_of_few(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
         let mut open = Vec::with_capacity(SAMPLE);
+        if let Where::Preferably(region) = ask.place {
+            self.fastest(now, ask, Want { region: Some(region), ..ask.want() }, draw, &mut open, gates);
+        }
+        self.fastest(now, ask, ask.want(), draw, &mut open, gates);
+        if open.is_empty() {
+            gates.clear();
+            self.open(now, ask, self.stretch(ask.want(), draw), &mut open, gates);
+        }
+        self.cheapest(&open, draw)
+    }
+
+    // A few of the fastest classes.
+    fn fastest(
+        &self,
+        now: Timestamp,
+        ask: &Ask<'_>,
+        want: Want,
+        draw: &mut Draw,
+        open: &mut Vec<Open>,
+        gates: &mut Vec<Gate>,
+    ) {
         let (mut known, mut slowest) = (0, usize::MAX);
-        for (class, alike) in self.offers.ready_classes(ask.variant).iter().enumerate() {
+        for (class, alike) in self.offers.ready_classes(want).iter().enumerate() {
             if class > slowest {
                 break;
             }
@@ -139,29 +179,24 @@ impl Placement<'_> {
                 continue;
             }
             let before = open.len();
-            self.open(now, ask, sample(alike, draw), &mut open, gates);
+            self.open(now, ask, sample(alike, draw), open, gates);
             known += open.iter().skip(before).filter(|node| node.turn == Turn::Known).count();
             if known > 0 && slowest == usize::MAX {
                 slowest = class + usize::from(CLASSES_COMPARED);
             }
         }
-        if open.is_empty() {
-            gates.clear();
-            self.open(now, ask, self.stretch(ask.variant, draw), &mut open, gates);
-        }
-        self.cheapest(&open, draw)
     }
 
     // At most `SCAN_MAX` nodes in their order, from a drawn place on.
-    fn stretch(&self, variant: VariantId, draw: &mut Draw) -> impl Iterator<Item = NodeId> {
-        let from = draw.below(self.offers.supply(variant).ready_count as usize);
-        let all = || self.offers.ready_nodes(variant);
+    fn stretch(&self, want: Want, draw: &mut Draw) -> impl Iterator<Item = NodeId> {
+        let from = draw.below(self.offers.supply(want).ready_count as usize);
+        let all = move || self.offers.ready_nodes(want);
         all().skip(from).chain(all().take(from)).take(SCAN_MAX)
     }
 
     fn by_rule(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
         let mut open: Vec<NodeId> = Vec::new();
-        for node in self.offers.ready_nodes(ask.variant) {
+        for node in self.offers.ready_nodes(ask.want()) {
             match self.gate(now, ask, node) {
                 Ok(_) => open.push(node),
                 Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
@@ -204,6 +239,9 @@ impl Placement<'_> {
     ) {
         let enough = open.len() + SAMPLE;
         for node in nodes {
+            if open.iter().any(|known| known.node == node) {
+                continue;
+            }
             match self.gate(now, ask, node) {
                 Ok(node) => open.push(node),
                 Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
@@ -229,6 +267,11 @@ impl Placement<'_> {
         if predicted.begin > left && is_measured {
             return Err(Gate::DeadlineTooShort { needed: predicted.begin, left });
         }
+        let attempts = attempts_in(left, predicted.end, u64::from(ask.attempts));
+        let reliability = self.reliabilities.of(node);
+        if !ask.tier.is_kept(reliability, attempts) {
+            return Err(Gate::Unreliable { node, reliability_ppm: reliability.ppm(), attempts });
+        }
         let turn = match ask.trial {
             _ if is_measured => Turn::Known,
             Trial::Never => return Err(Gate::NotMeasured { node }),
@@ -236,6 +279,8 @@ impl Placement<'_> {
             Trial::First | Trial::Last => Turn::Unknown,
         };
         let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
+        let is_elsewhere = matches!(ask.place, Where::Preferably(region) if self.offers.region(node) != Some(region));
+        let cost = if is_elsewhere { Micros(cost.0.saturating_add(cost.0 / ELSEWHERE)) } else { cost };
         Ok(Open { turn, cost, node })
     }
 
@@ -249,10 +294,12 @@ impl Placement<'_> {
     }
 
     fn why(&self, ask: &Ask<'_>, mut gates: Vec<Gate>) -> Vec<Gate> {
-        let supply = self.offers.supply(ask.variant);
-        let working = supply.node_count - supply.draining_count;
-        if supply.node_count == 0 {
-            gates.push(Gate::NoNodeHasVariant);
+        let supply = self.offers.supply(ask.want());
+        let working = supply.node_count.saturating_sub(supply.draining_count);
+        match ask.place.bound() {
+            Some(region) if supply.node_count == 0 => gates.push(Gate::NoNodeInRegion { region }),
+            None if supply.node_count == 0 => gates.push(Gate::NoNodeHasVariant),
+            Some(_) | None => {}
         }
         if working > supply.ready_count {
             let node_count = working - supply.ready_count;
@@ -315,6 +362,7 @@ mod tests {
         offers: Offers,
         rates: Rates,
         breaker: Breaker,
+        reliabilities: Reliabilities,
     }
 
     impl World {
@@ -328,9 +376,9 @@ mod tests {
         }
 
         fn pick(&self, ask: &Ask<'_>) -> Result<NodeId, Vec<Gate>> {
-            let Self { offers, rates, breaker } = self;
+            let Self { offers, rates, breaker, reliabilities } = self;
             let (seed, rule, last) = (Seed([7; 32]), Rule::Cost, None);
-            Placement { offers, rates, breaker, seed, rule, last }.pick(NOW, ask)
+            Placement { offers, rates, breaker, reliabilities, seed, rule, last }.pick(NOW, ask)
         }
 
         // How often each node gets one of so many tasks, without any of them running.
@@ -364,9 +412,12 @@ mod tests {
         Ask {
             task: TaskId(task),
             variant: VARIANT,
+            place: Where::Anywhere,
+            tier: Tier::Standard,
             prompt,
             output,
             deadline: LATER,
+            attempts: 4,
             excluded: &[],
             trial: Trial::First,
         }
@@ -503,5 +554,82 @@ mod tests {
         world.decodes_in(0, 10_000);
         let gates = world.pick(&hurried).expect_err("it takes longer than 10 us");
         assert!(matches!(gates[..], [Gate::DeadlineTooShort { left: Micros(10), .. }]), "{gates:?}");
+    }
+    fn region(name: &str) -> ol_protocol::Region {
+        name.parse().expect("a name")
+    }
+
+    // Each has half of the nodes, the faster ones in the first.
+    fn two_regions(node_count: u16) -> World {
+        let mut world = World::new(node_count, 2);
+        for index in 0..node_count {
+            let (name, micros) = if index % 2 == 0 { ("eu", 10_000) } else { ("us", 12_500) };
+            world.decodes_in(index, micros);
+            world.offers.locate(node(index), Some(region(name)));
+        }
+        world
+    }
+
+    #[test]
+    fn a_region_that_is_preferred_is_left_only_where_it_costs_much_more() {
+        let mut world = two_regions(4);
+        let pick = |world: &World, name| world.pick(&Ask { place: Where::Preferably(region(name)), ..ask(1) });
+        assert!([node(0), node(2)].map(Ok).contains(&pick(&world, "eu")));
+        assert!([node(1), node(3)].map(Ok).contains(&pick(&world, "us")));
+        // A busy region is left, and found again when it has room.
+        for index in [1, 3, 1, 3] {
+            assert_eq!(world.offers.spend(node(index), VARIANT), Some(()));
+        }
+        assert!([node(0), node(2)].map(Ok).contains(&pick(&world, "us")));
+        world.offers.finish(node(1), VARIANT);
+        world.offers.finish(node(1), VARIANT);
+        assert_eq!(world.offers.grant(node(1), VARIANT, 4), Ok(()));
+        assert_eq!(pick(&world, "us"), Ok(node(1)));
+        assert!([node(0), node(2)].map(Ok).contains(&pick(&world, "nowhere")));
+    }
+
+    #[test]
+    fn the_preferred_region_is_found_among_very_many_faster_nodes() {
+        let mut world = two_regions(1_000);
+        for index in (0..1_000).filter(|index| index % 2 == 1 && *index != 501) {
+            world.offers.locate(node(index), Some(region("eu")));
+        }
+        assert_eq!(world.pick(&Ask { place: Where::Preferably(region("us")), ..ask(1) }), Ok(node(501)));
+        assert_eq!(world.pick(&Ask { place: Where::Only(region("us")), ..ask(1) }), Ok(node(501)));
+    }
+
+    #[test]
+    fn who_is_bound_to_a_region_gets_a_node_there_or_none() {
+        let mut world = two_regions(4);
+        let bound = Ask { place: Where::Only(region("us")), ..ask(1) };
+        for index in [1, 3, 1, 3] {
+            let picked = world.pick(&bound);
+            assert!([node(1), node(3)].map(Ok).contains(&picked), "{picked:?}");
+            assert_eq!(world.offers.spend(node(index), VARIANT), Some(()));
+        }
+        assert_eq!(world.pick(&bound), Err(vec![Gate::NoFreeSlot { node_count: 2, in_flight: 4 }]));
+        let nowhere = Ask { place: Where::Only(region("mars")), ..ask(1) };
+        assert_eq!(world.pick(&nowhere), Err(vec![Gate::NoNodeInRegion { region: region("mars") }]));
+    }
+
+    #[test]
+    fn a_tier_goes_to_nodes_that_are_reliable_enough_for_the_time_that_is_left() {
+        let mut world = World::new(2, 4);
+        world.decodes_in(0, 1_000);
+        world.decodes_in(1, 1_500);
+        (0..1_200).for_each(|_| world.reliabilities.ended(node(1), true));
+        let deadline = NOW.after(Micros::from_secs(6));
+        let hurried = Ask { tier: Tier::Three, deadline, ..ask(0) };
+        // Time for one attempt only: the faster one is not known well enough.
+        assert_eq!(world.pick(&hurried), Ok(node(1)));
+        assert_eq!(world.pick(&Ask { tier: Tier::Three, ..ask(0) }), Ok(node(0)));
+        assert_eq!(world.pick(&Ask { deadline, ..ask(0) }), Ok(node(0)));
+        (0..10).for_each(|_| world.reliabilities.ended(node(1), false));
+        let gates = world.pick(&hurried).expect_err("none is");
+        let unreliable = |index| {
+            let reliability_ppm = world.reliabilities.of(node(index)).ppm();
+            Gate::Unreliable { node: node(index), reliability_ppm, attempts: 1 }
+        };
+        assert!(gates.contains(&unreliable(0)) && gates.contains(&unreliable(1)), "{gates:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Tasks that wait for a slot, fair between tenants by tokens.
 //!
-//! Each variant's waiting tasks are served by start-time fair queueing: the tenant that had the fewest tokens goes
+//! The waiting tasks of each variant, and those of each region that they are bound to, are served by start-time fair queueing: the tenant that had the fewest tokens goes
 //! first, a tenant that comes back starts level with the others, and one tenant's many small tasks interleave with
 //! another's few large ones. While two tenants wait, the tokens that they were served differ by at most the largest
 //! task of the one plus the largest of the other.
@@ -13,6 +13,7 @@
 //! A task's start is fixed when it becomes its tenant's first, not when it arrives: a removed task then costs nothing.
 
 use crate::gate::Gate;
+use crate::region::Want;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use ol_protocol::{TaskId, TenantId, Timestamp, TokenCount, VariantId};
@@ -32,7 +33,7 @@ pub struct Entry {
     /// Who pays.
     pub tenant: TenantId,
     /// What it needs.
-    pub variant: VariantId,
+    pub want: Want,
     /// Prompt and expected output.
     pub cost: TokenCount,
     /// When it is of no use any more.
@@ -45,11 +46,11 @@ pub struct Queue {
     entries: BTreeMap<TaskId, (u64, Entry)>,
     by_deadline: BTreeSet<(Timestamp, TaskId)>,
     by_tenant: BTreeMap<TenantId, usize>,
-    lines: BTreeMap<VariantId, Line>,
+    lines: BTreeMap<Want, Line>,
     arrivals: u64,
 }
 
-/// How many wait for a variant.
+/// How many wait in one line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Waiters {
     /// Tasks.
@@ -68,7 +69,7 @@ impl Waiters {
     }
 }
 
-/// The waiting tasks of one variant, and who was served how much.
+/// The waiting tasks that need the same, and who was served how much.
 #[derive(Debug, Clone, Default)]
 struct Line {
     // Start of the task that was served last.
@@ -101,23 +102,24 @@ impl Queue {
             return Err(Gate::TenantQueueFull { queued: queued as u64, max: TENANT_QUEUE_MAX as u64 });
         }
         self.arrivals += 1;
-        self.lines.entry(entry.variant).or_default().push(entry.tenant, self.arrivals, entry.task);
+        self.lines.entry(entry.want).or_default().push(entry.tenant, self.arrivals, entry.task);
         self.by_tenant.insert(entry.tenant, queued + 1);
         self.by_deadline.insert((entry.deadline, entry.task));
         self.entries.insert(entry.task, (self.arrivals, entry));
         Ok(())
     }
 
-    /// The task that is next for a free slot of the variant.
-    pub fn peek_for(&self, variant: VariantId) -> Option<&Entry> {
-        let task = self.lines.get(&variant)?.first()?;
+    /// The task that is next in its line for a free slot.
+    pub fn peek_for(&self, want: impl Into<Want>) -> Option<&Entry> {
+        let task = self.lines.get(&want.into())?.first()?;
         self.entries.get(&task).map(|(_, entry)| entry)
     }
 
-    /// Takes the task that is next for a free slot of the variant, and counts it as served.
-    pub fn pop_for(&mut self, variant: VariantId) -> Option<Entry> {
-        let entry = *self.peek_for(variant)?;
-        if let Some(line) = self.lines.get_mut(&variant) {
+    /// Takes the task that is next in its line for a free slot, and counts it as served.
+    pub fn pop_for(&mut self, want: impl Into<Want>) -> Option<Entry> {
+        let want = want.into();
+        let entry = *self.peek_for(want)?;
+        if let Some(line) = self.lines.get_mut(&want) {
             line.serve(entry.tenant, u128::from(entry.cost.0.max(1)));
         }
         self.remove(entry.task)
@@ -131,10 +133,10 @@ impl Queue {
             0 | 1 => self.by_tenant.remove(&entry.tenant),
             more => self.by_tenant.insert(entry.tenant, more - 1),
         };
-        if let Some(line) = self.lines.get_mut(&entry.variant) {
+        if let Some(line) = self.lines.get_mut(&entry.want) {
             line.remove(entry.tenant, arrival);
             if line.waiting.is_empty() {
-                self.lines.remove(&entry.variant);
+                self.lines.remove(&entry.want);
             }
         }
         Some(entry)
@@ -159,14 +161,21 @@ impl Queue {
         self.by_deadline.first().map(|&(deadline, _)| deadline)
     }
 
-    /// The variants that tasks wait for.
-    pub fn variants(&self) -> impl Iterator<Item = VariantId> {
+    /// What tasks wait for.
+    pub fn wants(&self) -> impl Iterator<Item = Want> {
         self.lines.keys().copied()
     }
 
-    /// How many wait for the variant.
-    pub fn waiters(&self, variant: VariantId, tenant: TenantId) -> Waiters {
-        let Some(line) = self.lines.get(&variant) else { return Waiters::default() };
+    /// The line whose next task came first, of those that wait for the variant and are not to be passed by.
+    pub fn oldest_line(&self, variant: VariantId, is_passed: impl Fn(&Want) -> bool) -> Option<Want> {
+        let all = Want { variant, region: None }..;
+        let lines = self.lines.range(all).take_while(|(want, _)| want.variant == variant);
+        lines.filter(|(want, _)| !is_passed(want)).min_by_key(|(_, line)| line.arrival()).map(|(want, _)| *want)
+    }
+
+    /// How many wait in a line.
+    pub fn waiters(&self, want: impl Into<Want>, tenant: TenantId) -> Waiters {
+        let Some(line) = self.lines.get(&want.into()) else { return Waiters::default() };
         let own = line.waiting.get(&tenant).map_or(0, |waiting| waiting.tasks.len() as u64);
         Waiters { tasks: line.tasks, tenants: line.waiting.len() as u64, own }
     }
@@ -204,6 +213,11 @@ impl Line {
     fn first(&self) -> Option<TaskId> {
         let (_, tenant) = self.by_start.first()?;
         self.waiting.get(tenant)?.tasks.first_key_value().map(|(_, &task)| task)
+    }
+
+    fn arrival(&self) -> Option<u64> {
+        let (_, tenant) = self.by_start.first()?;
+        self.waiting.get(tenant)?.tasks.first_key_value().map(|(arrival, _)| *arrival)
     }
 
     fn serve(&mut self, tenant: TenantId, cost: u128) {
@@ -274,7 +288,7 @@ mod tests {
 
     fn entry(index: u32, of: u8, cost: u32) -> Entry {
         let deadline = Timestamp(1_000 + u64::from(index));
-        Entry { task: task(index), tenant: tenant(of), variant: VARIANT, cost: TokenCount(cost), deadline }
+        Entry { task: task(index), tenant: tenant(of), want: VARIANT.into(), cost: TokenCount(cost), deadline }
     }
 
     fn filled(entries: &[Entry]) -> Queue {
@@ -324,10 +338,23 @@ mod tests {
     #[test]
     fn a_variant_is_served_only_its_own_tasks() {
         let other = VariantId([8; 32]);
-        let mut queue = filled(&[entry(0, 1, 1), Entry { variant: other, ..entry(1, 1, 1) }]);
-        assert_eq!(queue.variants().collect::<Vec<_>>(), [other, VARIANT]);
+        let mut queue = filled(&[entry(0, 1, 1), Entry { want: other.into(), ..entry(1, 1, 1) }]);
+        assert_eq!(queue.wants().collect::<Vec<_>>(), [other.into(), VARIANT.into()]);
         assert_eq!(order(&mut queue), [task(0)]);
         assert_eq!(queue.pop_for(other).map(|entry| entry.task), Some(task(1)));
+    }
+
+    #[test]
+    fn tasks_that_are_bound_to_a_region_have_a_line_of_their_own() {
+        let bound = Want { variant: VARIANT, region: "eu".parse().ok() };
+        let mut queue = filled(&[Entry { want: bound, ..entry(0, 1, 1) }, entry(1, 1, 1)]);
+        assert_eq!(queue.oldest_line(VARIANT, |_| false), Some(bound));
+        // Where their region has no free slot, the others go on.
+        assert_eq!(queue.oldest_line(VARIANT, |want| *want == bound), Some(VARIANT.into()));
+        assert_eq!(queue.oldest_line(VariantId([8; 32]), |_| false), None);
+        assert_eq!(order(&mut queue), [task(1)]);
+        assert_eq!(queue.waiters(bound, tenant(1)), Waiters { tasks: 1, tenants: 1, own: 1 });
+        assert_eq!(queue.pop_for(bound).map(|entry| entry.task), Some(task(0)));
     }
 
     #[test]

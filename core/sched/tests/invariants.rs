@@ -128,7 +128,7 @@ fn entry(random: &mut Random, index: u32) -> Entry {
     Entry {
         task: TaskId(task),
         tenant: TenantId([random.below(5) as u8; 16]),
-        variant: VariantId([random.below(2) as u8; 32]),
+        want: VariantId([random.below(2) as u8; 32]).into(),
         cost: TokenCount(1 + random.below(1_000)),
         deadline: Timestamp(u64::from(index + random.below(2_000))),
     }
@@ -155,7 +155,7 @@ fn a_queue_loses_and_repeats_nothing() {
                     assert_eq!(popped, next, "{at}");
                     let oldest = popped.and_then(|entry| waiting.remove(&entry.task));
                     assert_eq!(popped, oldest, "{at}");
-                    let some_wait = waiting.values().any(|entry| entry.variant == variant);
+                    let some_wait = waiting.values().any(|entry| entry.want == variant.into());
                     assert!(popped.is_some() || !some_wait, "{at}");
                 }
                 6 => {
@@ -203,7 +203,10 @@ fn tenants_that_keep_waiting_are_served_equal_tokens() {
                 let cost = TokenCount(1 + random.below(COST_MAX[of as usize]));
                 pushed += 1;
                 let tenant = TenantId([of as u8; 16]);
-                assert_eq!(queue.push(Entry { tenant, variant, cost, ..entry(&mut Random::new(0), pushed) }), Ok(()));
+                assert_eq!(
+                    queue.push(Entry { tenant, want: variant.into(), cost, ..entry(&mut Random::new(0), pushed) }),
+                    Ok(())
+                );
             }
             let popped = queue.pop_for(variant).expect("all tenants wait");
             served[usize::from(popped.tenant.0[0])] += i64::from(popped.cost.0);

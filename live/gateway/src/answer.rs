@@ -368,6 +368,7 @@ struct ModelFacts<'a> {
     quantisation: &'a str,
     assurance: &'static str,
     price: PriceObject,
+    regions: &'a BTreeMap<String, u32>,
 }
 
 impl<'a> ModelObject<'a> {
@@ -382,6 +383,7 @@ impl<'a> ModelObject<'a> {
             quantisation: &model.quantisation,
             assurance: model.assurance,
             price: PriceObject::of(model.price),
+            regions: &model.regions,
         };
         Self { id: &model.id, object: "model", created: model.created, owned_by: &model.owned_by, openledger }
     }

@@ -9,6 +9,8 @@ use ol_protocol::tenant::TenantEntry;
 use ol_protocol::tile::Tile;
 use ol_protocol::top_up::TopUp;
 use ol_protocol::{Digest, Epoch, MicroCredits, Micros, Price, TaskId, TenantId};
+use ol_sched::{Tier, Where};
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 use crate::keys::Tenant;
@@ -89,6 +91,10 @@ pub struct Submission {
     pub public: bool,
     /// The least trust value, in millionths, that an answer may have; it is kept back until then.
     pub min_trust_ppm: Option<u32>,
+    /// Where it is to be computed.
+    pub place: Where,
+    /// What is promised of its deadline.
+    pub tier: Tier,
 }
 
 /// A task that was taken on. Dropping it closes the channel, which cancels the task.
@@ -205,6 +211,8 @@ pub struct ModelInfo {
     pub assurance: &'static str,
     /// What it costs.
     pub price: Price,
+    /// Nodes that serve it, by the region that they say they stand in.
+    pub regions: BTreeMap<String, u32>,
     /// What it is for.
     pub work: Work,
 }

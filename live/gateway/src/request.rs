@@ -2,8 +2,10 @@
 
 use ol_protocol::bytes::Writer;
 use ol_protocol::digest::{Domain, digest};
+use ol_protocol::region::ParseError;
 use ol_protocol::sampler::{Sampling, TEMPERATURE_MAX};
-use ol_protocol::{Digest, MicroCredits, Micros};
+use ol_protocol::{Digest, MicroCredits, Micros, Region};
+use ol_sched::{Tier, Where};
 use serde_json::Value;
 
 use crate::backend::{Generate, Message, Payload, Role};
@@ -81,6 +83,9 @@ pub(crate) struct Policy {
     pub(crate) public: Option<bool>,
     /// In millionths.
     pub(crate) min_trust: Option<u32>,
+    pub(crate) region: Option<Region>,
+    pub(crate) prefer_region: Option<Region>,
+    pub(crate) tier: Option<Tier>,
 }
 
 impl Request {
@@ -262,6 +267,9 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
             Some(value) => Some(min_trust(&fields.name("min_trust"), f64::from(value))?),
             None => None,
         },
+        region: named(&mut fields, "region", region)?,
+        prefer_region: named(&mut fields, "prefer_region", region)?,
+        tier: named(&mut fields, "tier", tier)?,
     };
     for member in trivial::POLICY_UNSUPPORTED {
         if fields.take(member).is_some() {
@@ -272,7 +280,39 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
     Ok(policy)
 }
 
+fn named<T>(
+    fields: &mut Fields,
+    member: &str,
+    parse: fn(&str, &str) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    let name = fields.name(member);
+    fields.string(member)?.map(|value| parse(&name, &value)).transpose()
+}
+
+fn region(name: &str, value: &str) -> Result<Region, Refusal> {
+    value.parse().map_err(|error: ParseError| Refusal::invalid(name, format!("`{name}`: {error}")))
+}
+
+fn tier(name: &str, value: &str) -> Result<Tier, Refusal> {
+    let [two, three] = Tier::PROMISES.map(Tier::name);
+    let wrong = || Refusal::invalid(name, format!("`{name}` must be `standard`, `{two}` or `{three}`"));
+    Tier::named(value).ok_or_else(wrong)
+}
+
 impl Policy {
+    /// Where the request may be computed.
+    pub(crate) fn place(&self) -> Result<Where, Refusal> {
+        match (self.region, self.prefer_region) {
+            (None, None) => Ok(Where::Anywhere),
+            (Some(region), None) => Ok(Where::Only(region)),
+            (None, Some(region)) => Ok(Where::Preferably(region)),
+            (Some(_), Some(_)) => {
+                let message = "`openledger.region` allows no other region: leave `openledger.prefer_region` out";
+                Err(Refusal::invalid("openledger.prefer_region", message))
+            }
+        }
+    }
+
     /// Adds one `x-openledger-*` header; `name` is what follows the prefix.
     pub(crate) fn add_header(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         let header = format!("x-openledger-{name}");
@@ -295,6 +335,9 @@ impl Policy {
                 let value: f64 = value.parse().unwrap_or(f64::NAN);
                 settle(&mut self.min_trust, min_trust(&header, value)?, &header)
             }
+            "region" => settle(&mut self.region, region(&header, value)?, &header),
+            "prefer-region" => settle(&mut self.prefer_region, region(&header, value)?, &header),
+            "tier" => settle(&mut self.tier, tier(&header, value)?, &header),
             "max-price" => settle(&mut self.max_price, MicroCredits(number(0, u64::MAX)?), &header),
             _ => Err(trivial::unsupported(&header)),
         }

@@ -427,6 +427,8 @@ async fn admit<B: Backend>(
         max_price: request.policy.max_price,
         public: request.policy.public.unwrap_or(false),
         min_trust_ppm: request.policy.min_trust,
+        place: request.policy.place()?,
+        tier: request.policy.tier.unwrap_or_default(),
     };
     Ok(Admitted::Fresh(Box::new(Fresh { request, submission, reservation, slot })))
 }

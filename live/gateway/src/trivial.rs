@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use crate::request::Api;
 
 /// Requests about trust that are understood and not offered yet.
-pub(crate) const POLICY_UNSUPPORTED: [&str; 5] = ["region", "variant", "assurance", "tier", "confidential"];
+pub(crate) const POLICY_UNSUPPORTED: [&str; 3] = ["variant", "assurance", "confidential"];
 
 /// Which values of a parameter ask for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -144,9 +144,27 @@ async fn every_wrong_parameter_is_refused_by_name() {
         (CHAT, chat(json!({"openledger": 1})), "openledger", "`openledger` must be an object, not a number"),
         (
             CHAT,
-            chat(json!({"openledger": {"region": "eu"}})),
+            chat(json!({"openledger": {"region": "Europe"}})),
             "openledger.region",
-            "`openledger.region` is not supported",
+            "`openledger.region`: the name of a region has 1 to 24 of the characters a to z, 0 to 9 and -",
+        ),
+        (
+            CHAT,
+            chat(json!({"openledger": {"region": "eu", "prefer_region": "eu"}})),
+            "openledger.prefer_region",
+            "`openledger.region` allows no other region: leave `openledger.prefer_region` out",
+        ),
+        (
+            CHAT,
+            chat(json!({"openledger": {"tier": "99.99"}})),
+            "openledger.tier",
+            "`openledger.tier` must be `standard`, `99` or `99.9`",
+        ),
+        (
+            CHAT,
+            chat(json!({"openledger": {"confidential": true}})),
+            "openledger.confidential",
+            "`openledger.confidential` is not supported",
         ),
         (
             CHAT,
@@ -393,7 +411,11 @@ async fn a_policy_header_that_is_unknown_or_contradicts_the_body_is_refused() {
     let served = serve().await;
     let body = chat(json!({"openledger": {"deadline_ms": 5}}));
     for (name, value, message) in [
-        ("x-openledger-region", "eu", "`x-openledger-region` is not supported"),
+        (
+            "x-openledger-region",
+            "EU",
+            "`x-openledger-region`: the name of a region has 1 to 24 of the characters a to z, 0 to 9 and -",
+        ),
         ("x-openledger-min-trust", "high", "`x-openledger-min-trust` must be a number above 0 and below 1"),
         ("x-openledger-min-trust", "NaN", "`x-openledger-min-trust` must be a number above 0 and below 1"),
         ("x-openledger-deadline-ms", "soon", "`x-openledger-deadline-ms` must be an integer from 1 to 86400000"),

@@ -4,8 +4,12 @@ use super::{Cost, Row, Setting, interval, round};
 use crate::random::{Random, Use};
 use ol_protocol::prf::Seed;
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
+use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::offer::SLOTS_MAX;
-use ol_sched::{Ask, Attempts, Breaker, Expected, Limits, Offers, Overdue, Placement, Rates, Reason, Rule, Trial};
+use ol_sched::{
+    Ask, Attempts, Breaker, Expected, Limits, Offers, Overdue, Placement, Rates, Reason, Reliabilities, Rule, Tier,
+    Trial, Where,
+};
 use std::collections::VecDeque;
 
 const VARIANT: VariantId = VariantId([1; 32]);
@@ -108,6 +112,7 @@ struct Network {
     granted: Vec<u64>,
     rates: Rates,
     breaker: Breaker,
+    reliabilities: Reliabilities,
     queue: VecDeque<Task>,
     running: Vec<Running>,
     random: Random,
@@ -129,6 +134,7 @@ impl Network {
             granted: vec![0; usize::from(NODES)],
             rates: Rates::default(),
             breaker: Breaker::default(),
+            reliabilities: Reliabilities::default(),
             queue: VecDeque::new(),
             running: Vec::new(),
             random: Random::new(seed, Use::Adversaries),
@@ -179,14 +185,18 @@ impl Network {
             let ask = Ask {
                 task: task.id,
                 variant: VARIANT,
+                place: Where::Anywhere,
+                tier: Tier::Standard,
                 prompt: PROMPT,
                 output: ANSWER,
                 deadline,
+                attempts: ATTEMPTS_MAX,
                 excluded,
                 trial: Trial::First,
             };
-            let (offers, rates, breaker) = (&self.offers, &self.rates, &self.breaker);
-            let picked = Placement { offers, rates, breaker, seed: self.seed, rule: Rule::Cost, last: None };
+            let Self { offers, rates, breaker, reliabilities, .. } = &*self;
+            let (seed, rule, last) = (self.seed, Rule::Cost, None);
+            let picked = Placement { offers, rates, breaker, reliabilities, seed, rule, last };
             let picked = picked.pick(now, &ask);
             let before = task.attempts.delivered();
             match picked.ok().filter(|node| task.attempts.begin(*node, now, PATIENT).is_ok()) {

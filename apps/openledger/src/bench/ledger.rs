@@ -177,6 +177,7 @@ impl World {
             amount,
             public: false,
             with_audit: false,
+            region: None,
         };
         Receipt { commitment, charge }
     }

@@ -148,6 +148,7 @@ impl History {
             amount,
             public: false,
             with_audit: false,
+            region: None,
         };
         Receipt { commitment, charge }
     }

@@ -130,6 +130,7 @@ pub(crate) fn receipt(tenant: u8, node: u8, task: u8, epoch: u64, amount: u64) -
         amount: MicroCredits(amount),
         public: tenant == OWN,
         with_audit: false,
+        region: None,
     };
     Receipt { commitment, charge }
 }

@@ -11,7 +11,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::evidence::Evidence;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{AuditId, NodeId, OperatorId, TaskId, TenantId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{AuditId, NodeId, OperatorId, Region, TaskId, TenantId, Timestamp, TokenCount, VariantId};
 use ol_sched::Reason;
 use ol_trust::draw;
 
@@ -23,6 +23,8 @@ pub(super) struct Audit {
     node: NodeId,
     operator: OperatorId,
     pub(super) variant: VariantId,
+    // The only region that it may be scored in, but for the referee.
+    region: Option<Region>,
     pub(super) tried: BTreeSet<NodeId>,
     // Who owns these.
     pub(super) asked: BTreeSet<OperatorId>,
@@ -79,6 +81,7 @@ impl Gateway {
             node,
             operator,
             variant,
+            region: self.settler.bound(&subject),
             tried,
             asked,
             running,
@@ -197,6 +200,10 @@ impl Gateway {
         match self.peer(audit, &self.free_auditors(now, audit, busy)) {
             Some((node, variant)) => Some((node, Level::CrossAudit, variant)),
             None if !audit.tried.is_empty() => self.referee_for(audit.variant),
+            // There may be no other operator in its region.
+            None if audit.region.is_some() && now >= audit.drawn_at.after(limits::AUDIT_PATIENCE) => {
+                self.referee_for(audit.variant)
+            }
             None => None,
         }
     }
@@ -217,7 +224,8 @@ impl Gateway {
             let all = (!is_patient).then(|| self.workers.keys().copied()).into_iter().flatten();
             let working = all.filter(|node| self.offers.takes(*node, variant));
             for node in ready.chain(working).filter(|node| !busy.contains(node) && seen.insert(*node)) {
-                let may = !audit.tried.contains(&node) && !self.distrusted.contains_key(&node);
+                let is_there = audit.region.is_none_or(|region| self.offers.region(node) == Some(region));
+                let may = is_there && !audit.tried.contains(&node) && !self.distrusted.contains_key(&node);
                 let Some(operator) = self.workers.get(&node).filter(|of| may && **of != audit.operator) else {
                     continue;
                 };
@@ -417,7 +425,7 @@ impl Gateway {
             Some(true) => self.counters.audits_passed += 1,
             Some(false) => {
                 self.counters.audits_failed += 1;
-                self.breaker.failed(node, Reason::Wrong, now);
+                self.blame(now, node, Reason::Wrong);
             }
             None => self.counters.unauditable += 1,
         }

@@ -55,7 +55,7 @@ impl Gateway {
         matches.resize(batch.commitments.len(), Match::Unknown);
         if batch.commitments.iter().zip(&matches).any(|(c, held)| self.broke_its_word(c, *held)) {
             self.counters.wrong_counts += 1;
-            self.breaker.failed(node, Reason::Wrong, now);
+            self.blame(now, node, Reason::Wrong);
         }
         self.waiting.push_back(Waiting { batch, orders, matches, until });
         self.take_waiting(now, out);
@@ -163,6 +163,7 @@ impl Gateway {
             amount: price.charge(prompt_tokens, output_tokens).unwrap_or(MicroCredits::ZERO),
             public: order.public,
             with_audit,
+            region: order.region,
         };
         self.settle_reservation(id, charge.amount, order);
         Receipt { commitment, charge }

@@ -22,10 +22,10 @@ use ol_protocol::top_up::Slice;
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::Verdict;
 use ol_protocol::{
-    AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, Timestamp,
+    AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, Region, TaskId, TenantId, Timestamp,
     TokenCount, VariantId,
 };
-use ol_sched::{Limits, Rule};
+use ol_sched::{Limits, Rule, Tier, Where};
 
 /// Most variants of a node that are read: far more than one can offer.
 const VARIANTS_MAX: usize = 65_536;
@@ -40,7 +40,7 @@ const BATCH_BYTES_MAX: usize = BatchHeader::BYTES + 64 + BATCH_MAX * Commitment:
 const RECORD_BYTES_MAX: usize = 65_535;
 
 /// Version of these bytes.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// What a gateway started from: a snapshot, if there was one, and the records after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +133,10 @@ impl Input {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {
-            Self::NodeJoined { node, operator, referee, variants } => {
-                w.u8(0).raw(&node.0).raw(&operator.0).u8(u8::from(*referee)).u32(variants.len() as u32);
+            Self::NodeJoined { node, operator, referee, variants, region } => {
+                w.u8(0).raw(&node.0).raw(&operator.0).u8(u8::from(*referee));
+                Region::write(*region, &mut w);
+                w.u32(variants.len() as u32);
                 variants.iter().fold(&mut w, |w, variant| w.raw(&variant.0))
             }
             Self::NodeLeft { node } => w.u8(1).raw(&node.0),
@@ -219,10 +221,10 @@ impl Input {
     }
 
     fn read_joined(r: &mut Reader<'_>) -> Result<Self, Error> {
-        let (node, operator, referee) = (node(r)?, OperatorId(r.array()?), truth(r)?);
+        let (node, operator, referee, region) = (node(r)?, OperatorId(r.array()?), truth(r)?, Region::read(r)?);
         let count = count(r, "list of variants", VARIANTS_MAX)?;
         let variants = (0..count).map(|_| r.array().map(VariantId)).collect::<Result<_, _>>()?;
-        Ok(Self::NodeJoined { node, operator, referee, variants })
+        Ok(Self::NodeJoined { node, operator, referee, variants, region })
     }
 
     fn read_batch(r: &mut Reader<'_>) -> Result<Self, Error> {
@@ -288,7 +290,10 @@ fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut W
     match floor {
         None => w.u8(0),
         Some(TrustFloor { value_ppm, assurance }) => w.u8(1).u32(*value_ppm).u8(assurance.to_byte()),
-    }
+    };
+    w.u8(u8::from(submission.place.bound().is_some()));
+    Region::write(submission.place.region(), w);
+    w.u8(tier_code(submission.tier))
 }
 
 fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
@@ -306,7 +311,35 @@ fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
             false => None,
             true => Some(TrustFloor { value_ppm: r.u32()?, assurance: Assurance::from_byte(r.u8()?)? }),
         },
+        place: read_place(r)?,
+        tier: read_tier(r)?,
     })
+}
+
+fn read_place(r: &mut Reader<'_>) -> Result<Where, Error> {
+    match (truth(r)?, Region::read(r)?) {
+        (false, None) => Ok(Where::Anywhere),
+        (false, Some(region)) => Ok(Where::Preferably(region)),
+        (true, Some(region)) => Ok(Where::Only(region)),
+        (true, None) => Err(Error::Unknown { what: "place of a task", value: 1 }),
+    }
+}
+
+const fn tier_code(tier: Tier) -> u8 {
+    match tier {
+        Tier::Standard => 0,
+        Tier::Two => 1,
+        Tier::Three => 2,
+    }
+}
+
+fn read_tier(r: &mut Reader<'_>) -> Result<Tier, Error> {
+    match r.u8()? {
+        0 => Ok(Tier::Standard),
+        1 => Ok(Tier::Two),
+        2 => Ok(Tier::Three),
+        other => Err(Error::Unknown { what: "tier", value: u64::from(other) }),
+    }
 }
 
 const fn fail_code(code: FailCode) -> u8 {

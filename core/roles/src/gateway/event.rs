@@ -16,9 +16,11 @@ use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
-    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
+    AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, Region, TaskId, TenantId, TokenCount,
+    VariantId,
 };
 use ol_sched::gate::Gate;
+use ol_sched::{Tier, Want, Where};
 use ol_trust::Standing;
 
 /// A request that waits for a node.
@@ -44,6 +46,17 @@ pub struct Submission {
     pub public: bool,
     /// How far the answer has to be trusted, if the tenant says so: it is kept back until then.
     pub floor: Option<TrustFloor>,
+    /// Where it is to be computed.
+    pub place: Where,
+    /// What is promised of its deadline.
+    pub tier: Tier,
+}
+
+impl Submission {
+    /// What it needs of a node for certain.
+    pub const fn want(&self) -> Want {
+        Want { variant: self.variant, region: self.place.bound() }
+    }
 }
 
 /// How far an answer has to be trusted before its client gets it.
@@ -79,6 +92,8 @@ pub enum Input {
         referee: bool,
         /// What it serves.
         variants: Vec<VariantId>,
+        /// Where it says that it stands.
+        region: Option<Region>,
     },
     /// A node's link is gone.
     NodeLeft {

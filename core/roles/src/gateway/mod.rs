@@ -24,11 +24,11 @@ use ol_protocol::parameters::EscrowRule;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
-    AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, TaskId, TenantId,
+    AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Region, TaskId, TenantId,
     Timestamp, VariantId,
 };
 use ol_sched::hedge::{Allowance, Trials};
-use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Rule};
+use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Regions, Reliabilities, Rule, Want};
 
 /// What a gateway starts from.
 #[derive(Debug)]
@@ -129,6 +129,10 @@ pub struct Counters {
     pub void_evidence: u64,
     /// Top-ups and changes of parameters that the ledger refused.
     pub denied: u64,
+    /// Tasks that were admitted with a promise about their deadlines.
+    pub promised: u64,
+    /// Of those, how many missed them.
+    pub broken: u64,
 }
 
 /// The machine of a gateway.
@@ -143,9 +147,11 @@ pub struct Gateway {
     offers: Offers,
     rates: Rates,
     breaker: Breaker,
+    reliabilities: Reliabilities,
+    regions: Regions,
     queue: Queue,
-    // What runs, by variant; how many second attempts there may be; when tasks are looked at; who got the last one.
-    flows: BTreeMap<VariantId, Flow>,
+    // What runs, by variant, everywhere and in each region; how many second attempts there may be; when tasks are looked at; who got the last one.
+    flows: BTreeMap<Want, Flow>,
     allowance: Allowance,
     trials: Trials,
     alarms: BTreeSet<(Timestamp, TaskId)>,
@@ -189,6 +195,8 @@ impl Gateway {
             offers: Offers::default(),
             rates: Rates::default(),
             breaker: Breaker::default(),
+            reliabilities: Reliabilities::default(),
+            regions: Regions::default(),
             queue: Queue::default(),
             flows: BTreeMap::new(),
             allowance: Allowance::default(),
@@ -290,6 +298,11 @@ impl Gateway {
         self.workers.len()
     }
 
+    /// The latency map: who says that it stands where, and how far away that is.
+    pub const fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
     /// Whether a node has granted a free slot for a variant.
     pub fn has_free_slot(&self, variant: VariantId) -> bool {
         self.offers.supply(variant).ready_count > 0
@@ -300,7 +313,7 @@ impl Gateway {
         node: NodeId,
         operator: OperatorId,
         referee: bool,
-        variants: Vec<VariantId>,
+        (variants, region): (Vec<VariantId>, Option<Region>),
         out: &mut Vec<Output>,
     ) {
         if referee && node == self.settler.genesis().referee {
@@ -308,6 +321,8 @@ impl Gateway {
         } else if !referee {
             self.workers.insert(node, operator);
             self.offers.join(node);
+            self.reliabilities.join(node);
+            self.regions.join(node, region);
         } else {
             return out.push(Output::Close { node, why: "not the referee of this network" });
         }
@@ -321,6 +336,8 @@ impl Gateway {
         }
         self.workers.remove(&node);
         self.offers.leave(node);
+        self.reliabilities.leave(node);
+        self.regions.leave(node);
         self.audits.values_mut().for_each(|audit| audit.abandon(node));
         let lost: Vec<AttemptId> = self
             .tasks
@@ -353,9 +370,31 @@ impl Gateway {
         self.dispatch(now, variant, out);
     }
 
+    // What it takes to reach a node says whether it can stand where it says.
+    fn round_trip(&mut self, now: Timestamp, node: NodeId, took: Micros, out: &mut Vec<Output>) {
+        self.rates.round_trip(node, took);
+        self.regions.round_trip(node, took, self.next_batch.contains_key(&node));
+        let region = self.regions.of(node);
+        if self.offers.region(node) == region {
+            return;
+        }
+        self.offers.locate(node, region);
+        let bound: BTreeSet<VariantId> =
+            self.queue.wants().filter(|want| want.region.is_some()).map(|want| want.variant).collect();
+        bound.into_iter().for_each(|variant| self.dispatch(now, variant, out));
+    }
+
+    // An attempt, or what it left behind, failed by its node's fault or not.
+    fn blame(&mut self, now: Timestamp, node: NodeId, reason: Reason) {
+        self.breaker.failed(node, reason, now);
+        if reason.blames_node() {
+            self.reliabilities.ended(node, false);
+        }
+    }
+
     fn misbehaved(&mut self, now: Timestamp, node: NodeId) {
         self.counters.misbehaved += 1;
-        self.breaker.failed(node, Reason::Wrong, now);
+        self.blame(now, node, Reason::Wrong);
     }
 
     fn tick(&mut self, now: Timestamp, out: &mut Vec<Output>) {
@@ -372,7 +411,7 @@ impl Gateway {
         self.take_waiting(now, out);
         self.dispatch_audits(now, out);
         self.close_when_due(now, out);
-        let variants: Vec<VariantId> = self.queue.variants().collect();
+        let variants: BTreeSet<VariantId> = self.queue.wants().map(|want| want.variant).collect();
         for variant in variants {
             self.dispatch(now, variant, out);
         }
@@ -394,18 +433,18 @@ impl Machine for Gateway {
 
     fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::NodeJoined { node, operator, referee, variants } => {
+            Input::NodeJoined { node, operator, referee, variants, region } => {
                 // A link that broke without notice is replaced by its successor.
                 if self.workers.contains_key(&node) {
                     self.leave(now, node, out);
                 }
-                self.join(node, operator, referee, variants, out);
+                self.join(node, operator, referee, (variants, region), out);
                 self.dispatch_audits(now, out);
             }
             Input::NodeLeft { node } => self.leave(now, node, out),
             Input::NodeDraining { node } => self.offers.drain(node),
             Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
-            Input::RoundTrip { node, took } => self.rates.round_trip(node, took),
+            Input::RoundTrip { node, took } => self.round_trip(now, node, took, out),
             Input::Submitted(submission) => self.submit(now, submission, out),
             Input::Started { node, attempt, prompt_tokens } => self.started(now, node, attempt, prompt_tokens, out),
             Input::Progress { node, attempt, count, added } => self.progress(now, node, attempt, count, added, out),

@@ -6,7 +6,7 @@ use super::task::{State, Task};
 use alloc::vec::Vec;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
-use ol_sched::{Flow, Reason, Rule, Trial};
+use ol_sched::{Flow, Reason, Rule, Trial, Want};
 
 /// Alarms go off together that lie so close: a timer for each task would cost more than what it is for.
 const GRAIN: u64 = 10_000;
@@ -21,9 +21,9 @@ const GAINED: Micros = Micros::from_millis(100);
 const SLOW: u64 = 2;
 
 impl Gateway {
-    /// What runs of a variant.
-    pub(super) fn flow(&self, variant: VariantId) -> Flow {
-        self.flows.get(&variant).copied().unwrap_or_default()
+    /// What runs of a variant, in the region that a task is bound to if it is.
+    pub(super) fn flow(&self, want: impl Into<Want>) -> Flow {
+        self.flows.get(&want.into()).copied().unwrap_or_default()
     }
 
     /// Sees to it that a task is looked at when one of its limits is due.

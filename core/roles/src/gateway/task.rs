@@ -9,10 +9,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{
+    Digest, Epoch, MicroCredits, Micros, NodeId, Price, Region, TaskId, Timestamp, TokenCount, VariantId,
+};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::flow::Share;
-use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Placement, Reason, Rule, Trial};
+use ol_sched::reliability::attempts_in;
+use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Placement, Reason, Rule, Tier, Trial, Want};
 use ol_trust::Evidence;
 
 /// A task as the gateway knows it.
@@ -23,8 +26,8 @@ pub(super) struct Task {
     pub(super) state: State,
     // Prompt tokens that each attempt's node counted when it began.
     pub(super) said: BTreeMap<u8, TokenCount>,
-    // What each attempt adds to what runs of its variant, by attempt number, as long as it runs.
-    pub(super) shares: Vec<Option<Share>>,
+    // What each attempt adds to what runs of its variant, and where, by attempt number, as long as it runs.
+    pub(super) shares: Vec<Option<(Share, Option<Region>)>>,
     // When its limits are looked at next.
     pub(super) alarm: Option<Timestamp>,
     pub(super) response: Option<Digest>,
@@ -79,8 +82,8 @@ impl Task {
     }
 
     fn waiting(&self, cost: TokenCount) -> Entry {
-        let Submission { task, tenant, variant, .. } = self.submission;
-        Entry { task, tenant, variant, cost, deadline: self.attempts.deadline() }
+        let Submission { task, tenant, .. } = self.submission;
+        Entry { task, tenant, want: self.submission.want(), cost, deadline: self.attempts.deadline() }
     }
 }
 
@@ -93,6 +96,7 @@ impl Gateway {
             Err(refusal) => return self.turn_down(now, submission, refusal, out),
         };
         self.claim_ahead(now, tenant, out);
+        self.counters.promised += u64::from(submission.tier != Tier::Standard);
         let total = submission.deadline.min(self.setup.limits.total);
         let limits = Limits { total, output_max: submission.output_tokens_max, ..self.setup.limits };
         let entry = Task {
@@ -133,6 +137,12 @@ impl Gateway {
         if self.offers.supply(variant).node_count == 0 {
             return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
         }
+        if let Some(region) = submission.place.bound()
+            && self.offers.supply(submission.want()).node_count == 0
+        {
+            return Err(Refusal::Impossible(vec![Gate::NoNodeInRegion { region }]));
+        }
+        self.can_be_promised(submission)?;
         self.can_be_trusted(submission)?;
         self.is_served_soon(submission)?;
         let price = self.audited_price(submission).unwrap_or(price);
@@ -143,12 +153,27 @@ impl Gateway {
             .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))
     }
 
+    // Whether any node is reliable enough for the tier, with the attempts that there is time for.
+    fn can_be_promised(&self, submission: &Submission) -> Result<(), Refusal> {
+        let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, .. } = submission;
+        let output = self.rates.length(variant).min(output_tokens_max);
+        let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
+        let attempts = attempts_in(deadline, takes, u64::from(ATTEMPTS_MAX));
+        match self.reliabilities.best() {
+            Some(best) if !tier.is_kept(best, attempts) => {
+                let (tier, best_ppm) = (tier.name(), best.ppm());
+                Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier, best_ppm, attempts }]))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     // Whether a task that has to wait is worth taking: what is refused at once can be asked for elsewhere. By the place of its
     // tenant, so that one who floods the queue shuts out nobody else.
     fn is_served_soon(&self, submission: &Submission) -> Result<(), Refusal> {
         let &Submission { tenant, variant, deadline, .. } = submission;
-        let waiters = self.queue.waiters(variant, tenant);
-        let (flow, place) = (self.flow(variant), waiters.place());
+        let waiters = self.queue.waiters(submission.want(), tenant);
+        let (flow, place) = (self.flow(submission.want()), waiters.place());
         let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(()) };
         // A guess refuses nobody.
         if waiters.tasks == 0 || self.setup.rule != Rule::Cost || !self.rates.is_known(variant) {
@@ -180,18 +205,22 @@ impl Gateway {
     /// Hands waiting tasks of a variant to nodes for as long as there are slots that are worth taking.
     pub(super) fn dispatch(&mut self, now: Timestamp, variant: VariantId, out: &mut Vec<Output>) {
         let mut passed_over = Vec::new();
-        while self.offers.supply(variant).ready_count > 0 && passed_over.len() < limits::PASSED_OVER_MAX {
-            let Some(id) = self.queue.peek_for(variant).map(|entry| entry.task) else { break };
+        // Lines whose next task waits for a node that is not free yet.
+        let mut waiting: Vec<Want> = Vec::new();
+        while passed_over.len() < limits::PASSED_OVER_MAX {
+            let is_passed = |want: &Want| waiting.contains(want) || self.offers.supply(*want).ready_count == 0;
+            let Some(want) = self.queue.oldest_line(variant, is_passed) else { break };
+            let Some(id) = self.queue.peek_for(want).map(|entry| entry.task) else { break };
             match self.choose(now, id) {
-                Choice::Wait => break,
+                Choice::Wait => waiting.push(want),
                 Choice::Node(node) => {
-                    self.queue.pop_for(variant);
+                    self.queue.pop_for(want);
                     if !self.send(now, id, node, out) {
                         passed_over.push(id);
                     }
                 }
                 Choice::Nobody => {
-                    self.queue.pop_for(variant);
+                    self.queue.pop_for(want);
                     passed_over.push(id);
                 }
             }
@@ -211,7 +240,8 @@ impl Gateway {
 
     fn choose(&self, now: Timestamp, id: TaskId) -> Choice {
         let Some(task) = self.tasks.get(&id) else { return Choice::Nobody };
-        let Submission { variant, tenant, .. } = task.submission;
+        let Submission { variant, tenant, tier, .. } = task.submission;
+        let want = task.submission.want();
         let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
         let trial = if self.trials.has() && self.may_repeat(id, task) { Trial::First } else { Trial::Last };
@@ -220,10 +250,11 @@ impl Gateway {
         let Ok(node) = placement.pick(now, &ask) else { return Choice::Nobody };
         let rate = self.rates.of(node, variant);
         // Who may not have every node can't tell what it waits for, and would hold up those behind it.
-        let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured() || !excluded.is_empty();
-        let waiting = self.queue.waiters(variant, tenant).tasks;
+        let may_have_all = excluded.is_empty() && tier == Tier::Standard;
+        let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured() || !may_have_all;
+        let waiting = self.queue.waiters(want, tenant).tasks;
         let end = placement.predict(node, &ask).end;
-        let waits = !is_bound && self.flow(variant).is_worth_waiting(waiting, end, rate.token_nanos());
+        let waits = !is_bound && self.flow(want).is_worth_waiting(waiting, end, rate.token_nanos());
         if waits { Choice::Wait } else { Choice::Node(node) }
     }
 
@@ -243,7 +274,9 @@ impl Gateway {
         let rest = length.saturating_sub(delivered.0).max(length / 4).min(left);
         let deadline = task.attempts.deadline();
         let prompt = TokenCount(prompt.0.saturating_add(delivered.0));
-        Ask { task: id, variant, prompt, output: TokenCount(rest), deadline, excluded, trial }
+        let Submission { place, tier, .. } = task.submission;
+        let attempts = ATTEMPTS_MAX.saturating_sub(task.attempts.all().len() as u8);
+        Ask { task: id, variant, place, tier, prompt, output: TokenCount(rest), deadline, attempts, excluded, trial }
     }
 
     pub(super) fn placement(&self) -> Placement<'_> {
@@ -251,6 +284,7 @@ impl Gateway {
             offers: &self.offers,
             rates: &self.rates,
             breaker: &self.breaker,
+            reliabilities: &self.reliabilities,
             seed: self.setup.seed,
             rule: self.setup.rule,
             last: self.last,
@@ -283,14 +317,17 @@ impl Gateway {
         if !self.rates.of(node, variant).is_measured() {
             self.trials.spend();
         }
-        task.shares.push(Some(share));
+        let region = self.offers.region(node);
+        task.shares.push(Some((share, region)));
         task.state = State::Running;
         let deadline = task.attempts.deadline().since(now);
         let attempt = AttemptId { task: id, attempt };
         let (epoch, boot) = (self.settler.epoch(), self.setup.boot);
         let order = order(&task.submission, node, attempt, epoch, boot, delivered).seal(&self.setup.master);
         self.offers.spend(node, variant);
-        self.flows.entry(variant).or_default().begin(share);
+        for want in flows_of(variant, region) {
+            self.flows.entry(want).or_default().begin(share);
+        }
         self.last = Some(node);
         self.counters.assigned += 1;
         self.classify(node, variant);
@@ -304,8 +341,14 @@ impl Gateway {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         let variant = task.submission.variant;
         let share = task.shares.get_mut(usize::from(attempt.attempt)).and_then(Option::take);
-        if let (Some(share), Some(flow)) = (share, self.flows.get_mut(&variant)) {
+        for (share, want) in
+            share.into_iter().flat_map(|(share, at)| flows_of(variant, at).map(move |want| (share, want)))
+        {
+            let Some(flow) = self.flows.get_mut(&want) else { continue };
             flow.end(share);
+            if flow.is_idle() {
+                self.flows.remove(&want);
+            }
         }
         self.measure(now, node, attempt);
         self.offers.finish(node, variant);
@@ -393,6 +436,7 @@ impl Gateway {
             self.fail_over(now, node, attempt, Reason::NodeError, out);
         } else {
             self.breaker.succeeded(node, now);
+            self.reliabilities.ended(node, true);
             self.finish(now, node, &commitment, out);
         }
         self.dispatch(now, variant, out);
@@ -489,7 +533,7 @@ impl Gateway {
         let delivered = task.attempts.delivered();
         task.attempts.fail(attempt.attempt, reason);
         let (others, attempts) = (task.attempts.running().count(), task.attempts.all().len() as u8);
-        self.breaker.failed(node, reason, now);
+        self.blame(now, node, reason);
         self.stop(now, node, attempt);
         self.counters.failed_over += 1;
         if others > 0 {
@@ -506,6 +550,9 @@ impl Gateway {
     /// Ends a task without a (whole) answer. What was delivered stays charged.
     pub(super) fn give_up(&mut self, now: Timestamp, id: TaskId, refusal: Refusal, out: &mut Vec<Output>) {
         self.counters.refused += 1;
+        let is_late = matches!(refusal, Refusal::Deadline | Refusal::Attempts { .. });
+        let is_promised = self.tasks.get(&id).is_some_and(|task| task.submission.tier != Tier::Standard);
+        self.counters.broken += u64::from(is_late && is_promised);
         self.end(now, id, out);
         out.push(Output::Refuse { task: id, refusal });
     }
@@ -607,6 +654,12 @@ impl Gateway {
     }
 }
 
+// What runs everywhere, and in the node's region.
+fn flows_of(variant: VariantId, region: Option<Region>) -> impl Iterator<Item = Want> {
+    let there = region.map(|region| Want { variant, region: Some(region) });
+    core::iter::once(variant.into()).chain(there)
+}
+
 // What a task that waits does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
@@ -636,6 +689,7 @@ fn order(
         tenant: submission.tenant,
         request: submission.request,
         public: submission.public,
+        region: submission.place.bound(),
         price: submission.price,
         prompt_tokens_max: submission.prompt_tokens_max,
         output_tokens_max: submission.output_tokens_max,

@@ -11,7 +11,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::receipt::Receipt;
 use ol_protocol::record::AttemptId;
-use ol_protocol::{Digest, Epoch, NodeId, OperatorId, TenantId, VariantId};
+use ol_protocol::{Digest, Epoch, NodeId, OperatorId, Region, TenantId, VariantId};
 use ol_trust::Odds;
 use ol_trust::draw::Chance;
 use ol_trust::policy::Policy;
@@ -26,6 +26,8 @@ const PANELS: u8 = 8;
 const ACCUSED: u8 = 1;
 const PUBLIC: u8 = 2;
 const WITH_AUDIT: u8 = 4;
+/// Its region follows.
+const IN_REGION: u8 = 8;
 
 impl Settler {
     /// Digest of everything that decides the future. Meaningful right after a close.
@@ -85,6 +87,7 @@ impl Settler {
             let flags = held.u8().ok()?;
             let accuser = (flags & ACCUSED != 0).then_some(accuser);
             (receipt.charge.public, receipt.charge.with_audit) = (flags & PUBLIC != 0, flags & WITH_AUDIT != 0);
+            receipt.charge.region = if flags & IN_REGION == 0 { None } else { Region::read(&mut held).ok()? };
             open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
         }
         held.finish().ok()?;
@@ -164,13 +167,17 @@ impl Settler {
         let mut w = Writer::new();
         w.u64(self.open.len() as u64);
         for open in self.open.values() {
-            // The byte that ends one with a mark is among the flags.
+            // What follows the charge is among the flags and after them.
             w.raw(&open.receipt.to_bytes()[..Receipt::BYTES]).raw(&open.candidate.root.0).u16(open.candidate.leaf);
             let nobody = Auditor { node: NodeId([0; 32]), operator: OperatorId([0; 32]) };
             let accuser = open.accuser.unwrap_or(nobody);
             let charge = &open.receipt.charge;
             let marks = u8::from(charge.public) * PUBLIC + u8::from(charge.with_audit) * WITH_AUDIT;
+            let marks = marks + u8::from(charge.region.is_some()) * IN_REGION;
             w.raw(&accuser.node.0).raw(&accuser.operator.0).u8(u8::from(open.accuser.is_some()) * ACCUSED + marks);
+            if charge.region.is_some() {
+                Region::write(charge.region, &mut w);
+            }
         }
         w.finish()
     }

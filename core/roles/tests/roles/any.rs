@@ -13,10 +13,11 @@ use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NetworkId, NodeId, OperatorId, OwnerId, Price,
-    TaskId, TenantId, Timestamp, TokenCount, VariantId,
+    Region, TaskId, TenantId, Timestamp, TokenCount, VariantId,
 };
 use ol_roles::gateway::event::{Input, Match, Submission, TrustFloor};
 use ol_roles::node::{self, FailCode, Work};
+use ol_sched::{Tier, Where};
 
 /// Draws values.
 #[derive(Debug)]
@@ -211,6 +212,20 @@ impl Any {
             request: self.digest(),
             public: self.truth(),
             floor: self.truth().then_some(TrustFloor { value_ppm: 500_000, assurance: Assurance::Seeded }),
+            place: self.place(),
+            tier: [Tier::Standard, Tier::Two, Tier::Three][self.below(3) as usize],
+        }
+    }
+
+    fn region(&mut self) -> Option<Region> {
+        ["", "eu", "us"][self.below(3) as usize].parse().ok()
+    }
+
+    fn place(&mut self) -> Where {
+        match (self.region(), self.truth()) {
+            (None, _) => Where::Anywhere,
+            (Some(region), false) => Where::Preferably(region),
+            (Some(region), true) => Where::Only(region),
         }
     }
 
@@ -236,6 +251,7 @@ impl Any {
                 operator: OperatorId(self.bytes()),
                 referee: self.below(5) == 0,
                 variants: vec![self.variant()],
+                region: self.region(),
             },
             1 => Input::NodeLeft { node: self.node() },
             2 => Input::NodeDraining { node: self.node() },

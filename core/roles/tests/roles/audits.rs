@@ -532,7 +532,7 @@ fn uncalibrated() -> (Bench, Commitment) {
     bench.join(10);
     let to = bench.assign(1);
     let (operator, referee) = (OperatorId([3; 32]), true);
-    bench.feed(Input::NodeJoined { node: node(3), operator, referee, variants: vec![OTHER] });
+    bench.feed(Input::NodeJoined { node: node(3), operator, referee, variants: vec![OTHER], region: None });
     let answer = bench.answer(&to, 8);
     bench.batch(0, &[(&answer, &to)]);
     let out = bench.write();

@@ -22,7 +22,7 @@ use ol_protocol::{
 use ol_roles::gateway::Setup;
 use ol_roles::gateway::event::{Entry, Finished, Input, Match, Output, Refusal, Submission};
 use ol_roles::{Gateway, Settler};
-use ol_sched::{Limits, Rule};
+use ol_sched::{Limits, Rule, Tier, Where};
 use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const GATEWAY: GatewayId = GatewayId([0x67; 32]);
@@ -210,7 +210,8 @@ impl Bench {
     pub(crate) fn join(&mut self, n: u8) -> Vec<Output> {
         let referee = node(n) == referee();
         let variants = vec![VARIANT];
-        let mut out = self.feed(Input::NodeJoined { node: node(n), operator: OperatorId([n; 32]), referee, variants });
+        let operator = OperatorId([n; 32]);
+        let mut out = self.feed(Input::NodeJoined { node: node(n), operator, referee, variants, region: None });
         self.granted.insert(node(n), 0);
         if !referee {
             out.extend(self.grant(n));
@@ -335,6 +336,8 @@ pub(crate) fn submission(n: u8) -> Submission {
         request: Digest([0x71; 32]),
         public: n.is_multiple_of(2),
         floor: None,
+        place: Where::Anywhere,
+        tier: Tier::Standard,
     }
 }
 

@@ -20,7 +20,7 @@ const TEMPLATES: [&[u8]; 3] = [b"chat", b"text", b"tokens"];
 /// A task from its submission until its receipts are on their way to the disk.
 pub(super) struct Content {
     pub(super) tenant: TenantId,
-    /// Whether its tenant lets it become public.
+    /// Whether its tenant lets it become public, wherever: then the network may ask it again.
     pub(super) public: bool,
     pub(super) assurance: Assurance,
     pub(super) payload: Payload,
@@ -52,7 +52,7 @@ impl Content {
     pub(super) fn of(new: New, now: Timestamp) -> Self {
         Self {
             tenant: new.submission.tenant,
-            public: new.submission.public,
+            public: new.submission.public && new.submission.place.bound().is_none(),
             assurance: new.assurance,
             payload: new.payload,
             salt: new.salt,

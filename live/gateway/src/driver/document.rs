@@ -164,6 +164,9 @@ fn charge(c: &Charge) -> Value {
     if c.with_audit {
         charge["with_audit"] = true.into();
     }
+    if let Some(region) = &c.region {
+        charge["region"] = region.name().into();
+    }
     charge
 }
 
@@ -306,6 +309,7 @@ fn read_charge(f: &Fields<'_>) -> Result<Charge, Unreadable> {
         amount: MicroCredits(f.number("amount_micro_credits")?),
         public: mark(f, "public")?,
         with_audit: mark(f, "with_audit")?,
+        region: f.map.contains_key("region").then(|| f.id("region")).transpose()?,
     })
 }
 

@@ -21,7 +21,9 @@ use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
-use ol_protocol::{Epoch, GatewayId, Micros, NetworkId, TaskId, TenantId, Timestamp, TokenCount, VariantId, seed};
+use ol_protocol::{
+    Epoch, GatewayId, Micros, NetworkId, Region, TaskId, TenantId, Timestamp, TokenCount, VariantId, seed,
+};
 use ol_roles::gateway::event::TrustFloor;
 use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
@@ -51,9 +53,11 @@ const REPLIES_EXTRA: usize = 16;
 pub(super) struct Served {
     pub(super) variant: Variant,
     pub(super) nodes: u32,
-    /// Whether the referee has it too. Whoever likes can give weights of their own a known name, and any number of keys:
+    /// Where they say that they stand.
+    pub(super) regions: BTreeMap<Region, u32>,
+    /// Links of the referee that has it too. Whoever likes can give weights of their own a known name, and any number of keys:
     /// of several variants of one name, the one that can be audited to the end comes first.
-    pub(super) by_referee: bool,
+    pub(super) referees: u32,
 }
 
 /// What the loop shares with those who ask.
@@ -147,9 +151,10 @@ impl Handle {
             Payload::Chat(_) | Payload::Text(_) => variant::Work::Generate,
         };
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
-        let of_model: Vec<_> = variants.iter().filter(|(_, served)| served.variant.model == submission.model).collect();
+        let offered = || variants.iter().filter(|(_, served)| served.nodes > 0);
+        let of_model: Vec<_> = offered().filter(|(_, served)| served.variant.model == submission.model).collect();
         if of_model.is_empty() {
-            let names: std::collections::BTreeSet<&str> = variants.values().map(|s| s.variant.model.as_str()).collect();
+            let names: std::collections::BTreeSet<&str> = offered().map(|(_, s)| s.variant.model.as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
             return Err(match names.is_empty() {
                 // As after a start: that there is no such model can't be known, and who asks again may have an answer.
@@ -161,11 +166,13 @@ impl Handle {
                 }
             });
         }
+        let is_there =
+            |served: &Served| submission.place.bound().is_none_or(|region| served.regions.contains_key(&region));
         let fits = |v: &Variant| submission.quantisation.as_ref().is_none_or(|q| *q == v.quantisation);
         of_model
             .iter()
             .filter(|(_, served)| served.variant.work == wanted && fits(&served.variant))
-            .max_by_key(|(_, served)| (served.by_referee, served.nodes))
+            .max_by_key(|(_, served)| (is_there(served), served.referees > 0, served.nodes))
             .map(|(id, served)| (**id, served.variant.clone()))
             .ok_or_else(|| {
                 let param =
@@ -188,6 +195,8 @@ impl Handle {
             max_price,
             public,
             min_trust_ppm,
+            place,
+            tier,
             ..
         } = submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
@@ -228,6 +237,8 @@ impl Handle {
                 request: salted(Domain::Request, &salt, &request_digest.0),
                 public,
                 floor: min_trust_ppm.map(|value_ppm| TrustFloor { value_ppm, assurance: variant.assurance }),
+                place,
+                tier,
             },
             assurance: variant.assurance,
             payload,
@@ -266,7 +277,7 @@ impl Backend for Handle {
 
     fn models(&self) -> Vec<ModelInfo> {
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
-        let info = |v: &Variant| ModelInfo {
+        let info = |Served { variant: v, regions, .. }: &Served| ModelInfo {
             id: v.model.clone(),
             created: self.shared.started_at,
             owned_by: "openledger".into(),
@@ -274,12 +285,13 @@ impl Backend for Handle {
             quantisation: v.quantisation.clone(),
             assurance: v.assurance.name(),
             price: self.shared.price,
+            regions: regions.iter().map(|(region, nodes)| (region.to_string(), *nodes)).collect(),
             work: match v.work {
                 variant::Work::Generate => Work::Generate,
                 variant::Work::Embed => Work::Embed,
             },
         };
-        let mut models: Vec<ModelInfo> = variants.values().map(|served| info(&served.variant)).collect();
+        let mut models: Vec<ModelInfo> = variants.values().filter(|served| served.nodes > 0).map(info).collect();
         models.sort_by(|a, b| a.id.cmp(&b.id));
         models.dedup_by(|a, b| a.id == b.id);
         models

@@ -5,19 +5,19 @@ mod beside;
 
 use super::content::{Content, length};
 use super::explain::explain;
-use super::handle::{Served, Shared, lock};
+use super::handle::{Shared, lock};
 use super::instruct::Told;
 use super::journal::{Close, Commit, Journal};
 use super::message::{Message, New, News, Scoring};
 use super::own;
+use super::peers::Peer;
 use crate::backend::{Finished, Reason, Reply, TokenLogProb};
 use audits::Running;
 use beside::Asked;
 use ol_drive::Hands;
 use ol_net::frame::{self, Role, Welcome};
-use ol_net::{CloseCode, Down, Sender, Up};
+use ol_net::{CloseCode, Down, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
-use ol_protocol::certificate::Certificate;
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::id::hex;
@@ -25,7 +25,7 @@ use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::seal::Seal;
 use ol_protocol::top_up::Slice;
-use ol_protocol::variant::{Assurance, Variant};
+use ol_protocol::variant::Assurance;
 use ol_protocol::verdict::Level;
 use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_roles::Gateway;
@@ -50,15 +50,6 @@ struct Ending {
     attempt: u8,
     text: String,
     vectors: Vec<Vec<f32>>,
-}
-
-struct Peer {
-    generation: u64,
-    sender: Sender<Down>,
-    variants: Vec<Variant>,
-    referee: bool,
-    certificate: Certificate,
-    region: String,
 }
 
 /// See the module.
@@ -139,6 +130,11 @@ impl GatewayHands {
         }
     }
 
+    fn region(&self, node: NodeId) -> String {
+        let region = self.peers.get(&node).and_then(|peer| peer.region);
+        region.map(|region| region.to_string()).unwrap_or_default()
+    }
+
     fn has(&self, node: NodeId, attempt: AttemptId) -> bool {
         self.contents.get(&attempt.task).is_some_and(|content| content.has(node, attempt.attempt))
     }
@@ -152,6 +148,7 @@ impl GatewayHands {
 
     fn joined(&mut self, node: NodeId, peer: Peer, inputs: &mut Vec<Input>) {
         if let Some(old) = self.peers.remove(&node) {
+            old.left(&self.shared);
             old.sender.close(ol_net::Reason::new(CloseCode::Ended, "the node connected anew"));
             inputs.push(Input::NodeLeft { node });
         }
@@ -159,38 +156,22 @@ impl GatewayHands {
             node,
             operator: peer.certificate.operator,
             referee: peer.referee,
-            variants: peer.variants.iter().map(Variant::id).collect(),
+            variants: peer.variants.iter().map(|(id, _)| *id).collect(),
+            region: peer.region,
         });
+        peer.joined(&self.shared);
         self.peers.insert(node, peer);
-        self.publish();
         // Nobody has to listen.
         drop(self.news.send(News::Joined(node)));
     }
 
     fn left(&mut self, node: NodeId, generation: u64, inputs: &mut Vec<Input>) {
-        if self.peers.get(&node).is_some_and(|peer| peer.generation == generation) {
-            self.peers.remove(&node);
+        if self.peers.get(&node).is_some_and(|peer| peer.generation == generation)
+            && let Some(peer) = self.peers.remove(&node)
+        {
+            peer.left(&self.shared);
             inputs.push(Input::NodeLeft { node });
-            self.publish();
         }
-    }
-
-    // Which variants are served, for the API.
-    fn publish(&self) {
-        let mut variants: BTreeMap<VariantId, Served> = BTreeMap::new();
-        for variant in self.peers.values().filter(|peer| !peer.referee).flat_map(|peer| &peer.variants) {
-            let new = || Served { variant: variant.clone(), nodes: 0, by_referee: false };
-            variants.entry(variant.id()).or_insert_with(new).nodes += 1;
-        }
-        for variant in self.peers.values().filter(|peer| peer.referee).flat_map(|peer| &peer.variants) {
-            if let Some(served) = variants.get_mut(&variant.id()) {
-                served.by_referee = true;
-            }
-        }
-        *self.shared.variants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = variants;
-        let workers = self.peers.values().filter(|peer| !peer.referee).count() as u64;
-        self.shared.workers.store(workers, Ordering::Relaxed);
-        self.shared.has_referee.store(self.peers.values().any(|peer| peer.referee), Ordering::Relaxed);
     }
 
     fn frame(&mut self, now: Timestamp, node: NodeId, frame: Up, inputs: &mut Vec<Input>) {
@@ -199,7 +180,7 @@ impl GatewayHands {
             Up::Started { task, attempt, prompt_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
                 if self.has(node, attempt) && self.contents.get_mut(&task).is_some_and(|it| it.tells(attempt.attempt)) {
-                    let region = self.peers.get(&node).map(|p| p.region.clone()).unwrap_or_default();
+                    let region = self.region(node);
                     self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
                 }
                 inputs.push(Input::Started { node, attempt, prompt_tokens: TokenCount(prompt_tokens) });
@@ -361,7 +342,7 @@ impl GatewayHands {
     }
 
     fn finish(&mut self, task: TaskId, finished: &event::Finished) {
-        let region = self.peers.get(&finished.node).map(|p| p.region.clone()).unwrap_or_default();
+        let region = self.region(finished.node);
         self.overhear(task, finished.charge);
         let Some(content) = self.contents.get_mut(&task) else { return };
         (content.ended, content.answered_by) = (true, Some(finished.attempt));
@@ -407,8 +388,8 @@ impl GatewayHands {
     }
 
     fn context_of(&self, variant: VariantId) -> Option<u32> {
-        let mut variants = self.peers.values().flat_map(|peer| &peer.variants);
-        Some(variants.find(|of_peer| of_peer.id() == variant)?.context_tokens)
+        let variants = self.shared.variants.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Some(variants.get(&variant)?.variant.context_tokens)
     }
 
     fn refuse(&mut self, task: TaskId, refusal: &event::Refusal) {
@@ -472,7 +453,7 @@ impl GatewayHands {
         let is_only = content.is_some_and(|content| content.orders.len() == 1);
         let mut facts = if is_only { serde_json::json!({}) } else { self.facts_so_far(task, job) };
         let peer = self.peers.get(&commitment.node);
-        if let Some(variant) = peer.and_then(|p| p.variants.iter().find(|v| v.id() == commitment.variant)) {
+        if let Some(variant) = peer.and_then(|peer| peer.variant(commitment.variant)) {
             facts["variant"] = hex(&variant.to_bytes()).into();
             facts["model"] = variant.model.as_str().into();
             facts["assurance"] = variant.assurance.name().into();
@@ -508,7 +489,7 @@ impl GatewayHands {
         let bytes = self.facts(now, commitment, job);
         job.facts.push(Facts { task: attempt.task, bytes: bytes.clone() });
         let peer = self.peers.get(&commitment.node);
-        let variant = peer.and_then(|peer| peer.variants.iter().find(|v| v.id() == commitment.variant));
+        let variant = peer.and_then(|peer| peer.variant(commitment.variant));
         let numerics = variant.map(|variant| variant.numerics.clone()).unwrap_or_default();
         let Some(content) = self.contents.get_mut(&attempt.task) else { return };
         content.facts = Some(bytes);
@@ -554,9 +535,8 @@ impl GatewayHands {
         }
     }
 
-    fn ping(&mut self, now: Timestamp) {
-        self.pings.retain(|_, (_, sent)| now.since(*sent) < Micros::from_secs(60));
-        for node in self.peers.keys().copied().collect::<Vec<_>>() {
+    fn ping(&mut self, now: Timestamp, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
             self.next_ping += 1;
             self.pings.insert(self.next_ping, (node, now));
             self.send(node, Down::Ping { nonce: self.next_ping });
@@ -583,10 +563,11 @@ impl Hands for GatewayHands {
                 let peer = Peer {
                     generation,
                     sender,
-                    variants: hello.variants,
+                    variants: hello.variants.into_iter().map(|variant| (variant.id(), variant)).collect(),
                     referee: hello.role == Role::Referee,
                     certificate: *certificate,
-                    region: hello.region,
+                    // A node of before regions had a form may say anything: then it stands nowhere.
+                    region: hello.region.parse().ok(),
                 };
                 self.joined(node, peer, inputs);
             }
@@ -609,7 +590,11 @@ impl Hands for GatewayHands {
             }
             Message::Committed(result) => self.committed(now, result, inputs),
             Message::Retry => self.journal.retry(),
-            Message::Ping => self.ping(now),
+            Message::Ping => {
+                self.pings.retain(|_, (_, sent)| now.since(*sent) < Micros::from_secs(60));
+                let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+                self.ping(now, nodes);
+            }
             Message::TopUp { top_up, answer } => {
                 self.told = Some(answer);
                 inputs.push(Input::TopUp(Slice::whole(*top_up)));
@@ -656,6 +641,8 @@ impl Hands for GatewayHands {
                     held_tasks: held.tasks,
                 };
                 self.send(node, Down::Welcome(welcome));
+                // How far away it is decides what it gets from the start.
+                self.ping(now, [node]);
             }
             output @ Output::Assign { .. } => self.assign(output),
             Output::Cancel { node, attempt } => {

@@ -9,6 +9,7 @@ use ol_protocol::TenantId;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::sampler::Sampling;
 use ol_protocol::variant::Variant;
+use ol_sched::{Tier, Where};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -237,6 +238,8 @@ fn submission(
         max_price: None,
         public: true,
         min_trust_ppm: None,
+        place: Where::Anywhere,
+        tier: Tier::Standard,
     }))
 }
 

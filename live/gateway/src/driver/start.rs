@@ -23,6 +23,7 @@ use ol_protocol::{Epoch, GatewayId, MicroCredits, OwnerId, Price};
 use ol_roles::gateway::Counters;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::{Gateway as Machine, Settler};
+use ol_sched::region::Usual;
 use ol_store::{Committer, Identity, MemoryStore, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,6 +42,9 @@ pub const SEALED_KEY: &str = "gateway.store.key";
 
 /// What may wait for whoever asks for the network's own tasks: more are not made.
 const OWN_ASKED_MAX: usize = 16;
+
+/// Regions in the metrics: nodes say what they like, and those with most nodes are what matters.
+const REGIONS_SHOWN: usize = 32;
 
 /// How often round trips to nodes are measured.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -437,6 +441,8 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         slashed,
         void_evidence,
         denied,
+        promised,
+        broken,
     } = *machine.counters();
     let counters = [
         ("attempts_assigned", "Attempts sent to nodes.", assigned),
@@ -468,6 +474,8 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("nodes_slashed", "Refuted answers that were published: each took its node's escrow.", slashed),
         ("evidence_void", "Contents of refuted answers that open nothing.", void_evidence),
         ("orders_denied", "Top-ups and changes of parameters that the ledger refused.", denied),
+        ("promises", "Tasks that were admitted at a tier.", promised),
+        ("promises_broken", "Of those, how many missed their deadlines.", broken),
     ];
     let epoch = machine.settler().epoch();
     let mut text = String::with_capacity(4_096);
@@ -478,7 +486,27 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         metric(&mut text, name, "gauge", help, value as u64);
     }
     metric(&mut text, "epoch", "gauge", "The open epoch.", epoch.0);
+    regions(&mut text, machine);
     text
+}
+
+// The latency map.
+fn regions(text: &mut String, machine: &Machine) {
+    let mut all: Vec<_> = machine.regions().map().collect();
+    all.sort_by_key(|(region, usual)| (std::cmp::Reverse(usual.node_count), *region));
+    all.truncate(REGIONS_SHOWN);
+    let mut labelled = |name: &str, help: &str, value: &dyn Fn(&Usual) -> Option<f64>| {
+        text.push_str(&format!("# HELP openledger_{name} {help}\n# TYPE openledger_{name} gauge\n"));
+        for (region, usual) in &all {
+            if let Some(value) = value(usual) {
+                text.push_str(&format!("openledger_{name}{{region=\"{region}\"}} {value}\n"));
+            }
+        }
+    };
+    labelled("region_nodes", "Nodes that say that they stand there.", &|usual| Some(usual.node_count as f64));
+    labelled("region_round_trip_seconds", "Usual round trip of nodes there that have done work.", &|usual| {
+        usual.round_trip.map(|took| took.0 as f64 / 1e6)
+    });
 }
 
 fn gauges(machine: &Machine, links: usize) -> [(&'static str, &'static str, usize); 6] {

@@ -211,6 +211,7 @@ impl Backend for Scripted {
             quantisation: "f32".into(),
             assurance: "seeded",
             price: PRICE,
+            regions: BTreeMap::from([("local".to_owned(), 1)]),
             work,
         };
         vec![model("words", Work::Generate, 2_048), model("vectors", Work::Embed, 256)]

@@ -115,6 +115,7 @@ pub(crate) fn receipt(node_byte: u8, task: TaskId, attempt: u8) -> Receipt {
         amount: MicroCredits(0),
         public: false,
         with_audit: false,
+        region: None,
     };
     Receipt { commitment, charge }
 }

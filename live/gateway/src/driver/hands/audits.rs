@@ -178,10 +178,7 @@ impl GatewayHands {
         }
         let Some((audit, auditors)) = self.recalls.remove(&subject) else { return };
         let salt = ol_protocol::seed::salt(&self.shared.master, &subject.task);
-        let of_peer = |content: &frame::Audit| {
-            let variants = &self.peers.get(&node)?.variants;
-            Some(variants.iter().find(|variant| variant.id() == content.variant)?.numerics.clone())
-        };
+        let of_peer = |content: &frame::Audit| Some(self.peers.get(&node)?.variant(content.variant)?.numerics.clone());
         let known = content.filter(|(content, _)| content.salt == salt);
         let known = known.and_then(|(content, log_probs)| Some((of_peer(&content)?, content, log_probs)));
         match known {
