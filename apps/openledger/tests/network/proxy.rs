@@ -1,9 +1,9 @@
-//! Stands between a node and a gateway, and can cut their link, keep them apart or lose what the gateway sends.
+//! Stands between a node and a gateway, and can cut their link, keep them apart, make the way long or lose what the gateway sends.
 
 use crate::process::LIMIT;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ struct State {
     open: Mutex<Vec<TcpStream>>,
     apart: AtomicBool,
     deaf: AtomicBool,
+    // Milliseconds from the gateway to the node.
+    way: AtomicU64,
 }
 
 impl Proxy {
@@ -48,6 +50,11 @@ impl Proxy {
         if apart {
             self.cut();
         }
+    }
+
+    /// Lets what the gateway sends arrive so many milliseconds later.
+    pub(crate) fn stand_far_away(&self, millis: u64) {
+        self.state.way.store(millis, Ordering::SeqCst);
     }
 
     /// Loses what the gateway sends from here on, or no longer does.
@@ -82,7 +89,10 @@ impl State {
         let (Ok(mut from_node), Ok(mut to_gateway), Ok(mut to_node), Ok(mut from_gateway)) = ends else { return };
         self.sockets().extend([near, far]);
         std::thread::spawn(move || pass(&mut from_node, &mut to_gateway, || false));
-        pass(&mut from_gateway, &mut to_node, || self.deaf.load(Ordering::SeqCst));
+        pass(&mut from_gateway, &mut to_node, || {
+            std::thread::sleep(Duration::from_millis(self.way.load(Ordering::SeqCst)));
+            self.deaf.load(Ordering::SeqCst)
+        });
     }
 }
 

@@ -489,7 +489,7 @@ fn log_file(reader: &dyn Read, file: LogFile) -> Result<Option<Bytes>, ol_store:
         Content::Entries => {
             for record in reader.page(tile.positions())? {
                 let record = record.to_bytes();
-                push_entry(&mut bytes, &record).expect("the longest record has 459 bytes");
+                push_entry(&mut bytes, &record).expect("no record is longer than an entry of a tile");
             }
         }
     }
