@@ -1,6 +1,7 @@
 //! `openledger bench`: what coordination and engines cost on this machine.
 
 mod children;
+mod connections;
 mod engine;
 mod floor;
 mod gateway;
@@ -10,6 +11,7 @@ mod load;
 mod machine;
 mod margins;
 mod measure;
+mod placement;
 mod progress;
 mod trust;
 mod vectors;
@@ -31,6 +33,10 @@ enum What {
     Gateway(gateway::Args),
     /// What an engine does in a second of processor time.
     Engine(engine::Args),
+    /// How long a gateway takes to decide who gets a task, and what it remembers of a node, by the number of nodes.
+    Placement(placement::Args),
+    /// What links to thousands of nodes cost a gateway, and how soon it notices those that fall silent.
+    Connections(connections::Args),
     /// What a receipt costs the ledger, stage by stage.
     Ledger(ledger::Args),
     /// How far from 0 an honest node's margins are when its answers are checked.
@@ -44,6 +50,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Gateway(args) => gateway::run(args),
         What::Engine(args) => engine::run(args),
+        What::Placement(args) => placement::run(args),
+        What::Connections(args) => connections::run(args),
         What::Ledger(args) => ledger::run(args),
         What::Margins(args) => margins::run(args),
         What::Trust(args) => trust::run(args),
