@@ -118,7 +118,9 @@ impl World {
             Up::Join => Ok(()),
             Up::Draining => self.feed(Input::NodeDraining { node }),
             Up::Grant { total } => self.granted(place, total),
-            Up::Started { attempt, prompt } => self.feed(Input::Started { node, attempt, prompt_tokens: prompt }),
+            Up::Started { attempt, prompt } => {
+                self.feed(Input::Started { node, attempt, prompt_tokens: prompt, resident_tokens: TokenCount(0) })
+            }
             Up::Tokens { attempt, count, added, maker } => {
                 self.frame = Some(Frame { attempt, added: added.0, maker });
                 self.feed(Input::Progress { node, attempt, count, added })
@@ -432,6 +434,7 @@ fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<Trust
         request: digest(Domain::Request, &[&task.0]),
         public: facts.public,
         floor,
+        prefixes: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod prf;
 pub mod receipt;
 pub mod record;
 pub mod sampler;
+pub mod scope;
 pub mod seal;
 pub mod seed;
 pub mod tenant;
@@ -33,7 +34,8 @@ pub mod variant;
 pub mod verdict;
 
 pub use id::{
-    AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, TaskId, TenantId, VariantId,
+    AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, Scope, TaskId, TenantId,
+    VariantId,
 };
 pub use machine::Machine;
 pub use unit::{Epoch, MicroCredits, Micros, Price, Timestamp, TokenCount};

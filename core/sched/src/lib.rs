@@ -14,6 +14,7 @@ pub mod offer;
 pub mod placement;
 pub mod queue;
 pub mod rate;
+pub mod residency;
 
 pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
@@ -23,3 +24,4 @@ pub use offer::Offers;
 pub use placement::{Ask, Placement, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
+pub use residency::{Prefix, Residency, Resident};

@@ -184,6 +184,7 @@ impl Network {
                 deadline,
                 excluded,
                 trial: Trial::First,
+                resident: None,
             };
             let (offers, rates, breaker) = (&self.offers, &self.rates, &self.breaker);
             let picked = Placement { offers, rates, breaker, seed: self.seed, rule: Rule::Cost, last: None };

@@ -18,6 +18,7 @@ use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, TaskId, TenantId, TokenCount, VariantId,
 };
+use ol_sched::Prefix;
 use ol_sched::gate::Gate;
 use ol_trust::Standing;
 
@@ -44,6 +45,8 @@ pub struct Submission {
     pub public: bool,
     /// How far the answer has to be trusted, if the tenant says so: it is kept back until then.
     pub floor: Option<TrustFloor>,
+    /// Beginnings of the conversation that may have been answered before, the shortest first; the last is all of it. Of other work none.
+    pub prefixes: Vec<Prefix>,
 }
 
 /// How far an answer has to be trusted before its client gets it.
@@ -116,6 +119,8 @@ pub enum Input {
         attempt: AttemptId,
         /// Template included.
         prompt_tokens: TokenCount,
+        /// How many of them it need not compute, as it says: nobody can check that, and nothing is charged by it.
+        resident_tokens: TokenCount,
     },
     /// A frame of tokens came.
     Progress {
@@ -272,6 +277,8 @@ pub struct Finished {
     pub finish: Finish,
     /// Prompt tokens charged.
     pub prompt_tokens: TokenCount,
+    /// Prompt tokens that its node did not have to compute, as it says.
+    pub resident_tokens: TokenCount,
     /// Output tokens charged.
     pub output_tokens: TokenCount,
     /// What it costs.

@@ -12,6 +12,7 @@ mod limits;
 mod overtake;
 mod own;
 mod panel;
+mod resident;
 mod task;
 
 use crate::settler::Settler;
@@ -28,7 +29,8 @@ use ol_protocol::{
     Timestamp, VariantId,
 };
 use ol_sched::hedge::{Allowance, Trials};
-use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Rule};
+use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Residency, Rule};
+use task::Begun;
 
 /// What a gateway starts from.
 #[derive(Debug)]
@@ -143,6 +145,7 @@ pub struct Gateway {
     offers: Offers,
     rates: Rates,
     breaker: Breaker,
+    residency: Residency,
     queue: Queue,
     // What runs, by variant; how many second attempts there may be; when tasks are looked at; who got the last one.
     flows: BTreeMap<VariantId, Flow>,
@@ -189,6 +192,7 @@ impl Gateway {
             offers: Offers::default(),
             rates: Rates::default(),
             breaker: Breaker::default(),
+            residency: Residency::default(),
             queue: Queue::default(),
             flows: BTreeMap::new(),
             allowance: Allowance::default(),
@@ -321,6 +325,7 @@ impl Gateway {
         }
         self.workers.remove(&node);
         self.offers.leave(node);
+        self.residency.leave(node);
         self.audits.values_mut().for_each(|audit| audit.abandon(node));
         let lost: Vec<AttemptId> = self
             .tasks
@@ -407,7 +412,9 @@ impl Machine for Gateway {
             Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
             Input::RoundTrip { node, took } => self.rates.round_trip(node, took),
             Input::Submitted(submission) => self.submit(now, submission, out),
-            Input::Started { node, attempt, prompt_tokens } => self.started(now, node, attempt, prompt_tokens, out),
+            Input::Started { node, attempt, prompt_tokens, resident_tokens } => {
+                self.started(now, node, attempt, Begun::new(prompt_tokens, resident_tokens), out);
+            }
             Input::Progress { node, attempt, count, added } => self.progress(now, node, attempt, count, added, out),
             Input::Done { node, commitment, relayed } => self.done(now, node, commitment, relayed, out),
             Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),

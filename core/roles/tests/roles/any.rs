@@ -17,6 +17,7 @@ use ol_protocol::{
 };
 use ol_roles::gateway::event::{Input, Match, Submission, TrustFloor};
 use ol_roles::node::{self, FailCode, Work};
+use ol_sched::Prefix;
 
 /// Draws values.
 #[derive(Debug)]
@@ -211,7 +212,13 @@ impl Any {
             request: self.digest(),
             public: self.truth(),
             floor: self.truth().then_some(TrustFloor { value_ppm: 500_000, assurance: Assurance::Seeded }),
+            prefixes: (0..self.below(4)).map(|_| self.prefix()).collect(),
         }
+    }
+
+    // Of a few conversations, so that nodes are found that answered them.
+    fn prefix(&mut self) -> Prefix {
+        Prefix { digest: Digest([self.below(6) as u8; 32]), tokens: self.tokens() }
     }
 
     fn top_up(&mut self) -> Slice {
@@ -242,7 +249,12 @@ impl Any {
             3..=5 => Input::Granted { node: self.node(), variant: self.variant(), total: self.large() },
             6 => Input::RoundTrip { node: self.node(), took: self.micros() },
             7..=9 => Input::Submitted(self.submission()),
-            10 => Input::Started { node: self.node(), attempt: self.attempt(), prompt_tokens: self.tokens() },
+            10 => Input::Started {
+                node: self.node(),
+                attempt: self.attempt(),
+                prompt_tokens: self.tokens(),
+                resident_tokens: self.tokens(),
+            },
             11 | 12 => {
                 let (count, added) = (self.tokens(), self.tokens());
                 Input::Progress { node: self.node(), attempt: self.attempt(), count, added }

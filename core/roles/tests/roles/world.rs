@@ -335,6 +335,7 @@ pub(crate) fn submission(n: u8) -> Submission {
         request: Digest([0x71; 32]),
         public: n.is_multiple_of(2),
         floor: None,
+        prefixes: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod journal;
 mod links;
 mod message;
 mod own;
+mod prefix;
 mod questions;
 pub mod start;
 mod trust;

@@ -129,6 +129,7 @@ impl Server {
             stop: Vec::new(),
             top_logprobs: u8::MAX,
             resume: Vec::new(),
+            scope: None,
         };
         let (sender, receiver) = channel();
         let sink = move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop };
