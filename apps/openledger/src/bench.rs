@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod margins;
 mod measure;
+mod prefix;
 mod progress;
 mod trust;
 mod vectors;
@@ -33,6 +34,8 @@ enum What {
     Engine(engine::Args),
     /// What a receipt costs the ledger, stage by stage.
     Ledger(ledger::Args),
+    /// What it saves that a conversation goes on where its earlier turns are held.
+    Prefix(prefix::Args),
     /// How far from 0 an honest node's margins are when its answers are checked.
     Margins(margins::Args),
     /// How many audits it takes to convict each kind of cheat, and how often honest answers fail.
@@ -45,6 +48,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Gateway(args) => gateway::run(args),
         What::Engine(args) => engine::run(args),
         What::Ledger(args) => ledger::run(args),
+        What::Prefix(args) => prefix::run(args),
         What::Margins(args) => margins::run(args),
         What::Trust(args) => trust::run(args),
     }
