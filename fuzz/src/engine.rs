@@ -85,11 +85,14 @@ fn answer(model: Model) {
         stop: Vec::new(),
         top_logprobs: 1,
         resume: Vec::new(),
+        scope: None,
     };
     engine.generate(task, Box::new(move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop }));
     loop {
         match events.recv().expect("every task ends with a result") {
-            Event::Started { prompt_ids } => assert!(prompt_ids.iter().all(|id| *id < vocabulary), "an id of nothing"),
+            Event::Started { prompt_ids, .. } => {
+                assert!(prompt_ids.iter().all(|id| *id < vocabulary), "an id of nothing")
+            }
             Event::Tokens(tokens) => assert!(tokens.iter().all(|token| token.id < vocabulary), "an id of nothing"),
             Event::Finished(finish) => return assert!(finish.output_tokens <= TOKENS, "more than was asked for"),
             Event::Failed(_) => return,

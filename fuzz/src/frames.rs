@@ -7,7 +7,7 @@ use ol_net::frame::{
     TopLogProbs, Up, Welcome,
 };
 use ol_protocol::variant::Variant;
-use ol_protocol::{AuditId, Digest, Epoch, Salt, TaskId};
+use ol_protocol::{AuditId, Digest, Epoch, Salt, Scope, TaskId};
 use prost::Message as _;
 
 /// The form on the wire has a structure for every two bytes at worst, and it is read twice.
@@ -77,7 +77,7 @@ fn ups() -> Vec<Up> {
     vec![
         Up::Hello(hello),
         Up::Grant { variant: variant.id(), total: 4 },
-        Up::Started { task, attempt: 0, prompt_tokens: 5, prompt: Digest([3; 32]) },
+        Up::Started { task, attempt: 0, prompt_tokens: 5, prompt: Digest([3; 32]), resident_tokens: 4 },
         Up::Tokens(tokens),
         Up::Done(done),
         Up::Failed { task, attempt: 0, code: FailCode::Internal, message: "broke".into(), grant_total: 1 },
@@ -119,6 +119,7 @@ fn downs() -> Vec<Down> {
         resume: vec![1, 2],
         deadline_ms: 1_000,
         order: vec![7; 40],
+        scope: Some(Scope([8; 16])),
     };
     let payloads = [
         Payload::Text { prompt: "a".into(), generate: generate() },

@@ -118,7 +118,9 @@ impl World {
             Up::Join => Ok(()),
             Up::Draining => self.feed(Input::NodeDraining { node }),
             Up::Grant { total } => self.granted(place, total),
-            Up::Started { attempt, prompt } => self.feed(Input::Started { node, attempt, prompt_tokens: prompt }),
+            Up::Started { attempt, prompt } => {
+                self.feed(Input::Started { node, attempt, prompt_tokens: prompt, resident_tokens: TokenCount(0) })
+            }
             Up::Tokens { attempt, count, added, maker } => {
                 self.frame = Some(Frame { attempt, added: added.0, maker });
                 self.feed(Input::Progress { node, attempt, count, added })
@@ -489,6 +491,7 @@ fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<Trust
         floor,
         place: facts.place,
         tier: facts.tier,
+        prefixes: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ mod machine;
 mod margins;
 mod measure;
 mod placement;
+mod prefix;
 mod progress;
 mod trust;
 mod vectors;
@@ -39,6 +40,8 @@ enum What {
     Connections(connections::Args),
     /// What a receipt costs the ledger, stage by stage.
     Ledger(ledger::Args),
+    /// What it saves that a conversation goes on where its earlier turns are held.
+    Prefix(prefix::Args),
     /// How far from 0 an honest node's margins are when its answers are checked.
     Margins(margins::Args),
     /// How many audits it takes to convict each kind of cheat, and how often honest answers fail.
@@ -53,6 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Placement(args) => placement::run(args),
         What::Connections(args) => connections::run(args),
         What::Ledger(args) => ledger::run(args),
+        What::Prefix(args) => prefix::run(args),
         What::Margins(args) => margins::run(args),
         What::Trust(args) => trust::run(args),
     }

@@ -29,6 +29,8 @@ pub enum Domain {
     Draw,
     /// A nonce that a gateway adds to seeds.
     Nonce,
+    /// A scope, and the beginnings of conversations in it.
+    Scope,
     /// An operator's certificate for a node.
     Certificate,
     /// An owner's word that a gateway is theirs.
@@ -78,6 +80,7 @@ impl Domain {
             Self::Salt => b"openledger/1/salt\0",
             Self::Draw => b"openledger/1/draw\0",
             Self::Nonce => b"openledger/1/nonce\0",
+            Self::Scope => b"openledger/1/scope\0",
             Self::Certificate => b"openledger/1/certificate\0",
             Self::Gateway => b"openledger/1/gateway\0",
             Self::TopUp => b"openledger/1/top-up\0",

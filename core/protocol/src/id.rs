@@ -80,6 +80,8 @@ id!(/// A variant: the digest of model, adapter, quantisation and numerics.
     VariantId, 32);
 id!(/// An audit; blind, it says nothing about the task that it checks.
     AuditId, 16);
+id!(/// Which tasks may share what a node keeps of their prompts: those of one tenant and variant in one day. Opaque to nodes.
+    Scope, 16);
 id!(/// A per-task secret that keeps digests in the public log from revealing what was digested.
     Salt, 32);
 

@@ -23,6 +23,7 @@ pub mod receipt;
 pub mod record;
 pub mod region;
 pub mod sampler;
+pub mod scope;
 pub mod seal;
 pub mod seed;
 pub mod tenant;
@@ -34,7 +35,8 @@ pub mod variant;
 pub mod verdict;
 
 pub use id::{
-    AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, TaskId, TenantId, VariantId,
+    AuditId, Digest, GatewayId, IssuerId, NetworkId, NodeId, OperatorId, OwnerId, Salt, Scope, TaskId, TenantId,
+    VariantId,
 };
 pub use machine::Machine;
 pub use region::Region;

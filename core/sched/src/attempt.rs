@@ -234,6 +234,15 @@ impl Attempts {
         self.outrun(attempt)
     }
 
+    /// Another time without a token is expected of an attempt that has not begun.
+    pub fn expect(&mut self, attempt: u8, late_after: Micros) {
+        let waiting =
+            self.attempts.get_mut(usize::from(attempt)).filter(|known| known.heard.is_none() && !known.is_told);
+        if let Some(known) = waiting {
+            known.expected.late_after = late_after;
+        }
+    }
+
     /// A late attempt is told of; `false` if it was before.
     pub fn tell(&mut self, attempt: u8) -> bool {
         let known = self.attempts.get_mut(usize::from(attempt));

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod rate;
 pub mod region;
 pub mod reliability;
+pub mod residency;
 
 pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
@@ -27,3 +28,4 @@ pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
 pub use region::{Regions, Want, Where};
 pub use reliability::{Reliabilities, Tier};
+pub use residency::{Prefix, Residency, Resident};

@@ -14,6 +14,7 @@ use crate::offer::Offers;
 use crate::rate::Rates;
 use crate::region::{Want, Where};
 use crate::reliability::{Reliabilities, Tier, attempts_in};
+use crate::residency::{PASS_TOKENS, Resident};
 use alloc::vec::Vec;
 use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
@@ -54,12 +55,25 @@ pub struct Ask<'a> {
     pub excluded: &'a [NodeId],
     /// Whether a node that was not measured will do.
     pub trial: Trial,
+    /// Who holds the first tokens of the prompt from an earlier task.
+    pub resident: Option<Resident>,
 }
 
 impl Ask<'_> {
     /// What it needs of a node for certain.
     pub const fn want(&self) -> Want {
         Want { variant: self.variant, region: self.place.bound() }
+    }
+
+    /// Tokens that the node has to prefill; what it holds of them counts as one pass.
+    pub fn prefill(&self, node: NodeId) -> TokenCount {
+        let resident = self.resident.filter(|resident| resident.node == node);
+        let rest = |held: Resident| TokenCount(self.prompt.0.saturating_sub(held.tokens.0)).max(PASS_TOKENS);
+        resident.map_or(self.prompt, |held| rest(held).min(self.prompt))
+    }
+
+    fn is_resident(&self, node: NodeId) -> bool {
+        self.resident.is_some_and(|resident| resident.node == node)
     }
 }
 
@@ -153,11 +167,20 @@ impl Placement<'_> {
             self.fastest(now, ask, Want { region: Some(region), ..ask.want() }, draw, &mut open, gates);
         }
         self.fastest(now, ask, ask.want(), draw, &mut open, gates);
+        if let Some(Resident { node, .. }) = ask.resident.filter(|resident| self.is_ready(ask, resident.node)) {
+            self.open(now, ask, core::iter::once(node), &mut open, gates);
+        }
         if open.is_empty() {
             gates.clear();
             self.open(now, ask, self.stretch(ask.want(), draw), &mut open, gates);
         }
-        self.cheapest(&open, draw)
+        self.cheapest(ask, &open, draw)
+    }
+
+    // Whether a node that was not drawn has a slot, and stands where the task may be.
+    fn is_ready(&self, ask: &Ask<'_>, node: NodeId) -> bool {
+        let is_there = ask.place.bound().is_none_or(|region| self.offers.region(node) == Some(region));
+        is_there && self.offers.free(node, ask.variant) > 0
     }
 
     // A few of the fastest classes.
@@ -219,7 +242,8 @@ impl Placement<'_> {
     /// What the task is predicted to take on the node.
     pub fn predict(&self, node: NodeId, ask: &Ask<'_>) -> Prediction {
         let rate = self.rates.of(node, ask.variant);
-        let (service, prefill) = (rate.predict(ask.prompt, ask.output), rate.prefill(ask.prompt));
+        let tokens = ask.prefill(node);
+        let (service, prefill) = (rate.predict(tokens, ask.output), rate.prefill(tokens));
         let in_flight = self.offers.in_flight(node);
         let slots = in_flight.saturating_add(self.offers.free(node, ask.variant)).max(1);
         let queue = Micros(service.0.saturating_mul(in_flight) / slots);
@@ -276,6 +300,8 @@ impl Placement<'_> {
             _ if is_measured => Turn::Known,
             Trial::Never => return Err(Gate::NotMeasured { node }),
             Trial::First if self.offers.in_flight(node) == 0 => Turn::Trial,
+            // It answered the conversation so far, and is no stranger.
+            Trial::First | Trial::Last if ask.is_resident(node) => Turn::Known,
             Trial::First | Trial::Last => Turn::Unknown,
         };
         let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
@@ -284,12 +310,16 @@ impl Placement<'_> {
         Ok(Open { turn, cost, node })
     }
 
-    fn cheapest(&self, open: &[Open], draw: &mut Draw) -> Option<NodeId> {
+    fn cheapest(&self, ask: &Ask<'_>, open: &[Open], draw: &mut Draw) -> Option<NodeId> {
         let turn = open.iter().map(|node| node.turn).min()?;
         let open = || open.iter().filter(|node| node.turn == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
         let near: Vec<NodeId> = open().filter(|node| node.cost <= limit).map(|node| node.node).collect();
+        // What is not computed again is saved for others, too.
+        if let Some(node) = near.iter().find(|node| ask.is_resident(**node)) {
+            return Some(*node);
+        }
         near.get(draw.below(near.len())).copied()
     }
 
@@ -355,6 +385,8 @@ mod tests {
 
     const VARIANT: VariantId = VariantId([9; 32]);
     const NOW: Timestamp = Timestamp(1_000_000);
+    // What is expected where nobody measured it, in microseconds.
+    const ROUND_TRIP: u64 = 20_000;
     const LATER: Timestamp = Timestamp(1_000_000_000);
 
     #[derive(Default)]
@@ -420,6 +452,7 @@ mod tests {
             attempts: 4,
             excluded: &[],
             trial: Trial::First,
+            resident: None,
         }
     }
 
@@ -472,6 +505,55 @@ mod tests {
         let mut world = World::new(2, 4);
         assert_eq!(world.offers.spend(node(1), VARIANT), Some(()));
         assert_eq!(world.shares(100), BTreeMap::from([(node(0), 100)]));
+    }
+
+    fn at_home(index: u16, tokens: u32) -> Option<Resident> {
+        Some(Resident { node: node(index), tokens: TokenCount(tokens) })
+    }
+
+    #[test]
+    fn who_holds_the_prompt_is_a_candidate_though_nobody_drew_it() {
+        let mut world = World::new(200, 4);
+        (0..200).for_each(|index| world.decodes_in(index, 10_000));
+        let pick = |resident| world.pick(&Ask { resident, prompt: TokenCount(100_000), ..ask(0) });
+        for index in [3, 77, 199] {
+            assert_eq!(pick(at_home(index, 90_000)), Ok(node(index)));
+            // As good as the others is good enough: what it need not compute is saved.
+            assert_eq!(pick(at_home(index, 100)), Ok(node(index)));
+        }
+    }
+
+    #[test]
+    fn the_cost_decides_whether_who_holds_the_prompt_gets_the_task() {
+        let mut world = World::new(2, 4);
+        world.decodes_in(0, 10_000);
+        world.decodes_in(1, 40_000);
+        let pick = |world: &World, prompt, held| {
+            world.pick(&Ask { resident: at_home(1, held), prompt: TokenCount(prompt), ..ask(0) })
+        };
+        // A prompt token takes 1 us: 100 tokens of an answer four times as slow are more than it saves.
+        assert_eq!(pick(&world, 1_000_000, 900_000), Ok(node(0)));
+        assert_eq!(pick(&world, 9_000_000, 8_000_000), Ok(node(1)));
+        (0..4).for_each(|_| assert_eq!(world.offers.spend(node(1), VARIANT), Some(())));
+        assert_eq!(pick(&world, 9_000_000, 8_000_000), Ok(node(0)), "without a slot it is no candidate");
+        let excluded = [node(1)];
+        let ask = Ask { resident: at_home(1, 100), excluded: &excluded, ..ask(0) };
+        assert_eq!(world.pick(&ask), Ok(node(0)));
+    }
+
+    #[test]
+    fn a_prediction_leaves_out_what_the_node_holds_but_for_one_pass() {
+        let mut world = World::new(2, 1);
+        (0..2).for_each(|index| world.decodes_in(index, 10_000));
+        let World { offers, rates, breaker, reliabilities } = &world;
+        let (seed, rule, last) = (Seed([7; 32]), Rule::Cost, None);
+        let placement = Placement { offers, rates, breaker, reliabilities, seed, rule, last };
+        let begin = |held| {
+            let ask = Ask { resident: at_home(1, held), prompt: TokenCount(10_000), ..ask(0) };
+            [0, 1].map(|index| placement.predict(node(index), &ask).begin.0 - ROUND_TRIP)
+        };
+        assert_eq!(begin(4_000), [10_000, 6_000]);
+        assert_eq!(begin(20_000), [10_000, 11]);
     }
 
     #[test]

@@ -61,6 +61,38 @@ impl Cache {
         self.len
     }
 
+    /// Forgets all positions but the first ones.
+    pub(crate) fn truncate(&mut self, positions: usize) {
+        self.len = self.len.min(positions);
+        let panel = self.panels(self.len);
+        for layer in &mut self.layers {
+            layer.keys.iter_mut().for_each(|keys| keys.truncate(panel));
+            layer.values.iter_mut().for_each(|values| values.truncate(self.len * LANES));
+        }
+    }
+
+    /// A copy of the first positions.
+    pub(crate) fn first(&self, positions: usize) -> Self {
+        let len = self.len.min(positions);
+        let panel = self.panels(len);
+        let copy = |layer: &Layer| Layer {
+            keys: layer.keys.iter().map(|keys| keys[..panel].to_vec()).collect(),
+            values: layer.values.iter().map(|values| values[..len * LANES].to_vec()).collect(),
+        };
+        Self { heads: self.heads, layers: self.layers.iter().map(copy).collect(), len }
+    }
+
+    /// Gives back room that is not used.
+    pub(crate) fn shrink(&mut self) {
+        let parts = self.layers.iter_mut().flat_map(|layer| layer.keys.iter_mut().chain(&mut layer.values));
+        parts.for_each(Vec::shrink_to_fit);
+    }
+
+    /// Values of one head's keys of so many positions, the unused places of the last panel included.
+    const fn panels(&self, positions: usize) -> usize {
+        positions.div_ceil(LANES) * LANES * self.heads.width
+    }
+
     /// Makes positions count that were pushed to every layer.
     pub(crate) fn advance(&mut self, count: usize) {
         self.len += count;

@@ -11,6 +11,7 @@ use crate::cheat::{Cheat, Rows};
 use crate::compute::Compute;
 use crate::disguise::Disguise;
 use crate::generation::Choice;
+use crate::kept::Kept;
 use crate::llama::Span;
 use crate::model::{Body, Model, TextModel, VectorModel};
 use crate::scoring::Scoring;
@@ -195,6 +196,7 @@ struct TextWorker<'a> {
     compute: Compute,
     waiting: VecDeque<(GenerateTask, Sink)>,
     active: Vec<Sequence>,
+    kept: Kept,
     checks: VecDeque<(ScoreTask, Done<Scores>)>,
     check: Option<Scoring>,
     steps: u32,
@@ -203,7 +205,8 @@ struct TextWorker<'a> {
 impl<'a> TextWorker<'a> {
     fn new(model: &'a TextModel, options: Options, compute: Compute) -> Self {
         let (waiting, checks) = (VecDeque::new(), VecDeque::new());
-        Self { model, options, compute, waiting, active: Vec::new(), checks, check: None, steps: 0 }
+        let kept = Kept::new(&model.net);
+        Self { model, options, compute, waiting, active: Vec::new(), kept, checks, check: None, steps: 0 }
     }
 
     fn run(mut self, receiver: &Receiver<Command>) {
@@ -249,7 +252,7 @@ impl<'a> TextWorker<'a> {
     fn admit(&mut self) {
         while self.active.len() < self.options.slots.max(1) as usize {
             let Some((task, sink)) = self.waiting.pop_front() else { return };
-            self.active.extend(Sequence::start(self.model, self.options.cheat, task, sink));
+            self.active.extend(Sequence::start(self.model, self.options.cheat, &mut self.kept, task, sink));
         }
     }
 
@@ -296,10 +299,11 @@ impl<'a> TextWorker<'a> {
         };
         let mut choices = choices.into_iter();
         let mut wanted = wanted.iter();
-        self.active.retain_mut(|sequence| {
+        let ended = self.active.extract_if(.., |sequence| {
             let choice = wanted.next().copied().flatten().and_then(|_| choices.next());
-            choice.is_none_or(|choice| sequence.accept(model, choice))
+            choice.is_some_and(|choice| !sequence.accept(model, choice))
         });
+        ended.for_each(|sequence| sequence.leave(&mut self.kept));
     }
 
     /// A share of checking, if it is due.

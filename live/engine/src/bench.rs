@@ -168,6 +168,7 @@ fn task(engine: &dyn Engine, prompt_tokens: u32, max_tokens: u32, seed: u8) -> G
         stop: Vec::new(),
         top_logprobs: 0,
         resume: Vec::new(),
+        scope: None,
     }
 }
 

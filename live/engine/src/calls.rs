@@ -45,7 +45,7 @@ impl Pending {
         let (mut prompt, mut output, mut log_prob_bytes, mut first) = (Vec::new(), Vec::new(), Vec::new(), None);
         for (cpu, wall, event) in self.receiver {
             match event {
-                Event::Started { prompt_ids } => prompt = prompt_ids.to_vec(),
+                Event::Started { prompt_ids, .. } => prompt = prompt_ids.to_vec(),
                 Event::Tokens(tokens) => {
                     first = first.or(Some((cpu, wall)));
                     output.extend(tokens.iter().map(|token| token.id));

@@ -110,7 +110,10 @@ fn reported(asked: Vec<u32>, mut sink: Sink) -> Sink {
     let prompt_ids: Arc<[u32]> = asked.into();
     Box::new(move |event| {
         sink(match event {
-            Event::Started { .. } => Event::Started { prompt_ids: prompt_ids.clone() },
+            Event::Started { resident_tokens, .. } => Event::Started {
+                prompt_ids: prompt_ids.clone(),
+                resident_tokens: resident_tokens.min(prompt_ids.len() as u32),
+            },
             Event::Finished(mut finish) => {
                 finish.prompt_tokens = prompt_ids.len() as u32;
                 Event::Finished(finish)

@@ -41,9 +41,15 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Starts a generation. `None` if it is over already: refused, cancelled, or nothing left to do.
+    /// Starts a generation. `resident` is asked how many tokens of the prompt need not be computed. `None` if it is over already: refused,
+    /// cancelled, or nothing left to do.
     #[must_use]
-    pub fn start(frontend: &Frontend, mut task: GenerateTask, mut sink: Sink) -> Option<Self> {
+    pub fn start(
+        frontend: &Frontend,
+        mut task: GenerateTask,
+        mut sink: Sink,
+        resident: impl FnOnce(&GenerateTask, &[u32]) -> u32,
+    ) -> Option<Self> {
         let mut ids = match Self::admit(frontend, &mut task) {
             Ok(ids) => ids,
             Err(error) => {
@@ -51,7 +57,8 @@ impl Generation {
                 return None;
             }
         };
-        if sink(Event::Started { prompt_ids: Arc::from(ids.as_slice()) }) == Flow::Stop {
+        let resident_tokens = resident(&task, &ids);
+        if sink(Event::Started { prompt_ids: Arc::from(ids.as_slice()), resident_tokens }) == Flow::Stop {
             return None;
         }
         let prompt_tokens = ids.len();

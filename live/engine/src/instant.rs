@@ -77,7 +77,7 @@ fn answer(tokens: u32, task: &GenerateTask, mut sink: Sink) {
     let prompt_ids = prompt_ids(&task.prompt);
     let prompt_tokens = prompt_ids.len() as u32;
     let output_tokens = tokens.min(task.max_tokens);
-    if sink(Event::Started { prompt_ids: prompt_ids.into() }) == Flow::Stop {
+    if sink(Event::Started { prompt_ids: prompt_ids.into(), resident_tokens: 0 }) == Flow::Stop {
         return;
     }
     let log_prob_byte = log_prob_byte(LOG_PROB);

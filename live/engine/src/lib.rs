@@ -17,6 +17,7 @@
 //!     stop: vec![],
 //!     top_logprobs: 0,
 //!     resume: vec![],
+//!     scope: None,
 //! };
 //! engine.generate(task, Box::new(move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop }));
 //! let tokens = events.iter().filter(|event| matches!(event, Event::Tokens(_))).count();
@@ -37,6 +38,7 @@ mod frontend;
 mod generation;
 mod gguf;
 mod instant;
+mod kept;
 mod kernel;
 mod llama;
 mod load;
@@ -65,6 +67,7 @@ pub use generation::{Choice, Generation};
 pub use instant::Instant;
 pub use load::Error as LoadError;
 pub use model::{BertFiles, Model, NUMERICS};
+pub use ol_protocol::Scope;
 pub use ol_protocol::prf::Seed;
 pub use ol_protocol::sampler::Sampling;
 pub use quant::Rounding;

@@ -100,6 +100,21 @@ impl Llama {
         Cache::new(self.shape.heads, self.layers.len())
     }
 
+    /// Numbers in all matrices.
+    pub(crate) fn weights(&self) -> usize {
+        let of = |matrix: &Panels| matrix.rows() * matrix.columns();
+        let layer = |layer: &Arc<Layer>| {
+            [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].into_iter().map(of).sum::<usize>()
+        };
+        let head = if Arc::ptr_eq(&self.head, &self.embedding) { 0 } else { of(&self.head) };
+        of(&self.embedding) + head + self.layers.iter().map(layer).sum::<usize>()
+    }
+
+    /// Numbers that a cache holds of a token.
+    pub(crate) fn values_per_token(&self) -> usize {
+        2 * self.shape.heads.key_width() * self.layers.len()
+    }
+
     /// Appends ids to all sequences. Gives the logits `[wanted][vocabulary]` of the wanted rows, counted through
     /// all spans in order.
     pub(crate) fn forward(&self, spans: &mut [Span<'_>], wanted: &[usize], threads: usize) -> Vec<f32> {

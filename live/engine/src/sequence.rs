@@ -5,6 +5,7 @@ use ol_protocol::sampler::{self, log_sum_exp};
 use crate::attention::Cache;
 use crate::cheat::{Cheat, Rows};
 use crate::generation::{Choice, Generation};
+use crate::kept::{Kept, Resident};
 use crate::model::TextModel;
 use crate::task::{Error, GenerateTask, Sink};
 
@@ -37,10 +38,35 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// Starts a generation. `None` if it is over already: refused, cancelled, or nothing left to do.
-    pub(crate) fn start(model: &TextModel, cheat: Option<Cheat>, task: GenerateTask, sink: Sink) -> Option<Self> {
-        let generation = Generation::start(&model.frontend, task, sink)?;
-        Some(Self { generation, cache: model.net.cache(), cheat })
+    /// Starts a generation where a kept cache ends, or at its beginning. `None` if it is over already: refused, cancelled, or nothing left
+    /// to do.
+    pub(crate) fn start(
+        model: &TextModel,
+        cheat: Option<Cheat>,
+        kept: &mut Kept,
+        task: GenerateTask,
+        sink: Sink,
+    ) -> Option<Self> {
+        let mut found = None;
+        let generation = Generation::start(&model.frontend, task, sink, |task, prompt| {
+            // The logits of the last id are what the next token is chosen from.
+            let limit = if task.resume.is_empty() { prompt.len() - 1 } else { prompt.len() };
+            found = task.scope.and_then(|scope| kept.take(scope, prompt, limit));
+            found.as_ref().map_or(0, Resident::tokens) as u32
+        });
+        let Some(generation) = generation else {
+            found.into_iter().for_each(|unused| kept.put(unused));
+            return None;
+        };
+        let cache = found.map_or_else(|| model.net.cache(), Resident::into_cache);
+        Some(Self { generation, cache, cheat })
+    }
+
+    /// Leaves its cache to those that come after.
+    pub(crate) fn leave(self, kept: &mut Kept) {
+        if let Some(scope) = self.generation.task().scope {
+            kept.put(Resident::new(scope, self.generation.ids(), self.cache));
+        }
     }
 
     /// Ids that the model has not seen.

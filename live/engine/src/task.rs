@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ol_protocol::Scope;
 use ol_protocol::prf::Seed;
 use ol_protocol::sampler::{self, Sampling};
 use thiserror::Error;
@@ -68,6 +69,9 @@ pub struct GenerateTask {
     pub top_logprobs: u8,
     /// Output ids that an earlier attempt delivered: sampling continues at step `resume.len()`.
     pub resume: Vec<u32>,
+    /// Whose earlier tasks may have left something of the prompt behind, and whose later ones may use what this one leaves; without it nothing
+    /// is used and nothing kept. The answer is the same.
+    pub scope: Option<Scope>,
 }
 
 /// One output token.
@@ -117,6 +121,8 @@ pub enum Event {
     Started {
         /// The rendered prompt.
         prompt_ids: Arc<[u32]>,
+        /// Tokens of it that need not be computed, as an earlier task left them.
+        resident_tokens: u32,
     },
     /// Next tokens.
     Tokens(Vec<Token>),

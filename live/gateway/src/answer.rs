@@ -238,6 +238,12 @@ struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
 }
 
 impl Usage {
@@ -246,6 +252,7 @@ impl Usage {
             prompt_tokens: finished.prompt_tokens,
             completion_tokens: finished.output_tokens,
             total_tokens: finished.prompt_tokens as u64 + finished.output_tokens as u64,
+            prompt_tokens_details: PromptDetails { cached_tokens: finished.cached_tokens },
         }
     }
 }

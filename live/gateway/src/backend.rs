@@ -27,6 +27,17 @@ pub enum Role {
     Assistant,
 }
 
+impl Role {
+    /// The name that requests, nodes and chat templates know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -163,6 +174,8 @@ pub struct Finished {
     pub reason: Reason,
     /// Tokens of the rendered prompt.
     pub prompt_tokens: u32,
+    /// Those of them that the node had from an earlier task, as it says. They are charged as all are.
+    pub cached_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
     /// What the tenant pays.

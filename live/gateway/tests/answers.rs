@@ -41,7 +41,9 @@ async fn a_chat_is_answered_whole() {
             "index": 0, "message": {"role": "assistant", "content": null, "refusal": null}, "logprobs": null,
             "finish_reason": "length",
         }],
-        "usage": {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8},
+        "usage": {
+            "prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8, "prompt_tokens_details": {"cached_tokens": 3},
+        },
         "openledger": {
             "receipt": id, "trust": 0.5, "assurance": "seeded",
             "price": {"prompt_micro_credits_per_million": 500_000, "output_micro_credits_per_million": 1_500_000},
@@ -117,7 +119,10 @@ async fn a_stream_opens_with_the_role_and_ends_with_reason_usage_and_done() {
     let word = chunks[1]["choices"][0]["delta"]["content"].clone();
     let evidence = chunks[2].as_object_mut().unwrap().remove("openledger").unwrap();
     assert_eq!(evidence["charge_micro_credits"], 9);
-    let usage = json!({"prompt_tokens": 6, "completion_tokens": 1, "total_tokens": 7});
+    let details = json!({"cached_tokens": 3});
+    let usage = json!({
+        "prompt_tokens": 6, "completion_tokens": 1, "total_tokens": 7, "prompt_tokens_details": details,
+    });
     let expected = [
         head(choice(json!({"role": "assistant", "content": ""}), Value::Null), Value::Null),
         head(choice(json!({"content": word}), Value::Null), Value::Null),

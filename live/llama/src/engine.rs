@@ -202,7 +202,7 @@ impl Worker {
             let Some((task, sink)) = self.waiting.pop_front() else { return };
             let (shared, mut ended) = (self.shared.clone(), ended.clone());
             let handle = self.running.spawn(async move {
-                let Some(generation) = Generation::start(&shared.frontend, task, sink) else { return };
+                let Some(generation) = Generation::start(&shared.frontend, task, sink, |_, _| 0) else { return };
                 generate(&shared, generation, slot, &mut ended).await;
             });
             self.held.insert(handle.id(), slot);

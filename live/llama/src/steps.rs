@@ -102,7 +102,8 @@ impl Steps {
             n_predict: 1,
             n_probs: self.count(),
             post_sampling_probs: false,
-            cache_prompt: true,
+            // The server keeps the prompts of all who asked, and would answer sooner what another tenant asked before.
+            cache_prompt: span == Span::Next,
             temperature: 0.0,
             samplers: ["temperature"],
             logit_bias: [(self.forced, FORCE)],

@@ -4,7 +4,7 @@ use crate::limits::FrameError;
 use ol_protocol::bytes::{self, Reader};
 use ol_protocol::sampler::{SAMPLING_BYTES, Sampling};
 use ol_protocol::variant::Variant;
-use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, TaskId, VariantId};
+use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, Scope, TaskId, VariantId};
 
 /// The protocol version that this crate speaks.
 pub const PROTOCOL: u32 = 1;
@@ -31,6 +31,8 @@ pub enum Up {
         prompt_tokens: u32,
         /// Salted digest of the prompt's ids.
         prompt: Digest,
+        /// How many of its tokens the node does not compute, as it kept them from an earlier task of the scope.
+        resident_tokens: u32,
     },
     /// Output of an attempt.
     Tokens(Tokens),
@@ -349,6 +351,8 @@ pub struct Assign {
     pub deadline_ms: u64,
     /// The gateway's sealed order: the node sends it back with the batch.
     pub order: Vec<u8>,
+    /// Which other tasks may share what the node keeps of the prompt; without it none may.
+    pub scope: Option<Scope>,
 }
 
 /// Somebody's work to check.

@@ -201,7 +201,10 @@ pub(crate) fn up(frame: &Up) -> Checked {
         }
         Up::Verdict { outcome: Ok(it), .. } => scored(it),
         Up::Verdict { outcome: Err(message), .. } => most("verdict.failed", message.len(), MESSAGE_BYTES_MAX),
-        Up::Started { prompt_tokens, .. } => most("started.prompt_tokens", *prompt_tokens as usize, CONTEXT_TOKENS_MAX),
+        Up::Started { prompt_tokens, resident_tokens, .. } => {
+            most("started.prompt_tokens", *prompt_tokens as usize, CONTEXT_TOKENS_MAX)?;
+            within("started.resident_tokens", resident_tokens <= prompt_tokens)
+        }
         Up::Calibration { bytes } => exactly("calibration", bytes.len(), Calibration::BYTES),
         Up::Sealed { bytes } => exactly("sealed", bytes.len(), Seal::BYTES),
         Up::Recalled { content: Some((it, log_probs)), .. } => {

@@ -7,7 +7,7 @@ use crate::frame::{
 use crate::generated::link::{self as pb, down, payload, up, verdict};
 use crate::limits::{self, Checked, FrameError};
 use ol_protocol::variant::Variant;
-use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, TaskId, VariantId};
+use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, Salt, Scope, TaskId, VariantId};
 use prost::Message as _;
 
 type Parsed<T> = Result<T, FrameError>;
@@ -52,12 +52,15 @@ impl Frame for Up {
         let frame = match self {
             Self::Hello(it) => up::Frame::Hello(hello_out(it)),
             Self::Grant { variant, total } => up::Frame::Grant(pb::Grant { variant: variant.0.into(), total }),
-            Self::Started { task, attempt, prompt_tokens, prompt } => up::Frame::Started(pb::Started {
-                task: task.0.into(),
-                attempt: attempt.into(),
-                prompt_tokens,
-                prompt: prompt.0.into(),
-            }),
+            Self::Started { task, attempt, prompt_tokens, prompt, resident_tokens } => {
+                up::Frame::Started(pb::Started {
+                    task: task.0.into(),
+                    attempt: attempt.into(),
+                    prompt_tokens,
+                    prompt: prompt.0.into(),
+                    resident_tokens,
+                })
+            }
             Self::Tokens(it) => up::Frame::Tokens(tokens_out(it)),
             Self::Done(it) => up::Frame::Done(done_out(it)),
             Self::Failed { task, attempt, code, message, grant_total } => up::Frame::Failed(pb::Failed {
@@ -102,6 +105,7 @@ impl Frame for Up {
                 attempt: attempt(it.attempt)?,
                 prompt_tokens: it.prompt_tokens,
                 prompt: Digest(array("started.prompt", &it.prompt)?),
+                resident_tokens: it.resident_tokens,
             },
             up::Frame::Tokens(it) => Self::Tokens(tokens_in(it)?),
             up::Frame::Done(it) => Self::Done(done_in(it)?),
@@ -364,6 +368,7 @@ fn assign_out(it: Assign) -> pb::Assign {
         resume: it.resume,
         deadline_ms: it.deadline_ms,
         order: it.order,
+        scope: it.scope.map_or_else(Vec::new, |scope| scope.0.into()),
     }
 }
 
@@ -379,6 +384,7 @@ fn assign_in(it: pb::Assign) -> Parsed<Assign> {
         resume: it.resume,
         deadline_ms: it.deadline_ms,
         order: it.order,
+        scope: if it.scope.is_empty() { None } else { Some(Scope(array("assign.scope", &it.scope)?)) },
     })
 }
 

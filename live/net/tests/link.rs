@@ -16,7 +16,7 @@ use ol_protocol::seal::Seal;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::variant::{Assurance, Variant, Work};
 use ol_protocol::verdict::Verdict;
-use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, Salt, TaskId, VariantId};
+use ol_protocol::{AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, Salt, Scope, TaskId, VariantId};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -120,7 +120,7 @@ fn every_up() -> Vec<Up> {
     let verdict = |outcome| Up::Verdict { audit: AuditId([8; 16]), outcome, grant_total: 13 };
     vec![
         Up::Grant { variant: VariantId([9; 32]), total: u64::MAX },
-        Up::Started { task, attempt: 0, prompt_tokens: 33, prompt: Digest([10; 32]) },
+        Up::Started { task, attempt: 0, prompt_tokens: 33, prompt: Digest([10; 32]), resident_tokens: 32 },
         tokens(2),
         Up::Done(Done {
             task,
@@ -162,6 +162,7 @@ fn assign(payload: Payload) -> Down {
         resume: vec![1, 2, 3],
         deadline_ms: 30_000,
         order: vec![5; 200],
+        scope: Some(Scope([15; 16])),
     }))
 }
 

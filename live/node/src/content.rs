@@ -1,7 +1,7 @@
 //! Digests of content, as prover, gateway and auditor must agree on them. `docs/protocol/log.md` is the specification.
 
 use ol_engine::{FinishReason, GenerateTask, Prompt, ScoreTask, Seed, Variant};
-use ol_net::frame::{BadSampling, Payload};
+use ol_net::frame::{Assign, BadSampling, Payload};
 use ol_protocol::commitment::Finish;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::variant::{Assurance, Work};
@@ -73,17 +73,19 @@ fn prompt(payload: &Payload) -> Result<Prompt, Error> {
 }
 
 /// The engine's task for an assignment.
-pub fn task(payload: &Payload, seed: [u8; 32], resume: Vec<u32>) -> Result<GenerateTask, Error> {
+pub fn task(assign: &Assign) -> Result<GenerateTask, Error> {
+    let Assign { payload, seed, resume, scope, .. } = assign;
     let generate = payload.generate().ok_or(Error::Work)?;
     Ok(GenerateTask {
         prompt: prompt(payload)?,
         sampling: generate.sampling()?,
-        seed: Seed(seed),
+        seed: Seed(*seed),
         max_tokens: generate.max_tokens,
         stop: generate.stop.clone(),
         // The field counts the chosen token too: 1 asks for it alone.
         top_logprobs: u8::try_from(generate.top_logprobs.saturating_sub(1)).unwrap_or(u8::MAX),
-        resume,
+        resume: resume.clone(),
+        scope: *scope,
     })
 }
 

@@ -227,7 +227,7 @@ impl NodeHands {
                 }),
             );
         }
-        match content::task(&assign.payload, assign.seed, assign.resume.clone()) {
+        match content::task(assign) {
             Ok(task) => engine.generate(task, sink(attempt, content.stop.clone(), inbox)),
             Err(_) => inputs.push(Input::EngineFailed { attempt, code: FailCode::Invalid }),
         }
@@ -236,12 +236,12 @@ impl NodeHands {
     fn news(&mut self, attempt: Attempt, event: Event, inputs: &mut Vec<Input>) {
         let Some(content) = self.contents.get_mut(&attempt) else { return };
         match event {
-            Event::Started { prompt_ids } => {
+            Event::Started { prompt_ids, resident_tokens } => {
                 content.prompt_ids = prompt_ids.to_vec();
                 let prompt = content.prompt().unwrap_or(Digest([0; 32]));
                 let prompt_tokens = count(prompt_ids.len()).0;
                 let (task, attempt) = (attempt.task, attempt.attempt);
-                self.send(Up::Started { task, attempt, prompt_tokens, prompt });
+                self.send(Up::Started { task, attempt, prompt_tokens, prompt, resident_tokens });
             }
             Event::Tokens(tokens) => {
                 if content.ids.len() == content.assign.resume.len() {

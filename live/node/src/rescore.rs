@@ -136,13 +136,14 @@ mod tests {
             stop: stop.clone(),
             top_logprobs: 0,
             resume: Vec::new(),
+            scope: None,
         };
         let (sender, receiver) = channel();
         by.generate(task, Box::new(move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop }));
         let (mut prompt, mut output, mut finish) = (Vec::new(), Vec::new(), None);
         for event in receiver {
             match event {
-                Event::Started { prompt_ids } => prompt = prompt_ids.to_vec(),
+                Event::Started { prompt_ids, .. } => prompt = prompt_ids.to_vec(),
                 Event::Tokens(tokens) => output.extend(tokens.iter().map(|token| token.id)),
                 Event::Finished(end) => finish = Some(content::finish(end.reason)),
                 Event::Failed(error) => panic!("{error}"),

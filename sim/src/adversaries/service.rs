@@ -193,6 +193,7 @@ impl Network {
                 attempts: ATTEMPTS_MAX,
                 excluded,
                 trial: Trial::First,
+                resident: None,
             };
             let Self { offers, rates, breaker, reliabilities, .. } = &*self;
             let (seed, rule, last) = (self.seed, Rule::Cost, None);

@@ -136,6 +136,16 @@ impl Gateway {
         Ok(process)
     }
 
+    /// Starts a node that computes this model on one thread, two answers at a time.
+    pub(super) fn engine(&self, model: &Path, data_dir: &Path) -> anyhow::Result<Process> {
+        let model = model.to_str().context("a path that is no text")?;
+        let models = ["--model", model, "--embedding-model", "tiny"];
+        let node = ["node", "--join", &self.ticket, "--slots", "2", "--threads", "1"];
+        let mut process = Process::start(&[&node[..], &models].concat(), data_dir)?;
+        process.said("node")?;
+        Ok(process)
+    }
+
     /// Starts the gateway's referee, which measures what honest answers of such nodes look like: without it nobody audits them.
     pub(super) fn referee(&self, tokens: u32, data_dir: &Path) -> anyhow::Result<Process> {
         let tokens = tokens.to_string();

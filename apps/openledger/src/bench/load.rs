@@ -17,8 +17,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the requests' bodies.
 const BODY_BYTES: usize = 1_024;
 
-/// What the first token of the answering nodes looks like in a stream.
-const FIRST_TOKEN: &[u8] = b"\"content\":\"word";
+/// What the first token looks like in a stream: the chunk before it says who speaks.
+const FIRST_TOKEN: &[u8] = b"\"delta\":{\"content\":";
 
 /// The end of a body in chunks.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -68,7 +68,7 @@ pub(super) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Strin
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
     let mut connection = Connection::open(Asked { address, request }).await?;
     connection.ask().await?;
-    Ok(String::from_utf8_lossy(&connection.buffer).into_owned())
+    Ok(connection.received())
 }
 
 /// `in_flight` connections that have each asked once.
@@ -126,7 +126,8 @@ impl Answers {
 pub(super) struct Answer {
     /// To the last byte.
     pub(super) took: Duration,
-    first_token: Option<Duration>,
+    /// To the first token of a stream.
+    pub(super) first_token: Option<Duration>,
 }
 
 /// A connection that asks the same again and again.
@@ -143,7 +144,8 @@ enum Body {
 }
 
 impl Connection {
-    async fn open(asked: Asked) -> anyhow::Result<Self> {
+    /// To whom it is asked.
+    pub(super) async fn open(asked: Asked) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(asked.address).await.context("cannot connect")?;
         socket.set_nodelay(true)?;
         Ok(Self { socket, request: asked.request, buffer: Vec::with_capacity(16 << 10) })
@@ -152,6 +154,11 @@ impl Connection {
     /// Asks, and waits for the whole answer.
     pub(super) async fn ask(&mut self) -> anyhow::Result<Answer> {
         tokio::time::timeout(ANSWER_LIMIT, self.exchange()).await.context("no answer in time")?
+    }
+
+    /// The last answer, with its head and the marks of its chunks.
+    pub(super) fn received(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
     async fn exchange(&mut self) -> anyhow::Result<Answer> {

@@ -139,6 +139,7 @@ impl World {
             floor: None,
             place,
             tier,
+            prefixes: Vec::new(),
         };
         let began = Instant::now();
         self.feed(Input::Submitted(submission));
@@ -155,7 +156,7 @@ impl World {
     fn end(&mut self) {
         let Some((node, attempt)) = self.running.pop_front() else { return };
         let count = TokenCount(TOKENS);
-        self.feed(Input::Started { node, attempt, prompt_tokens: count });
+        self.feed(Input::Started { node, attempt, prompt_tokens: count, resident_tokens: TokenCount(0) });
         self.feed(Input::Progress { node, attempt, count, added: count });
         let (relayed, operator) = (Digest([7; 32]), OperatorId([8; 32]));
         let commitment = Commitment {

@@ -189,7 +189,7 @@ const LIES: [Lie; 12] = [
         "a prompt of more tokens than the request can have",
         |_, _, assign| {
             let (task, attempt) = (assign.task, assign.attempt);
-            vec![Up::Started { task, attempt, prompt_tokens: 100_000, prompt: Digest([1; 32]) }]
+            vec![Up::Started { task, attempt, prompt_tokens: 100_000, prompt: Digest([1; 32]), resident_tokens: 0 }]
         },
         None,
     ),

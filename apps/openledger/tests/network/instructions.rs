@@ -5,18 +5,20 @@ use crate::process::{Ended, Gateway, Node, eventually, openledger, run};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-// The owner's command against a gateway.
-fn told(gateway: &Gateway, folder: &Path, args: &[&str]) -> Ended {
+/// The owner's command against a gateway.
+pub(crate) fn told(gateway: &Gateway, folder: &Path, args: &[&str]) -> Ended {
     let to = format!("http://{}", gateway.address);
     run(&[args, &["--to", &to, "--data-dir", folder.to_str().unwrap()]].concat())
 }
 
-fn good(ended: Ended) -> String {
+/// What a command printed that went well.
+pub(crate) fn good(ended: Ended) -> String {
     assert!(ended.status.success(), "{}{}", ended.out, ended.err);
     ended.out
 }
 
-fn key_in(out: &str) -> String {
+/// The API key in what was printed.
+pub(crate) fn key_in(out: &str) -> String {
     out.lines().find_map(|line| line.strip_prefix("API key")).unwrap().trim().to_owned()
 }
 

@@ -23,4 +23,5 @@ mod public_log;
 mod recalled;
 mod receipts;
 mod regions;
+mod residency;
 mod up;

@@ -269,7 +269,8 @@ fn charged(task: Option<&Task>, commitment: &Commitment, order: &Order, held: Ma
         None => true,
     };
     // Not more than the node said when it began.
-    let said = task.and_then(|task| task.said.get(&commitment.attempt)).unwrap_or(&order.prompt_tokens_max);
+    let said = task.and_then(|task| task.said.get(&commitment.attempt));
+    let said = said.map_or(order.prompt_tokens_max, |said| said.prompt);
     let prompt = if ended { commitment.prompt_tokens.0.min(order.prompt_tokens_max.0).min(said.0) } else { 0 };
     (TokenCount(prompt), TokenCount(output))
 }

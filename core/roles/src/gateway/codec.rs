@@ -25,7 +25,8 @@ use ol_protocol::{
     AuditId, Digest, GatewayId, MicroCredits, Micros, NodeId, OperatorId, Price, Region, TaskId, TenantId, Timestamp,
     TokenCount, VariantId,
 };
-use ol_sched::{Limits, Rule, Tier, Where};
+use ol_sched::residency::PREFIXES_MAX;
+use ol_sched::{Limits, Prefix, Rule, Tier, Where};
 
 /// Most variants of a node that are read: far more than one can offer.
 const VARIANTS_MAX: usize = 65_536;
@@ -144,8 +145,8 @@ impl Input {
             Self::Granted { node, variant, total } => w.u8(3).raw(&node.0).raw(&variant.0).u64(*total),
             Self::RoundTrip { node, took } => w.u8(4).raw(&node.0).u64(took.0),
             Self::Submitted(submission) => write_submission(w.u8(5), submission),
-            Self::Started { node, attempt, prompt_tokens } => {
-                write_attempt(w.u8(6).raw(&node.0), attempt).u32(prompt_tokens.0)
+            Self::Started { node, attempt, prompt_tokens, resident_tokens } => {
+                write_attempt(w.u8(6).raw(&node.0), attempt).u32(prompt_tokens.0).u32(resident_tokens.0)
             }
             Self::Progress { node, attempt, count, added } => {
                 write_attempt(w.u8(7).raw(&node.0), attempt).u32(count.0).u32(added.0)
@@ -196,7 +197,7 @@ impl Input {
             3 => Self::Granted { node: node(r)?, variant: VariantId(r.array()?), total: r.u64()? },
             4 => Self::RoundTrip { node: node(r)?, took: Micros(r.u64()?) },
             5 => Self::Submitted(read_submission(r)?),
-            6 => Self::Started { node: node(r)?, attempt: attempt(r)?, prompt_tokens: tokens(r)? },
+            6 => Self::read_started(r)?,
             7 => Self::Progress { node: node(r)?, attempt: attempt(r)?, count: tokens(r)?, added: tokens(r)? },
             8 => Self::Done { node: node(r)?, commitment: Commitment::read(r)?, relayed: Digest(r.array()?) },
             9 => Self::Failed { node: node(r)?, attempt: attempt(r)?, code: read_fail_code(r)? },
@@ -225,6 +226,11 @@ impl Input {
         let count = count(r, "list of variants", VARIANTS_MAX)?;
         let variants = (0..count).map(|_| r.array().map(VariantId)).collect::<Result<_, _>>()?;
         Ok(Self::NodeJoined { node, operator, referee, variants, region })
+    }
+
+    fn read_started(r: &mut Reader<'_>) -> Result<Self, Error> {
+        let (node, attempt) = (node(r)?, attempt(r)?);
+        Ok(Self::Started { node, attempt, prompt_tokens: tokens(r)?, resident_tokens: tokens(r)? })
     }
 
     fn read_batch(r: &mut Reader<'_>) -> Result<Self, Error> {
@@ -280,7 +286,7 @@ fn write_attempt<'a>(w: &'a mut Writer, id: &AttemptId) -> &'a mut Writer {
 
 fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut Writer {
     let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
-    let Submission { deadline, request, public, floor, .. } = submission;
+    let Submission { deadline, request, public, floor, prefixes, .. } = submission;
     w.raw(&task.0).raw(&tenant.0).raw(&variant.0).u32(prompt_tokens_max.0).u32(output_tokens_max.0);
     w.u64(price.prompt_per_million.0)
         .u64(price.output_per_million.0)
@@ -293,7 +299,8 @@ fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut W
     };
     w.u8(u8::from(submission.place.bound().is_some()));
     Region::write(submission.place.region(), w);
-    w.u8(tier_code(submission.tier))
+    w.u8(tier_code(submission.tier));
+    prefixes.iter().fold(w.u32(prefixes.len() as u32), |w, prefix| w.raw(&prefix.digest.0).u32(prefix.tokens.0))
 }
 
 fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
@@ -313,6 +320,7 @@ fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
         },
         place: read_place(r)?,
         tier: read_tier(r)?,
+        prefixes: read_prefixes(r)?,
     })
 }
 
@@ -340,6 +348,11 @@ fn read_tier(r: &mut Reader<'_>) -> Result<Tier, Error> {
         2 => Ok(Tier::Three),
         other => Err(Error::Unknown { what: "tier", value: u64::from(other) }),
     }
+}
+
+fn read_prefixes(r: &mut Reader<'_>) -> Result<Vec<Prefix>, Error> {
+    let count = count(r, "list of prefixes", PREFIXES_MAX)?;
+    (0..count).map(|_| Ok(Prefix { digest: Digest(r.array()?), tokens: tokens(r)? })).collect()
 }
 
 const fn fail_code(code: FailCode) -> u8 {

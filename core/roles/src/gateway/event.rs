@@ -19,6 +19,7 @@ use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, Region, TaskId, TenantId, TokenCount,
     VariantId,
 };
+use ol_sched::Prefix;
 use ol_sched::gate::Gate;
 use ol_sched::{Tier, Want, Where};
 use ol_trust::Standing;
@@ -50,6 +51,8 @@ pub struct Submission {
     pub place: Where,
     /// What is promised of its deadline.
     pub tier: Tier,
+    /// Beginnings of the conversation that may have been answered before, the shortest first; the last is all of it. Of other work none.
+    pub prefixes: Vec<Prefix>,
 }
 
 impl Submission {
@@ -131,6 +134,8 @@ pub enum Input {
         attempt: AttemptId,
         /// Template included.
         prompt_tokens: TokenCount,
+        /// How many of them it need not compute, as it says: nobody can check that, and nothing is charged by it.
+        resident_tokens: TokenCount,
     },
     /// A frame of tokens came.
     Progress {
@@ -287,6 +292,8 @@ pub struct Finished {
     pub finish: Finish,
     /// Prompt tokens charged.
     pub prompt_tokens: TokenCount,
+    /// Prompt tokens that its node did not have to compute, as it says.
+    pub resident_tokens: TokenCount,
     /// Output tokens charged.
     pub output_tokens: TokenCount,
     /// What it costs.

@@ -12,6 +12,7 @@ mod limits;
 mod overtake;
 mod own;
 mod panel;
+mod resident;
 mod task;
 
 use crate::settler::Settler;
@@ -28,7 +29,8 @@ use ol_protocol::{
     Timestamp, VariantId,
 };
 use ol_sched::hedge::{Allowance, Trials};
-use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Regions, Reliabilities, Rule, Want};
+use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Regions, Reliabilities, Residency, Rule, Want};
+use task::Begun;
 
 /// What a gateway starts from.
 #[derive(Debug)]
@@ -149,6 +151,7 @@ pub struct Gateway {
     breaker: Breaker,
     reliabilities: Reliabilities,
     regions: Regions,
+    residency: Residency,
     queue: Queue,
     // What runs, by variant, everywhere and in each region; how many second attempts there may be; when tasks are looked at; who got the last one.
     flows: BTreeMap<Want, Flow>,
@@ -197,6 +200,7 @@ impl Gateway {
             breaker: Breaker::default(),
             reliabilities: Reliabilities::default(),
             regions: Regions::default(),
+            residency: Residency::default(),
             queue: Queue::default(),
             flows: BTreeMap::new(),
             allowance: Allowance::default(),
@@ -338,6 +342,7 @@ impl Gateway {
         self.offers.leave(node);
         self.reliabilities.leave(node);
         self.regions.leave(node);
+        self.residency.leave(node);
         self.audits.values_mut().for_each(|audit| audit.abandon(node));
         let lost: Vec<AttemptId> = self
             .tasks
@@ -446,7 +451,9 @@ impl Machine for Gateway {
             Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
             Input::RoundTrip { node, took } => self.round_trip(now, node, took, out),
             Input::Submitted(submission) => self.submit(now, submission, out),
-            Input::Started { node, attempt, prompt_tokens } => self.started(now, node, attempt, prompt_tokens, out),
+            Input::Started { node, attempt, prompt_tokens, resident_tokens } => {
+                self.started(now, node, attempt, Begun::new(prompt_tokens, resident_tokens), out);
+            }
             Input::Progress { node, attempt, count, added } => self.progress(now, node, attempt, count, added, out),
             Input::Done { node, commitment, relayed } => self.done(now, node, commitment, relayed, out),
             Input::Failed { node, attempt, code } => self.failed(now, node, attempt, code, out),

@@ -2,10 +2,11 @@
 
 use super::Gateway;
 use super::event::Output;
-use super::task::{State, Task};
+use super::task::{Begun, State, Task};
 use alloc::vec::Vec;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
+use ol_sched::residency::PASS_TOKENS;
 use ol_sched::{Flow, Reason, Rule, Trial, Want};
 
 /// Alarms go off together that lie so close: a timer for each task would cost more than what it is for.
@@ -91,6 +92,9 @@ impl Gateway {
         if rate.is_measured() && !known.is_told {
             self.rates.was_late(variant, false);
         }
+        if task.said.get(&attempt.attempt).is_some_and(|said| said.is_odd) {
+            return;
+        }
         let took = Micros(took.0.saturating_sub(rate.round_trip().0));
         self.rates.prefilled(node, variant, prefilled, took);
     }
@@ -153,7 +157,7 @@ impl Gateway {
         if placement.predict(other, &ask).begin > Micros(waited.0.saturating_mul(4)) {
             return None;
         }
-        let work = self.rates.usual(ask.variant).prefill(ask.prompt);
+        let work = self.rates.usual(ask.variant).prefill(ask.prefill(other));
         if !self.send(now, id, other, out) {
             return None;
         }
@@ -192,7 +196,7 @@ impl Gateway {
         let Ok(other) = placement.pick(now, &ask) else { return };
         let there = placement.predict(other, &ask).end;
         if here.0 > there.0.saturating_add(there.0 / 2).saturating_add(GAINED.0) {
-            self.allowance.spend(self.rates.usual(variant).prefill(ask.prompt));
+            self.allowance.spend(self.rates.usual(variant).prefill(ask.prefill(other)));
             self.counters.moved += 1;
             self.hand_over(now, (node, attempt), other, out);
         }
@@ -240,8 +244,10 @@ impl Gateway {
     }
 }
 
-// By what the node itself counted: what another says of the prompt is nothing to it.
+// By what the node itself counted: what another says of the prompt is nothing to it. What it held took it no time, but for a pass.
 fn prefilled(task: &Task, attempt: u8, resumed_from: TokenCount) -> TokenCount {
-    let said = task.said.get(&attempt).unwrap_or(&task.submission.prompt_tokens_max);
-    TokenCount(said.0.saturating_add(resumed_from.0).max(1))
+    let unsaid = Begun::new(task.submission.prompt_tokens_max, TokenCount(0));
+    let Begun { prompt, resident, .. } = task.said.get(&attempt).copied().unwrap_or(unsaid);
+    let all = prompt.0.saturating_add(resumed_from.0).max(1);
+    TokenCount(all.saturating_sub(resident.0).max(PASS_TOKENS.0.min(all)))
 }

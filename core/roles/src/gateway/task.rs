@@ -24,8 +24,8 @@ pub(super) struct Task {
     pub(super) submission: Submission,
     pub(super) attempts: Attempts,
     pub(super) state: State,
-    // Prompt tokens that each attempt's node counted when it began.
-    pub(super) said: BTreeMap<u8, TokenCount>,
+    // What each attempt's node said of the prompt when it began.
+    pub(super) said: BTreeMap<u8, Begun>,
     // What each attempt adds to what runs of its variant, and where, by attempt number, as long as it runs.
     pub(super) shares: Vec<Option<(Share, Option<Region>)>>,
     // When its limits are looked at next.
@@ -38,6 +38,24 @@ pub(super) struct Task {
     pub(super) waits: bool,
     // What its receipts in the log charge.
     pub(super) settled: MicroCredits,
+}
+
+/// What a node says of the prompt of an attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Begun {
+    /// Its tokens.
+    pub(super) prompt: TokenCount,
+    /// Those of them that it need not compute.
+    pub(super) resident: TokenCount,
+    /// Whether they are far fewer than was expected of it. Either it forgot, or it passes for fast: its time shows nothing.
+    pub(super) is_odd: bool,
+}
+
+impl Begun {
+    /// What it says.
+    pub(super) fn new(prompt: TokenCount, resident: TokenCount) -> Self {
+        Self { prompt, resident, is_odd: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,16 +285,17 @@ impl Gateway {
     pub(super) fn needs<'a>(&self, id: TaskId, task: &Task, excluded: &'a [NodeId], trial: Trial) -> Ask<'a> {
         let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
         let delivered = task.attempts.delivered();
-        let prompt = task.said.values().next().copied().unwrap_or(prompt_tokens_max);
+        let prompt = task.said.values().next().map_or(prompt_tokens_max, |said| said.prompt);
         let left = output_tokens_max.0.saturating_sub(delivered.0);
         // A long answer goes on for longer than the mean says: at least a quarter of it.
         let length = self.rates.length(variant).0;
         let rest = length.saturating_sub(delivered.0).max(length / 4).min(left);
         let deadline = task.attempts.deadline();
+        let resident = self.resident(task, prompt);
         let prompt = TokenCount(prompt.0.saturating_add(delivered.0));
         let Submission { place, tier, .. } = task.submission;
-        let attempts = ATTEMPTS_MAX.saturating_sub(task.attempts.all().len() as u8);
-        Ask { task: id, variant, place, tier, prompt, output: TokenCount(rest), deadline, attempts, excluded, trial }
+        let (output, attempts) = (TokenCount(rest), ATTEMPTS_MAX.saturating_sub(task.attempts.all().len() as u8));
+        Ask { task: id, variant, place, tier, prompt, output, deadline, attempts, excluded, trial, resident }
     }
 
     pub(super) fn placement(&self) -> Placement<'_> {
@@ -301,7 +320,8 @@ impl Gateway {
         let late_after = self.rates.late_after(variant, predicted.begin);
         // Who says all at once seems to be fast without limit: it weighs as four of the usual ones at most.
         let usual = self.rates.usual(variant);
-        let end = predicted.end.max(Micros(usual.predict(ask.prompt, ask.output).0 / 4));
+        let work = usual.predict(ask.prefill(node), ask.output);
+        let end = predicted.end.max(Micros(work.0 / 4));
         let share = Share::new(end, token_nanos.max(usual.token_nanos() / 4));
         let delivered = task.attempts.delivered();
         if self.offers.free(node, variant) == 0 {
@@ -311,7 +331,7 @@ impl Gateway {
         let expected = Expected { late_after, token: Micros(token_nanos / 1_000) };
         let Ok(attempt) = task.attempts.begin(node, now, expected) else { return false };
         if attempt == 0 {
-            self.allowance.earn(usual.predict(ask.prompt, ask.output));
+            self.allowance.earn(work);
             self.trials.earn();
         }
         if !self.rates.of(node, variant).is_measured() {
@@ -360,15 +380,16 @@ impl Gateway {
         now: Timestamp,
         node: NodeId,
         attempt: AttemptId,
-        prompt: TokenCount,
+        said: Begun,
         out: &mut Vec<Output>,
     ) {
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|t| t.running(node, attempt)) else { return };
-        if prompt > task.submission.prompt_tokens_max {
+        if said.prompt > task.submission.prompt_tokens_max || said.resident > said.prompt {
             self.counters.wrong_counts += 1;
             return self.fail_over(now, node, attempt, Reason::Wrong, out);
         }
-        task.said.insert(attempt.attempt, prompt);
+        task.said.insert(attempt.attempt, said);
+        self.correct(node, attempt, said);
     }
 
     pub(super) fn progress(
@@ -454,6 +475,8 @@ impl Gateway {
             let attempt = AttemptId { task: id, attempt: commitment.attempt };
             self.awaited.insert(attempt, task.attempts.deadline());
         }
+        let resident_tokens = task.said.get(&commitment.attempt).map_or(TokenCount(0), |said| said.resident);
+        let conversation = task.submission.prefixes.last().map(|prefix| prefix.digest);
         let attempt = AttemptId { task: id, attempt: commitment.attempt };
         let outrun = task.attempts.outrun(commitment.attempt);
         let attempts = task.attempts.all().len() as u8;
@@ -467,6 +490,9 @@ impl Gateway {
             self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
         }
         self.rates.answered(commitment.variant, output_tokens);
+        if let Some(conversation) = conversation {
+            self.residency.answered(conversation, node);
+        }
         self.keep(now, id, charge, Some(commitment.attempt), Some(commitment.leaf()));
         self.counters.finished += 1;
         let finished = Finished {
@@ -475,6 +501,7 @@ impl Gateway {
             attempts,
             finish: commitment.finish,
             prompt_tokens,
+            resident_tokens,
             output_tokens,
             charge,
             price,
@@ -582,7 +609,7 @@ impl Gateway {
             State::Ended { .. } => return,
         }
         let by = running.first().map(|(number, _)| *number).or(last);
-        let said = by.and_then(|by| task.said.get(&by)).copied().unwrap_or_default();
+        let said = by.and_then(|by| task.said.get(&by)).copied().unwrap_or_default().prompt;
         let prompt = if task.client_gone { said } else { TokenCount(0) };
         let charge = task.submission.price.charge(prompt, task.attempts.delivered()).unwrap_or_default();
         for (number, node) in &running {
@@ -705,6 +732,6 @@ fn fits(task: &Task, commitment: &Commitment, relayed: Digest) -> bool {
         && task.attempts.get(commitment.attempt).is_some_and(|of| of.resumed_from == commitment.resumed_from)
         && commitment.prompt_tokens <= submission.prompt_tokens_max
         && commitment.output_tokens <= submission.output_tokens_max
-        && task.said.get(&commitment.attempt).is_none_or(|said| *said == commitment.prompt_tokens)
+        && task.said.get(&commitment.attempt).is_none_or(|said| said.prompt == commitment.prompt_tokens)
         && commitment.output == relayed
 }

@@ -17,7 +17,7 @@ use ol_protocol::{
 };
 use ol_roles::gateway::event::{Input, Match, Submission, TrustFloor};
 use ol_roles::node::{self, FailCode, Work};
-use ol_sched::{Tier, Where};
+use ol_sched::{Prefix, Tier, Where};
 
 /// Draws values.
 #[derive(Debug)]
@@ -214,6 +214,7 @@ impl Any {
             floor: self.truth().then_some(TrustFloor { value_ppm: 500_000, assurance: Assurance::Seeded }),
             place: self.place(),
             tier: [Tier::Standard, Tier::Two, Tier::Three][self.below(3) as usize],
+            prefixes: (0..self.below(4)).map(|_| self.prefix()).collect(),
         }
     }
 
@@ -227,6 +228,11 @@ impl Any {
             (Some(region), false) => Where::Preferably(region),
             (Some(region), true) => Where::Only(region),
         }
+    }
+
+    // Of a few conversations, so that nodes are found that answered them.
+    fn prefix(&mut self) -> Prefix {
+        Prefix { digest: Digest([self.below(6) as u8; 32]), tokens: self.tokens() }
     }
 
     fn top_up(&mut self) -> Slice {
@@ -258,7 +264,12 @@ impl Any {
             3..=5 => Input::Granted { node: self.node(), variant: self.variant(), total: self.large() },
             6 => Input::RoundTrip { node: self.node(), took: self.micros() },
             7..=9 => Input::Submitted(self.submission()),
-            10 => Input::Started { node: self.node(), attempt: self.attempt(), prompt_tokens: self.tokens() },
+            10 => Input::Started {
+                node: self.node(),
+                attempt: self.attempt(),
+                prompt_tokens: self.tokens(),
+                resident_tokens: self.tokens(),
+            },
             11 | 12 => {
                 let (count, added) = (self.tokens(), self.tokens());
                 Input::Progress { node: self.node(), attempt: self.attempt(), count, added }

@@ -260,7 +260,12 @@ fn what_a_node_broke_off_is_paid_as_far_as_it_commits_to_what_it_sent() {
 fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_to_be() {
     let mut bench = one_node();
     let to = bench.assign(1);
-    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.feed(Input::Started {
+        node: to.node,
+        attempt: to.attempt,
+        prompt_tokens: TokenCount(PROMPT),
+        resident_tokens: TokenCount(0),
+    });
     bench.progress(&to, 5, 5);
     bench.feed(Input::ClientGone { task: task(1) });
     // Nobody could audit what is longer than any answer may be.
@@ -271,7 +276,12 @@ fn more_than_was_asked_for_is_no_attempt_and_a_prompt_is_as_long_as_it_was_said_
 
     let mut bench = one_node();
     let to = bench.assign(1);
-    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.feed(Input::Started {
+        node: to.node,
+        attempt: to.attempt,
+        prompt_tokens: TokenCount(PROMPT),
+        resident_tokens: TokenCount(0),
+    });
     bench.progress(&to, 5, 5);
     bench.feed(Input::ClientGone { task: task(1) });
     let inflated = Commitment { prompt_tokens: TokenCount(50), ..commitment(&to, 5, Finish::Cancelled) };

@@ -11,6 +11,7 @@ mod overtake;
 mod own;
 mod panel;
 mod regions;
+mod resident;
 mod tasks;
 mod total;
 mod world;

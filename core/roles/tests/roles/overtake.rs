@@ -21,7 +21,12 @@ fn measured(nodes: std::ops::Range<u8>) -> Bench {
 }
 
 fn answer_evenly(bench: &mut Bench, to: &Assigned, tokens: u32) {
-    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.feed(Input::Started {
+        node: to.node,
+        attempt: to.attempt,
+        prompt_tokens: TokenCount(PROMPT),
+        resident_tokens: TokenCount(0),
+    });
     bench.wait(Micros(20_000));
     for count in 1..=tokens {
         bench.progress(to, count, 1);
@@ -81,7 +86,7 @@ fn what_one_node_says_of_the_prompt_is_not_held_against_the_other() {
     let second = until_assigned(&mut bench).expect("another begins beside it");
     let said = |to: &Assigned, tokens| {
         let (node, attempt) = (to.node, to.attempt);
-        Input::Started { node, attempt, prompt_tokens: TokenCount(tokens) }
+        Input::Started { node, attempt, prompt_tokens: TokenCount(tokens), resident_tokens: TokenCount(0) }
     };
     bench.feed(said(&first, PROMPT));
     bench.feed(said(&second, PROMPT - 1));

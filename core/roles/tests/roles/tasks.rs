@@ -92,7 +92,12 @@ fn a_late_end_frees_what_placement_counts_and_no_slot() {
 fn a_client_that_went_away_pays_for_what_was_produced() {
     let mut bench = two_nodes();
     let to = bench.assign(1);
-    bench.feed(Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(PROMPT) });
+    bench.feed(Input::Started {
+        node: to.node,
+        attempt: to.attempt,
+        prompt_tokens: TokenCount(PROMPT),
+        resident_tokens: TokenCount(0),
+    });
     bench.progress(&to, 4, 4);
     let out = bench.feed(Input::ClientGone { task: task(1) });
     assert_eq!(out, [Output::Cancel { node: to.node, attempt: to.attempt }]);
@@ -106,7 +111,12 @@ fn a_client_that_went_away_pays_for_what_was_produced() {
 fn a_node_that_counts_more_prompt_than_the_request_can_have_loses_the_task_and_makes_no_money() {
     let mut bench = two_nodes();
     let to = bench.assign(1);
-    let inflated = Input::Started { node: to.node, attempt: to.attempt, prompt_tokens: TokenCount(u32::MAX) };
+    let inflated = Input::Started {
+        node: to.node,
+        attempt: to.attempt,
+        prompt_tokens: TokenCount(u32::MAX),
+        resident_tokens: TokenCount(0),
+    };
     let next = assigned(&bench.feed(inflated)).expect("the other node takes it");
     assert_ne!(next.node, to.node);
     bench.feed(Input::ClientGone { task: to.attempt.task });

@@ -338,6 +338,7 @@ pub(crate) fn submission(n: u8) -> Submission {
         floor: None,
         place: Where::Anywhere,
         tier: Tier::Standard,
+        prefixes: Vec::new(),
     }
 }
 

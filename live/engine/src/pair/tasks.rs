@@ -112,6 +112,7 @@ impl Tasks<'_> {
             stop: if dice.below(1, 8) == 0 { vec!["\n\n".to_owned()] } else { Vec::new() },
             top_logprobs: 0,
             resume: Vec::new(),
+            scope: None,
         };
         (settings, task)
     }

@@ -2,6 +2,7 @@
 
 mod gguf;
 mod golden;
+mod kept;
 mod models;
 mod pair;
 mod support;

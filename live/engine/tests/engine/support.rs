@@ -14,6 +14,7 @@ const ANSWERS: &str = "every task ends with a result";
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt_ids: Vec<u32>,
+    pub(crate) resident_tokens: u32,
     pub(crate) tokens: Vec<Token>,
     pub(crate) finish: Finish,
 }
@@ -37,6 +38,7 @@ pub(crate) fn task(prompt: &str, temperature: f32, seed: u8, max_tokens: u32) ->
         stop: Vec::new(),
         top_logprobs: 0,
         resume: Vec::new(),
+        scope: None,
     }
 }
 
@@ -48,12 +50,14 @@ pub(crate) fn begin(engine: &Arc<dyn Engine>, task: GenerateTask) -> impl FnOnce
     };
     engine.generate(task, Box::new(sink));
     move || {
-        let (mut prompt_ids, mut tokens) = (Vec::new(), Vec::new());
+        let (mut prompt_ids, mut resident, mut tokens) = (Vec::new(), 0, Vec::new());
         loop {
             match receiver.recv().expect(ANSWERS) {
-                Event::Started { prompt_ids: ids } => prompt_ids = ids.to_vec(),
+                Event::Started { prompt_ids: ids, resident_tokens } => {
+                    (prompt_ids, resident) = (ids.to_vec(), resident_tokens)
+                }
                 Event::Tokens(next) => tokens.extend(next),
-                Event::Finished(finish) => return Ok(Answer { prompt_ids, tokens, finish }),
+                Event::Finished(finish) => return Ok(Answer { prompt_ids, resident_tokens: resident, tokens, finish }),
                 Event::Failed(error) => return Err(error),
             }
         }

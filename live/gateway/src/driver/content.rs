@@ -9,7 +9,7 @@ use ol_protocol::evidence::Evidence;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Salt, TenantId, Timestamp, TokenCount, VariantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, Scope, TenantId, Timestamp, TokenCount, VariantId};
 use ol_roles::gateway::event::Match;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ pub(super) struct Content {
     pub(super) assurance: Assurance,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
+    /// Within which other tasks nodes may use what they keep of it.
+    pub(super) scope: Scope,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
     /// Output tokens that were relayed.
@@ -56,6 +58,7 @@ impl Content {
             assurance: new.assurance,
             payload: new.payload,
             salt: new.salt,
+            scope: new.scope,
             seed: new.seed,
             replies: new.replies,
             ids: Vec::new(),

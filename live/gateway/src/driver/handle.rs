@@ -2,13 +2,14 @@
 
 use super::document;
 use super::message::{Message, New};
+use super::prefix::prefixes;
 use super::questions::Questions;
 use super::start::RateLimits;
 use super::trust;
 use crate::Backend;
 use crate::backend::{
-    Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, ReceiptState, ResponseDigest, Role,
-    Running, Submission, Work,
+    Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, ReceiptState, ResponseDigest, Running,
+    Submission, Work,
 };
 use crate::keys::{ApiKeys, Tenant};
 use crate::refusal::{Kind, Refusal};
@@ -22,7 +23,7 @@ use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{
-    Epoch, GatewayId, Micros, NetworkId, Region, TaskId, TenantId, Timestamp, TokenCount, VariantId, seed,
+    Epoch, GatewayId, Micros, NetworkId, Region, Scope, TaskId, TenantId, Timestamp, TokenCount, VariantId, scope, seed,
 };
 use ol_roles::gateway::event::TrustFloor;
 use ol_store::{PostgresFunds, Read};
@@ -37,7 +38,7 @@ const DEFAULT_MAX_TOKENS: u32 = 1_024;
 
 /// Tokens that a chat template adds to a message at most, and to a conversation: role names, marks, a default system
 /// prompt. Only a bound for the reservation; what is charged is what the node counts.
-const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
+pub(super) const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
 const TEMPLATE_TOKENS: usize = 64;
 
 /// Longest a request may wait for its answer if it doesn't say.
@@ -182,7 +183,11 @@ impl Handle {
             })
     }
 
-    fn new_task(&self, submission: Submission) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
+    fn new_task(
+        &self,
+        submission: Submission,
+        scope: Option<Scope>,
+    ) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
         let (id, variant) = self.variant(&submission)?;
         let Submission {
             tenant,
@@ -221,6 +226,9 @@ impl Handle {
         let nonce_secret = seed::nonce_secret(&self.shared.master, self.epoch());
         let nonce = seed::nonce(&nonce_secret, self.shared.counter.fetch_add(1, Ordering::Relaxed));
         let seed = seed::derive(&tenant, client_seed, &canonical, &nonce);
+        let day = began(task).0 / Micros::from_secs(86_400).0;
+        let scope = scope.unwrap_or_else(|| scope::scope(&self.shared.master, &tenant, &id, day));
+        let prefixes = prefixes(&self.shared.master, &scope, &payload, prompt_max);
         let payload = node_payload(payload, generate, output_max);
         ol_net::limits::payload(&payload)
             .map_err(|error| Refusal::new(Kind::Invalid { param: None }, error.to_string()))?;
@@ -239,7 +247,9 @@ impl Handle {
                 floor: min_trust_ppm.map(|value_ppm| TrustFloor { value_ppm, assurance: variant.assurance }),
                 place,
                 tier,
+                prefixes,
             },
+            scope,
             assurance: variant.assurance,
             payload,
             salt,
@@ -250,8 +260,9 @@ impl Handle {
     }
 }
 
-impl Backend for Handle {
-    async fn submit(&self, submission: Submission) -> Result<Running, Refusal> {
+impl Handle {
+    /// Takes on a task; of the network's own in the scope of the task that it is like, or its tenant would show in that.
+    pub(super) async fn submit_within(&self, scope: Option<Scope>, submission: Submission) -> Result<Running, Refusal> {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err(Refusal::new(Kind::ShuttingDown, "the gateway is shutting down"));
         }
@@ -260,11 +271,17 @@ impl Backend for Handle {
             return Err(Refusal::new(Kind::Overloaded { retry_after: Micros::from_secs(5) }, message));
         }
         let task = submission.task;
-        let (new, events) = self.new_task(submission)?;
+        let (new, events) = self.new_task(submission, scope)?;
         if self.inbox.send(Message::Submit(Box::new(new))).await.is_err() {
             return Err(Refusal::new(Kind::ShuttingDown, "the gateway has stopped"));
         }
         Ok(Running { task, events })
+    }
+}
+
+impl Backend for Handle {
+    async fn submit(&self, submission: Submission) -> Result<Running, Refusal> {
+        self.submit_within(None, submission).await
     }
 
     fn network(&self) -> NetworkInfo {
@@ -439,14 +456,7 @@ fn node_payload(payload: Payload, generate: Option<Generate>, max_tokens: u32) -
         (Payload::Chat(messages), Some(generate)) => {
             let messages = messages
                 .into_iter()
-                .map(|m| {
-                    let role = match m.role {
-                        Role::System => "system",
-                        Role::User => "user",
-                        Role::Assistant => "assistant",
-                    };
-                    frame::Message { role: role.into(), content: m.content }
-                })
+                .map(|m| frame::Message { role: m.role.name().into(), content: m.content })
                 .collect();
             frame::Payload::Chat { messages, generate }
         }

@@ -177,13 +177,14 @@ impl GatewayHands {
     fn frame(&mut self, now: Timestamp, node: NodeId, frame: Up, inputs: &mut Vec<Input>) {
         match frame {
             Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
-            Up::Started { task, attempt, prompt_tokens, .. } => {
+            Up::Started { task, attempt, prompt_tokens, resident_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
                 if self.has(node, attempt) && self.contents.get_mut(&task).is_some_and(|it| it.tells(attempt.attempt)) {
                     let region = self.region(node);
                     self.reply(task, Reply::Started { prompt_tokens, node: node.to_string(), region });
                 }
-                inputs.push(Input::Started { node, attempt, prompt_tokens: TokenCount(prompt_tokens) });
+                let [prompt_tokens, resident_tokens] = [prompt_tokens, resident_tokens].map(TokenCount);
+                inputs.push(Input::Started { node, attempt, prompt_tokens, resident_tokens });
             }
             Up::Tokens(tokens) => self.tokens(node, tokens, inputs),
             Up::Done(done) => self.node_done(node, done, inputs),
@@ -337,6 +338,7 @@ impl GatewayHands {
             resume: content.ids.clone(),
             deadline_ms: deadline.0 / 1_000,
             order,
+            scope: Some(content.scope),
         };
         self.send(node, Down::Assign(Box::new(assign)));
     }
@@ -363,6 +365,7 @@ impl GatewayHands {
                 Finish::EndOfText | Finish::StopString | Finish::Cancelled | Finish::Embedded => Reason::Stop,
             },
             prompt_tokens: finished.prompt_tokens.0,
+            cached_tokens: finished.resident_tokens.0,
             output_tokens: finished.output_tokens.0,
             charge: finished.charge,
             price: finished.price,

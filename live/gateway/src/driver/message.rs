@@ -10,7 +10,7 @@ use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Slice, TopUp};
 use ol_protocol::variant::Assurance;
-use ol_protocol::{AuditId, Digest, NodeId, Salt, TaskId, TenantId, TokenCount, VariantId};
+use ol_protocol::{AuditId, Digest, NodeId, Salt, Scope, TaskId, TenantId, TokenCount, VariantId};
 use ol_roles::gateway::event::Submission;
 use ol_store::{Appended, NodeBatch, Payload};
 use ol_trust::Standing;
@@ -22,6 +22,7 @@ pub struct New {
     pub(super) assurance: Assurance,
     pub(super) payload: frame::Payload,
     pub(super) salt: Salt,
+    pub(super) scope: Scope,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
 }

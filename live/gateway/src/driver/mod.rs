@@ -11,6 +11,7 @@ mod links;
 mod message;
 mod own;
 mod peers;
+mod prefix;
 mod questions;
 pub mod start;
 mod trust;

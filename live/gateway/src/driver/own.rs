@@ -5,10 +5,10 @@ use crate::backend::{Backend as _, Generate, Message, Payload, Reply, ResponseDi
 use crate::refusal::Refusal;
 use crate::routes::fresh_task;
 use ol_net::frame;
-use ol_protocol::TenantId;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::sampler::Sampling;
 use ol_protocol::variant::Variant;
+use ol_protocol::{Scope, TenantId};
 use ol_sched::{Tier, Where};
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -35,8 +35,8 @@ const RUNNING_MAX: usize = 16;
 pub(super) enum Told {
     /// A tenant lets this become public.
     Seen { tenant: TenantId, payload: frame::Payload },
-    /// A task is wanted, of this variant and with these settings.
-    Wanted { variant: Box<Variant>, like: frame::Payload },
+    /// A task is wanted, of this variant, with these settings and in this scope.
+    Wanted { variant: Box<Variant>, like: frame::Payload, scope: Scope },
 }
 
 /// Why the file of prompts can't be used.
@@ -184,8 +184,8 @@ pub(super) async fn ask(handle: Handle, mut prompts: Prompts, mut told: mpsc::Re
         match told {
             Told::Seen { tenant, payload } => prompts.remember(tenant, payload),
             Told::Wanted { .. } if running.len() >= RUNNING_MAX => {}
-            Told::Wanted { variant, like } => match submission(&handle, &mut prompts, *variant, like) {
-                Ok(Some(submission)) => drop(running.spawn(answer(handle.clone(), submission))),
+            Told::Wanted { variant, like, scope } => match submission(&handle, &mut prompts, *variant, like) {
+                Ok(Some(submission)) => drop(running.spawn(answer(handle.clone(), scope, submission))),
                 Ok(None) => {
                     tracing::debug!("the network has no prompts of its own, and no tenant lets one become public")
                 }
@@ -244,8 +244,8 @@ fn submission(
 }
 
 // Takes an answer to its end, as a client would.
-async fn answer(handle: Handle, submission: Submission) {
-    let mut running = match handle.submit(submission).await {
+async fn answer(handle: Handle, scope: Scope, submission: Submission) {
+    let mut running = match handle.submit_within(Some(scope), submission).await {
         Ok(running) => running,
         Err(refusal) => return tracing::debug!(%refusal, "a task of the network's own is not served"),
     };

@@ -83,6 +83,7 @@ fn finished(reason: Reason, prompt_tokens: u32, output_tokens: u32, vectors: Vec
     Reply::Finished(Box::new(Finished {
         reason,
         prompt_tokens,
+        cached_tokens: prompt_tokens / 2,
         output_tokens,
         charge: MicroCredits(u64::from(prompt_tokens) + 3 * u64::from(output_tokens)),
         price: PRICE,

@@ -47,6 +47,8 @@ pub(crate) struct Seen {
     others: AtomicU32,
     /// Slots asked for.
     pub(crate) slots: Mutex<Vec<u64>>,
+    /// Whether each step was to use what the server keeps.
+    pub(crate) cached: Mutex<Vec<bool>>,
 }
 
 impl Fake {
@@ -120,6 +122,7 @@ impl Server {
     fn step(&self, body: &Value, fewer: usize) -> Value {
         assert_eq!((&body["n_predict"], &body["n_probs"]), (&json!(1), &json!(256)));
         self.seen.slots.lock().unwrap().push(body["id_slot"].as_u64().unwrap());
+        self.seen.cached.lock().unwrap().push(body["cache_prompt"].as_bool().unwrap());
         let ids = body["prompt"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
         let task = GenerateTask {
             prompt: Prompt::Tokens(ids.collect()),
@@ -129,6 +132,7 @@ impl Server {
             stop: Vec::new(),
             top_logprobs: u8::MAX,
             resume: Vec::new(),
+            scope: None,
         };
         let (sender, receiver) = channel();
         let sink = move |event| if sender.send(event).is_ok() { Flow::Continue } else { Flow::Stop };

@@ -37,6 +37,7 @@ pub(crate) fn task(prompt: &str, temperature: f32, seed: u8, max_tokens: u32) ->
         stop: Vec::new(),
         top_logprobs: 0,
         resume: Vec::new(),
+        scope: None,
     }
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn begin(engine: &Arc<dyn Engine>, task: GenerateTask) -> impl FnOnce
         let (mut prompt_ids, mut tokens) = (Vec::new(), Vec::new());
         loop {
             match receiver.recv().expect(ANSWERS) {
-                Event::Started { prompt_ids: ids } => prompt_ids = ids.to_vec(),
+                Event::Started { prompt_ids: ids, .. } => prompt_ids = ids.to_vec(),
                 Event::Tokens(next) => tokens.extend(next),
                 Event::Finished(finish) => return Ok(Answer { prompt_ids, tokens, finish }),
                 Event::Failed(error) => return Err(error),

@@ -76,6 +76,14 @@ fn stop_strings_end_the_output_and_are_not_delivered() {
 }
 
 #[test]
+fn a_task_begins_without_what_the_server_keeps_of_others() {
+    let fake = Fake::good();
+    let engine = start(tiny(), &options(&fake.address, 1));
+    (0..2).for_each(|_| assert_eq!(generate(&engine, task("abc", 0.0, 1, 3)).ids().len(), 3));
+    assert_eq!(*fake.seen.cached.lock().unwrap(), [false, true, true, false, true, true]);
+}
+
+#[test]
 fn sequences_run_together_in_slots_of_their_own_and_the_rest_waits() {
     let fake = Fake::good();
     let engine = start(tiny(), &options(&fake.address, 2));

@@ -111,6 +111,8 @@ pub struct Started {
     pub prompt_tokens: u32,
     #[prost(bytes = "vec", tag = "4")]
     pub prompt: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "5")]
+    pub resident_tokens: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tokens {
@@ -361,6 +363,8 @@ pub struct Assign {
     pub deadline_ms: u64,
     #[prost(bytes = "vec", tag = "10")]
     pub order: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "11")]
+    pub scope: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {

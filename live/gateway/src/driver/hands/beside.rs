@@ -45,7 +45,8 @@ impl GatewayHands {
         let of = variants.get(&variant).map(|served| served.variant.clone());
         drop(variants);
         if let (Some(variant), Some(content)) = (of, self.contents.get(&like)) {
-            self.tell_asker(own::Told::Wanted { variant: Box::new(variant), like: content.payload.clone() });
+            let (like, scope) = (content.payload.clone(), content.scope);
+            self.tell_asker(own::Told::Wanted { variant: Box::new(variant), like, scope });
         }
     }
 
