@@ -11,6 +11,7 @@ pub mod flow;
 pub mod gate;
 pub mod hedge;
 pub mod offer;
+pub mod passed;
 pub mod placement;
 pub mod queue;
 pub mod rate;
@@ -19,7 +20,8 @@ pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue,
 pub use breaker::Breaker;
 pub use flow::Flow;
 pub use gate::Gate;
-pub use offer::Offers;
-pub use placement::{Ask, Placement, Rule, Trial};
+pub use offer::{Offers, Slots};
+pub use passed::Passed;
+pub use placement::{Ask, Picked, Placement, Prediction, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
