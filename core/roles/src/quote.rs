@@ -6,8 +6,7 @@ use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::{Digest, MicroCredits, Micros, Price, TenantId, Timestamp, VariantId};
 
-/// How long a quote holds: time to decide in, for a program and for a person, in which a posted price moves by no more than a
-/// thousandth.
+/// How long a quote holds: enough for a program or a person to decide in, and too short to speculate on.
 pub const LIFE: Micros = Micros::from_secs(60);
 
 /// Length of a sealed quote in bytes: the version, its terms and the tag.

@@ -26,6 +26,9 @@ const TEXT_TOKENS_DEFAULT: u32 = 16;
 /// Longest wait that a client may set: a day.
 const DEADLINE_MS_MAX: u64 = 86_400_000;
 
+/// Longest id of a quote: twice what they have now.
+const QUOTE_CHARS_MAX: usize = 320;
+
 /// Which resource was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Api {
@@ -81,6 +84,8 @@ pub(crate) struct Policy {
     pub(crate) public: Option<bool>,
     /// In millionths.
     pub(crate) min_trust: Option<u32>,
+    /// The id of a quote whose price is to be charged.
+    pub(crate) quote: Option<String>,
 }
 
 impl Request {
@@ -191,7 +196,7 @@ fn finish(
     Ok(Request { api, model, payload, generate, delivery, encoding: Encoding::Float, dimensions: None, policy })
 }
 
-fn model(fields: &mut Fields) -> Result<String, Refusal> {
+pub(crate) fn model(fields: &mut Fields) -> Result<String, Refusal> {
     match fields.required("model")? {
         Value::String(name) if !name.is_empty() => Ok(name),
         Value::String(_) => Err(Refusal::invalid("model", "`model` must not be empty")),
@@ -199,7 +204,7 @@ fn model(fields: &mut Fields) -> Result<String, Refusal> {
     }
 }
 
-fn max_tokens(fields: &mut Fields, member: &str) -> Result<Option<u32>, Refusal> {
+pub(crate) fn max_tokens(fields: &mut Fields, member: &str) -> Result<Option<u32>, Refusal> {
     Ok(fields.integer(member, 1, u64::from(u32::MAX))?.map(|count| count as u32))
 }
 
@@ -250,7 +255,7 @@ fn delivery(fields: &mut Fields) -> Result<Delivery, Refusal> {
     Ok(Delivery::Stream { usage })
 }
 
-fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
+pub(crate) fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
     let Some(value) = fields.take("openledger") else { return Ok(Policy::default()) };
     let mut fields = Fields::of(value, "openledger".to_owned())?;
     let policy = Policy {
@@ -260,6 +265,10 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
         public: fields.boolean("public")?,
         min_trust: match fields.number("min_trust", 1.0)? {
             Some(value) => Some(min_trust(&fields.name("min_trust"), f64::from(value))?),
+            None => None,
+        },
+        quote: match fields.string("quote")? {
+            Some(id) => Some(quote(&fields.name("quote"), &id)?),
             None => None,
         },
     };
@@ -295,8 +304,18 @@ impl Policy {
                 let value: f64 = value.parse().unwrap_or(f64::NAN);
                 settle(&mut self.min_trust, min_trust(&header, value)?, &header)
             }
+            "quote" => settle(&mut self.quote, quote(&header, value)?, &header),
             "max-price" => settle(&mut self.max_price, MicroCredits(number(0, u64::MAX)?), &header),
             _ => Err(trivial::unsupported(&header)),
+        }
+    }
+}
+
+fn quote(name: &str, id: &str) -> Result<String, Refusal> {
+    match id.len() <= QUOTE_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(id.to_owned()),
+        false => {
+            Err(Refusal::invalid(name, format!("`{name}` must be a quote's id, {QUOTE_CHARS_MAX} letters at most")))
         }
     }
 }

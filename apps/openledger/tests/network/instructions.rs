@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 // The owner's command against a gateway.
-fn told(gateway: &Gateway, folder: &Path, args: &[&str]) -> Ended {
+pub(crate) fn told(gateway: &Gateway, folder: &Path, args: &[&str]) -> Ended {
     let to = format!("http://{}", gateway.address);
     run(&[args, &["--to", &to, "--data-dir", folder.to_str().unwrap()]].concat())
 }
 
-fn good(ended: Ended) -> String {
+pub(crate) fn good(ended: Ended) -> String {
     assert!(ended.status.success(), "{}{}", ended.out, ended.err);
     ended.out
 }
 
-fn key_in(out: &str) -> String {
+pub(crate) fn key_in(out: &str) -> String {
     out.lines().find_map(|line| line.strip_prefix("API key")).unwrap().trim().to_owned()
 }
 

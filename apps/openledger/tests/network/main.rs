@@ -23,3 +23,4 @@ mod public_log;
 mod recalled;
 mod receipts;
 mod up;
+mod why;

@@ -13,6 +13,7 @@ mod overtake;
 mod own;
 mod panel;
 mod task;
+pub mod why;
 
 use crate::settler::Settler;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -172,6 +173,7 @@ pub struct Gateway {
     next_look: Timestamp,
     has_ticked: bool,
     counters: Counters,
+    decisions: why::Decisions,
 }
 
 impl Gateway {
@@ -212,6 +214,7 @@ impl Gateway {
             next_look: now,
             has_ticked: false,
             counters: Counters::default(),
+            decisions: why::Decisions::default(),
         };
         new.fund();
         let secret = new.draw_secret();

@@ -1,6 +1,7 @@
 //! A task at the gateway: from its submission until the batch with its last attempt is in the log.
 
 use super::event::{Finished, Output, Refusal, Submission};
+use super::why::{Because, Ending, Given};
 use super::{Gateway, limits};
 use crate::node::FailCode;
 use crate::order::Order;
@@ -12,8 +13,14 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, Timestamp, TokenCount, VariantId};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::flow::Share;
-use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Placement, Reason, Rule, Trial};
+use ol_sched::queue::QUEUE_MAX;
+use ol_sched::{
+    Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Passed, Picked, Placement, Reason, Rule, Trial,
+};
 use ol_trust::Evidence;
+
+// Gates that a task passes at its admission.
+const GATES: usize = 6;
 
 /// A task as the gateway knows it.
 #[derive(Debug)]
@@ -87,11 +94,25 @@ impl Task {
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
         let (task, tenant) = (submission.task, submission.tenant);
+        if self.tasks.contains_key(&task) {
+            self.counters.refused += 1;
+            return out.push(Output::Refuse {
+                task,
+                refusal: Refusal::Invalid,
+                passed: Vec::new(),
+                failed: Vec::new(),
+            });
+        }
+        self.decisions.open(now, &submission);
         let audited_price = self.audited_price(&submission);
-        let submission = match self.admit(&submission) {
-            Ok(()) => submission,
-            Err(refusal) => return self.turn_down(now, submission, refusal, out),
-        };
+        let mut passed = Vec::with_capacity(GATES);
+        let admitted = self.admit(&submission, &mut passed);
+        if let Some(of) = self.decisions.of(task) {
+            of.passed = passed;
+        }
+        if let Err(refusal) = admitted {
+            return self.turn_down(now, submission, refusal, out);
+        }
         self.claim_ahead(now, tenant, out);
         let total = submission.deadline.min(self.setup.limits.total);
         let limits = Limits { total, output_max: submission.output_tokens_max, ..self.setup.limits };
@@ -114,45 +135,59 @@ impl Gateway {
 
     // A budget that is empty here may be filled by the next part of what the tenant bought.
     fn turn_down(&mut self, now: Timestamp, submission: Submission, refusal: Refusal, out: &mut Vec<Output>) {
-        let task = submission.task;
+        let (task, gates) = (submission.task, refusal.gates());
         if let Refusal::Budget(Gate::BudgetEmpty { available, needed }) = refusal {
             let missing = MicroCredits(needed.0.saturating_sub(available.0));
             if self.await_funds(now, submission, missing, out).is_none() {
                 return;
             }
         }
-        self.counters.refused += 1;
-        out.push(Output::Refuse { task, refusal });
+        self.refuse(now, task, refusal, gates, out);
     }
 
-    fn admit(&mut self, submission: &Submission) -> Result<(), Refusal> {
-        let &Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
-        if self.tasks.contains_key(&task) {
-            return Err(Refusal::Invalid);
+    fn admit(&mut self, submission: &Submission, passed: &mut Vec<Passed>) -> Result<(), Refusal> {
+        let &Submission { task, tenant, variant, floor, .. } = submission;
+        match self.offers.supply(variant).node_count {
+            0 => return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant])),
+            node_count => passed.push(Passed::Variant { node_count }),
         }
-        if self.offers.supply(variant).node_count == 0 {
-            return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
-        }
+        let needed = self.is_affordable(submission, passed)?;
         self.can_be_trusted(submission)?;
-        self.is_served_soon(submission)?;
+        passed.extend(floor.map(|floor| Passed::Trust { needed_ppm: floor.value_ppm }));
+        passed.extend(self.is_served_soon(submission)?);
+        self.collect(tenant);
+        let available = self.budget.available(&tenant);
+        self.budget
+            .reserve(task, tenant, needed)
+            .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))?;
+        passed.push(Passed::Budget { available, needed });
+        passed.push(Passed::Queue { queued: self.queue.len() as u64, max: QUEUE_MAX as u64 });
+        Ok(())
+    }
+
+    // The worst case, if it is within what the tenant allows.
+    fn is_affordable(&self, submission: &Submission, passed: &mut Vec<Passed>) -> Result<MicroCredits, Refusal> {
+        let &Submission { prompt_tokens_max, output_tokens_max, price, max_price, .. } = submission;
         let price = self.audited_price(submission).unwrap_or(price);
         let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
-        self.collect(tenant);
-        self.budget
-            .reserve(task, tenant, worst)
-            .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))
+        match max_price {
+            Some(max) if worst > max => return Err(Refusal::Impossible(vec![Gate::PriceTooHigh { worst, max }])),
+            Some(max) => passed.push(Passed::Price { worst, max }),
+            None => {}
+        }
+        Ok(worst)
     }
 
     // Whether a task that has to wait is worth taking: what is refused at once can be asked for elsewhere. By the place of its
     // tenant, so that one who floods the queue shuts out nobody else.
-    fn is_served_soon(&self, submission: &Submission) -> Result<(), Refusal> {
+    fn is_served_soon(&self, submission: &Submission) -> Result<Option<Passed>, Refusal> {
         let &Submission { tenant, variant, deadline, .. } = submission;
         let waiters = self.queue.waiters(variant, tenant);
         let (flow, place) = (self.flow(variant), waiters.place());
-        let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(()) };
+        let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(None) };
         // A guess refuses nobody.
         if waiters.tasks == 0 || self.setup.rule != Rule::Cost || !self.rates.is_known(variant) {
-            return Ok(());
+            return Ok(None);
         }
         let longest = match place > limits::QUEUE_FREE {
             true => Micros(service.0.saturating_mul(limits::WAIT_SERVICES)).max(limits::WAIT_FREE).min(deadline),
@@ -161,7 +196,7 @@ impl Gateway {
         let max = Micros(longest.0.min(deadline.0.saturating_sub(service.0)));
         match wait > max {
             true => Err(Refusal::Busy(vec![Gate::WaitTooLong { wait, max }])),
-            false => Ok(()),
+            false => Ok(Some(Passed::Wait { wait, max })),
         }
     }
 
@@ -183,16 +218,24 @@ impl Gateway {
         while self.offers.supply(variant).ready_count > 0 && passed_over.len() < limits::PASSED_OVER_MAX {
             let Some(id) = self.queue.peek_for(variant).map(|entry| entry.task) else { break };
             match self.choose(now, id) {
-                Choice::Wait => break,
-                Choice::Node(node) => {
+                Choice::Wait => {
+                    if let Some(of) = self.decisions.of(id) {
+                        of.passed_by = of.passed_by.saturating_add(1);
+                    }
+                    break;
+                }
+                Choice::Node(picked) => {
                     self.queue.pop_for(variant);
-                    if !self.send(now, id, node, out) {
+                    if !self.send(now, id, picked, out) {
                         passed_over.push(id);
                     }
                 }
-                Choice::Nobody => {
+                Choice::Nobody(gates) => {
                     self.queue.pop_for(variant);
                     passed_over.push(id);
+                    if let Some(of) = self.decisions.of(id) {
+                        of.nobody = gates;
+                    }
                 }
             }
         }
@@ -210,21 +253,24 @@ impl Gateway {
     }
 
     fn choose(&self, now: Timestamp, id: TaskId) -> Choice {
-        let Some(task) = self.tasks.get(&id) else { return Choice::Nobody };
+        let Some(task) = self.tasks.get(&id) else { return Choice::Nobody(Vec::new()) };
         let Submission { variant, tenant, .. } = task.submission;
         let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
         let trial = if self.trials.has() && self.may_repeat(id, task) { Trial::First } else { Trial::Last };
         let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
-        let Ok(node) = placement.pick(now, &ask) else { return Choice::Nobody };
-        let rate = self.rates.of(node, variant);
+        let picked = match placement.choose(now, &ask) {
+            Ok(picked) => picked,
+            Err(gates) => return Choice::Nobody(gates),
+        };
+        let rate = self.rates.of(picked.node, variant);
         // Who may not have every node can't tell what it waits for, and would hold up those behind it.
         let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured() || !excluded.is_empty();
         let waiting = self.queue.waiters(variant, tenant).tasks;
-        let end = placement.predict(node, &ask).end;
+        let end = placement.predict(picked.node, &ask).end;
         let waits = !is_bound && self.flow(variant).is_worth_waiting(waiting, end, rate.token_nanos());
-        if waits { Choice::Wait } else { Choice::Node(node) }
+        if waits { Choice::Wait } else { Choice::Node(picked) }
     }
 
     /// Nodes that are not to get a task.
@@ -258,8 +304,9 @@ impl Gateway {
     }
 
     /// Gives a task to a node, beside one that has it or alone. `false` if it can't have it.
-    pub(super) fn send(&mut self, now: Timestamp, id: TaskId, node: NodeId, out: &mut Vec<Output>) -> bool {
+    pub(super) fn send(&mut self, now: Timestamp, id: TaskId, picked: Picked, out: &mut Vec<Output>) -> bool {
         let Some(task) = self.tasks.get(&id) else { return false };
+        let node = picked.node;
         let variant = task.submission.variant;
         let ask = self.needs(id, task, &[], Trial::Last);
         let predicted = self.placement().predict(node, &ask);
@@ -274,6 +321,7 @@ impl Gateway {
             return false;
         }
         let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let because = Because::of(&task.attempts);
         let expected = Expected { late_after, token: Micros(token_nanos / 1_000) };
         let Ok(attempt) = task.attempts.begin(node, now, expected) else { return false };
         if attempt == 0 {
@@ -287,6 +335,7 @@ impl Gateway {
         task.state = State::Running;
         let deadline = task.attempts.deadline().since(now);
         let attempt = AttemptId { task: id, attempt };
+        self.decisions.give(id, Given::new(now, picked, because, predicted, (deadline, delivered)));
         let (epoch, boot) = (self.settler.epoch(), self.setup.boot);
         let order = order(&task.submission, node, attempt, epoch, boot, delivered).seal(&self.setup.master);
         self.offers.spend(node, variant);
@@ -306,6 +355,9 @@ impl Gateway {
         let share = task.shares.get_mut(usize::from(attempt.attempt)).and_then(Option::take);
         if let (Some(share), Some(flow)) = (share, self.flows.get_mut(&variant)) {
             flow.end(share);
+        }
+        if let Some(known) = task.attempts.get(attempt.attempt) {
+            self.decisions.stop(now, attempt, known);
         }
         self.measure(now, node, attempt);
         self.offers.finish(node, variant);
@@ -425,6 +477,8 @@ impl Gateway {
         self.rates.answered(commitment.variant, output_tokens);
         self.keep(now, id, charge, Some(commitment.attempt), Some(commitment.leaf()));
         self.counters.finished += 1;
+        let ending = Ending::Answered { attempt: commitment.attempt, output: output_tokens, charge };
+        self.decisions.end(now, id, ending);
         let finished = Finished {
             node,
             attempt: commitment.attempt,
@@ -505,9 +559,9 @@ impl Gateway {
 
     /// Ends a task without a (whole) answer. What was delivered stays charged.
     pub(super) fn give_up(&mut self, now: Timestamp, id: TaskId, refusal: Refusal, out: &mut Vec<Output>) {
-        self.counters.refused += 1;
+        let failed = if refusal == Refusal::Deadline { self.waits_for(now, id) } else { refusal.gates() };
         self.end(now, id, out);
-        out.push(Output::Refuse { task: id, refusal });
+        self.refuse(now, id, refusal, failed, out);
     }
 
     pub(super) fn client_gone(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
@@ -520,6 +574,7 @@ impl Gateway {
         }
         task.client_gone = true;
         self.counters.client_gone += 1;
+        self.decisions.end(now, id, Ending::Left);
         self.end(now, id, out);
     }
 
@@ -575,8 +630,7 @@ impl Gateway {
         }
         self.expire_awaited(now, out);
         for task in self.funds.expire(now) {
-            self.counters.refused += 1;
-            out.push(Output::Refuse { task, refusal: Refusal::Deadline });
+            self.refuse(now, task, Refusal::Deadline, vec![Gate::BudgetUnknown], out);
         }
     }
 
@@ -608,14 +662,14 @@ impl Gateway {
 }
 
 // What a task that waits does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Choice {
     // It takes this node.
-    Node(NodeId),
+    Node(Picked),
     // A node that is not free yet will be done with it sooner.
     Wait,
     // None that is free may have it.
-    Nobody,
+    Nobody(Vec<Gate>),
 }
 
 fn order(

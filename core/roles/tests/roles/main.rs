@@ -12,4 +12,5 @@ mod own;
 mod panel;
 mod tasks;
 mod total;
+mod why;
 mod world;

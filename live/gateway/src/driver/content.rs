@@ -23,6 +23,8 @@ pub(super) struct Content {
     /// Whether its tenant lets it become public.
     pub(super) public: bool,
     pub(super) assurance: Assurance,
+    /// The quote that it named, for its receipt.
+    pub(super) quote: Option<serde_json::Value>,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
     pub(super) seed: [u8; 32],
@@ -54,6 +56,7 @@ impl Content {
             tenant: new.submission.tenant,
             public: new.submission.public,
             assurance: new.assurance,
+            quote: new.quote,
             payload: new.payload,
             salt: new.salt,
             seed: new.seed,

@@ -47,7 +47,7 @@ pub(super) fn build(
         .collect::<Result<Vec<Value>, Error>>()?;
     let covered = read.latest_checkpoint()?.map_or(0, |note| note.size);
     let Some(subject) = trust::subject(&found, covered, &facts) else { return Ok(None) };
-    let document = json!({
+    let mut document = json!({
         "version": VERSION,
         "task": task.to_string(),
         "network": network.to_string(),
@@ -59,6 +59,9 @@ pub(super) fn build(
         "attempts": attempts,
         "audits": audits,
     });
+    if !facts["quote"].is_null() {
+        document["quote"] = facts["quote"].clone();
+    }
     Ok(Some((document, subject)))
 }
 

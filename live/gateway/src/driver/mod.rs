@@ -11,8 +11,10 @@ mod links;
 mod message;
 mod own;
 mod questions;
+mod quote;
 pub mod start;
 mod trust;
+mod why;
 
 pub use handle::Handle;
 pub use message::News;
