@@ -161,7 +161,13 @@ fn a_quoted_price_is_charged_though_another_is_posted_and_to_nobody_else() {
     assert_eq!(document["receipt"]["quote"]["output_micro_credits_per_million"], 3_000_000);
     let path = gateway.folder.with_extension("receipt.json");
     std::fs::write(&path, document.to_string()).unwrap();
-    good(run(&["verify", path.to_str().unwrap()]));
+    let checked = good(run(&["verify", path.to_str().unwrap()]));
+    assert!(checked.contains("ok      the price is that of the quote"), "{checked}");
+    let mut other = document.clone();
+    other["receipt"]["quote"]["output_micro_credits_per_million"] = json!(1);
+    std::fs::write(&path, other.to_string()).unwrap();
+    let changed = run(&["verify", path.to_str().unwrap()]);
+    assert!(changed.complaint().contains("quote"), "{}", changed.err);
 
     // The attacks: another tenant names it, it is made up, its terms are changed, or it is used for another model.
     assert_eq!(code(&alice.chat(&under(&held, 1))), (400, "quote_unknown".into()));

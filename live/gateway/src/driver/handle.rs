@@ -39,8 +39,8 @@ const DEFAULT_MAX_TOKENS: u32 = 1_024;
 
 /// Tokens that a chat template adds to a message at most, and to a conversation: role names, marks, a default system
 /// prompt. Only a bound for the reservation; what is charged is what the node counts.
-const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
-const TEMPLATE_TOKENS: usize = 64;
+pub(super) const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
+pub(super) const TEMPLATE_TOKENS: usize = 64;
 
 /// Longest a request may wait for its answer if it doesn't say.
 const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);

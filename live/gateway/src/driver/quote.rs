@@ -2,12 +2,15 @@
 
 use super::Handle;
 use super::explain::explain;
-use super::handle::{Wanted, lock, output_tokens_max, prompt_tokens_max, work};
+use super::handle::{
+    TEMPLATE_TOKENS, TEMPLATE_TOKENS_PER_MESSAGE, Wanted, lock, output_tokens_max, prompt_tokens_max, work,
+};
 use crate::backend::{self, Payload, QuoteRequest, Size, Submission};
 use crate::refusal::{Kind, Refusal};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ol_drive::clock;
+use ol_protocol::receipt::Receipt;
 use ol_protocol::variant::Variant;
 use ol_protocol::{MicroCredits, Price, TokenCount};
 use ol_roles::gateway::event;
@@ -19,7 +22,7 @@ use serde_json::{Value, json};
 const PREFIX: &str = "olq-";
 
 /// Bytes of a prompt's text for each token, in the mean of English text.
-const BYTES_PER_TOKEN: u32 = 4;
+const BYTES_PER_TOKEN: usize = 4;
 
 fn refused(error: Error) -> Refusal {
     let code = match error {
@@ -45,12 +48,29 @@ pub(super) fn facts(id: &str, quote: &Quote) -> Value {
     })
 }
 
+fn bytes_of(id: &str) -> Vec<u8> {
+    id.strip_prefix(PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).unwrap_or_default()
+}
+
+/// Whether the receipts are charged as the quote that their document names says; `None` if it is none. That it is this gateway's own can't be seen from
+/// outside.
+pub(super) fn is_kept(said: &Value, receipts: &[Receipt]) -> Option<bool> {
+    let id = said["id"].as_str()?;
+    let quote = Quote::terms(&bytes_of(id)).filter(|quote| facts(id, quote) == *said)?;
+    let at_least = |of: Price, least: Price| {
+        of.prompt_per_million >= least.prompt_per_million && of.output_per_million >= least.output_per_million
+    };
+    Some(receipts.iter().all(|Receipt { commitment, charge }| {
+        let is_price = charge.price == quote.price || (charge.with_audit && at_least(charge.price, quote.price));
+        (charge.tenant, commitment.variant) == (quote.tenant, quote.variant) && is_price
+    }))
+}
+
 impl Handle {
     /// The quote that a request names, if it holds.
     pub(super) fn quoted(&self, submission: &Submission) -> Result<Option<Quote>, Refusal> {
         let Some(id) = &submission.quote else { return Ok(None) };
-        let bytes = id.strip_prefix(PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).unwrap_or_default();
-        let quote = Quote::open(&bytes, &self.shared.master, clock::now(), submission.tenant);
+        let quote = Quote::open(&bytes_of(id), &self.shared.master, clock::now(), submission.tenant);
         quote.map(Some).map_err(refused)
     }
 
@@ -109,15 +129,19 @@ fn bounds(size: &Size, max_tokens: Option<u32>, variant: &Variant) -> Result<(u3
     }
 }
 
-// Numbers are taken as they are given.
+// Numbers are taken as they are given. Templates add half of what they may, in the mean of those served here.
 fn expected_prompt(size: &Size) -> u32 {
-    let bytes = match size {
+    let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN);
+    let expected = match size {
         Size::PromptTokens(prompt) => return *prompt,
-        Size::Payload(Payload::Chat(messages)) => messages.iter().map(|message| message.content.len()).sum(),
-        Size::Payload(Payload::Text(prompt)) => prompt.len(),
-        Size::Payload(Payload::Embed(texts)) => texts.iter().map(String::len).sum::<usize>(),
+        Size::Payload(Payload::Chat(messages)) => {
+            let template = TEMPLATE_TOKENS + messages.len() * TEMPLATE_TOKENS_PER_MESSAGE;
+            tokens(messages.iter().map(|message| message.content.len()).sum()) + template / 2
+        }
+        Size::Payload(Payload::Text(prompt)) => tokens(prompt.len()),
+        Size::Payload(Payload::Embed(texts)) => texts.iter().map(|text| tokens(text.len())).sum(),
     };
-    u32::try_from(bytes).unwrap_or(u32::MAX).div_ceil(BYTES_PER_TOKEN)
+    u32::try_from(expected).unwrap_or(u32::MAX)
 }
 
 fn charge(price: Price, prompt: u32, output: u32) -> Result<MicroCredits, Refusal> {
