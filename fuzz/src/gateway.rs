@@ -24,6 +24,7 @@ pub const TARGETS: [Target; 4] = [
 fn requests() -> Vec<Vec<u8>> {
     [
         r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"temperature":0.5,"top_p":0.9,"top_k":3,"min_p":0.1,"max_tokens":3,"seed":-1,"stop":["a","b"],"logprobs":true,"top_logprobs":2,"stream":true,"stream_options":{"include_usage":true},"user":"u","n":1,"openledger":{"quantisation":"Q4_1","deadline_ms":5,"max_price":9}}"#,
+        r#"{"model":"m","prompt_tokens":9,"max_tokens":5,"openledger":{"min_trust":0.5}}"#,
         r#"{"model":"m","prompt":"hi","max_tokens":3,"logprobs":1,"echo":false,"suffix":"","best_of":1}"#,
         r#"{"model":"m","input":["hi","you"],"encoding_format":"base64","dimensions":64}"#,
         r#"{"model":"m","messages":[{"role":"system","content":"a"},{"role":"assistant","content":"b"}],"max_completion_tokens":3,"tools":[],"response_format":{"type":"text"},"logit_bias":{},"frequency_penalty":0,"metadata":{}}"#,
@@ -35,8 +36,11 @@ fn requests() -> Vec<Vec<u8>> {
 /// Bytes of a refusal: it repeats 80 letters of a name at most, twice and escaped.
 const REFUSAL_BYTES_MAX: usize = 2_048;
 
-// Each body is read as every resource would read it. What is taken means the same in any other spelling.
+// Each body is read as every resource would read it, and as one that asks for a quote. What is taken means the same in any other spelling.
 fn read_request(body: &[u8]) {
+    if let Err(refusal) = fuzz::quote(body) {
+        check_refusal(&refusal);
+    }
     for resource in fuzz::RESOURCES {
         let taken = match fuzz::request(resource, body) {
             Ok(taken) => taken,
@@ -57,7 +61,9 @@ fn check_refusal(refusal: &Refusal) {
 }
 
 fn headers() -> Vec<Vec<u8>> {
-    ["quantisation Q4_1", "deadline-ms 500", "max-price 7", "region eu"].map(|line| line.as_bytes().to_vec()).to_vec()
+    ["quantisation Q4_1", "deadline-ms 500", "max-price 7", "quote olq-AAAA", "region eu"]
+        .map(|line| line.as_bytes().to_vec())
+        .to_vec()
 }
 
 fn read_header(bytes: &[u8]) {

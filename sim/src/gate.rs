@@ -212,7 +212,7 @@ impl World {
             }
             Output::Own { like, .. } => self.own(&like, inputs),
             Output::Release { task } => return self.released(task),
-            Output::Refuse { task, refusal } => {
+            Output::Refuse { task, refusal, .. } => {
                 self.respond(task);
                 return self.turned_away(task, &refusal);
             }
@@ -485,6 +485,7 @@ fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<Trust
         prompt_tokens_max: TokenCount(facts.prompt + facts.prompt / 4 + 8),
         output_tokens_max: TokenCount(facts.max),
         price: PRICE,
+        max_price: None,
         deadline,
         request: digest(Domain::Request, &[&task.0]),
         public: facts.public,

@@ -73,7 +73,7 @@ impl Trace {
             Output::Finish { task, finished } => self.begin(now, gateway, 3).bytes(&task.0).text(finished),
             Output::Release { task } => self.begin(now, gateway, 16).bytes(&task.0),
             Output::Own { like, variant } => self.begin(now, gateway, 17).bytes(&like.0).bytes(&variant.0),
-            Output::Refuse { task, refusal } => self.begin(now, gateway, 4).bytes(&task.0).text(refusal),
+            Output::Refuse { task, refusal, .. } => self.begin(now, gateway, 4).bytes(&task.0).text(refusal),
             Output::Forget { task } => self.begin(now, gateway, 5).bytes(&task.0),
             Output::Append { append, entries } => {
                 self.begin(now, gateway, 6).number(*append);

@@ -49,7 +49,7 @@ impl Response {
 impl Client {
     /// For the gateway at an address.
     pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
-        Self { key: Some(key.to_owned()), ..Self::to(&format!("http://{address}")) }
+        Self::to(&format!("http://{address}")).with_key(key)
     }
 
     /// For whatever is under an address that begins with `http://`, without a key.
@@ -58,6 +58,11 @@ impl Client {
         connector.set_nodelay(true);
         let pool = Pool::builder(TokioExecutor::new()).build(connector);
         Self { pool, base: base.to_owned(), key: None }
+    }
+
+    /// With a key.
+    pub(crate) fn with_key(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
     }
 
     /// Sends a JSON body.

@@ -85,6 +85,7 @@ pub(crate) async fn start(config: &Config, home: &Home, in_memory: bool) -> anyh
         node_listen: config.node_listen,
         join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
         price: price(config),
+        operator: home.operator_key()?.digest(),
         requests_per_minute: config.requests_per_minute.get(),
         tokens_per_minute: config.tokens_per_minute.get(),
         event_log: config.event_log.clone(),

@@ -53,6 +53,18 @@ impl Home {
         Ok(ApiKey::from_secret(&self.secret(&format!("tenant-{name}"))?))
     }
 
+    /// The key with which this folder's gateway is asked about any task and node: the same at every start.
+    pub(crate) fn operator_key(&self) -> anyhow::Result<ApiKey> {
+        Ok(ApiKey::from_secret(&self.secret("operator")?))
+    }
+
+    /// The same of a gateway that began here.
+    pub(crate) fn existing_operator_key(&self) -> anyhow::Result<ApiKey> {
+        let path = self.0.join("operator.secret");
+        anyhow::ensure!(path.exists(), "{} is not there: it is made when the gateway starts", path.display());
+        self.operator_key()
+    }
+
     /// The parameters of a new network of the keys here.
     pub(crate) fn genesis(&self, epoch: Micros) -> anyhow::Result<Genesis> {
         let gateway = GatewayId(self.key("gateway")?.public());

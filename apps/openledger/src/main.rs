@@ -24,6 +24,7 @@ mod restore;
 mod simulate;
 mod up;
 mod verify;
+mod why;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     Tenant(issue::TenantArgs),
     /// Look into a gateway's ledger.
     Ledger(inspect::Args),
+    /// Ask a running gateway why a task went where it went, or why a node gets what it gets.
+    Why(why::Args),
     /// Run the same gateway and node code in simulated time.
     Sim(simulate::SimArgs),
     /// Feed a recorded event log through the core and compare the outputs.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Issue(args) => issue::issue(&args),
         Command::Tenant(args) => issue::tenant(&args),
         Command::Ledger(args) => inspect::run(&args),
+        Command::Why(args) => why::run(&args),
         Command::Sim(args) => simulate::run(&args),
         Command::Replay(args) => simulate::replay(&args),
         Command::Bench(args) => bench::run(&args),

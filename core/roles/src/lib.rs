@@ -8,6 +8,7 @@ pub mod follower;
 pub mod gateway;
 pub mod node;
 pub mod order;
+pub mod quote;
 pub mod settler;
 
 pub use gateway::Gateway;

@@ -1,5 +1,7 @@
 //! Why a node or a request was refused, with the figures that a person needs to change it.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use ol_protocol::{MicroCredits, Micros, NodeId, Region, Timestamp, TokenCount};
 
 /// One reason for a refusal.
@@ -122,6 +124,16 @@ pub enum Gate {
     /// What the tenant has left is shared with other gateways, and can't be asked for.
     #[error("what this tenant has left can't be asked for now: try again in a moment")]
     BudgetUnknown,
+    /// The worst case costs more than the tenant allows.
+    #[error(
+        "this may cost up to {} micro-credits and {} may be paid: ask for fewer tokens, or allow more with max_price", .worst.0, .max.0
+    )]
+    PriceTooHigh {
+        /// The worst case.
+        worst: MicroCredits,
+        /// What the tenant pays at most.
+        max: MicroCredits,
+    },
     /// No node could be trusted so far even if the answer's audit passes.
     #[error(
         "no connected node is trusted more than {} after an audit, {} is asked for: ask for less, or wait until nodes have proved themselves",
@@ -144,6 +156,91 @@ pub enum Gate {
         /// How many attempts a task has.
         max: u8,
     },
+}
+
+impl Gate {
+    /// Its name for programs: the same as that of what was passed there.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoNodeHasVariant => "variant",
+            Self::NoNodeInRegion { .. } => "region",
+            Self::Unreliable { .. } | Self::TierTooHigh { .. } => "tier",
+            Self::NoFreeSlot { .. } => "slot",
+            Self::Excluded { .. } => "excluded",
+            Self::Quarantined { .. } => "quarantine",
+            Self::NotMeasured { .. } => "measured",
+            Self::WaitTooLong { .. } => "wait",
+            Self::Draining => "draining",
+            Self::QueueFull { .. } => "queue",
+            Self::TenantQueueFull { .. } => "tenant_queue",
+            Self::DeadlineTooShort { .. } => "deadline",
+            Self::ContextTooLong { .. } => "context",
+            Self::BudgetEmpty { .. } | Self::BudgetUnknown => "budget",
+            Self::PriceTooHigh { .. } => "price",
+            Self::TrustTooHigh { .. } => "trust",
+            Self::NoAuditor => "auditor",
+            Self::AttemptsSpent { .. } => "attempts",
+        }
+    }
+
+    /// Its figures by name; the name ends with the unit.
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        match *self {
+            Self::NoNodeHasVariant | Self::NoNodeInRegion { .. } => Vec::new(),
+            Self::Excluded { .. } | Self::NotMeasured { .. } => Vec::new(),
+            Self::Unreliable { reliability_ppm, attempts, .. } => {
+                vec![("reliability_ppm", reliability_ppm.into()), ("attempts", attempts)]
+            }
+            Self::TierTooHigh { best_ppm, attempts, .. } => {
+                vec![("best_ppm", best_ppm.into()), ("attempts", attempts)]
+            }
+            Self::Draining | Self::BudgetUnknown | Self::NoAuditor => Vec::new(),
+            Self::NoFreeSlot { node_count, in_flight } => vec![("nodes", node_count), ("in_flight", in_flight)],
+            Self::Quarantined { until, .. } => vec![("until_unix_us", until.0)],
+            Self::WaitTooLong { wait, max } => vec![("wait_us", wait.0), ("max_us", max.0)],
+            Self::QueueFull { queued, max } | Self::TenantQueueFull { queued, max } => {
+                vec![("queued", queued), ("max", max)]
+            }
+            Self::DeadlineTooShort { needed, left } => vec![("needed_us", needed.0), ("left_us", left.0)],
+            Self::ContextTooLong { tokens, max } => vec![("tokens", tokens.0.into()), ("max", max.0.into())],
+            Self::BudgetEmpty { available, needed } => {
+                vec![("available_micro_credits", available.0), ("needed_micro_credits", needed.0)]
+            }
+            Self::PriceTooHigh { worst, max } => {
+                vec![("worst_micro_credits", worst.0), ("max_micro_credits", max.0)]
+            }
+            Self::TrustTooHigh { needed_ppm, best_ppm } => {
+                vec![("needed_ppm", needed_ppm.into()), ("best_ppm", best_ppm.into())]
+            }
+            Self::AttemptsSpent { max } => vec![("max", max.into())],
+        }
+    }
+
+    /// Whose gate it is, if it is one node's.
+    pub const fn node(&self) -> Option<NodeId> {
+        match *self {
+            Self::Excluded { node }
+            | Self::Quarantined { node, .. }
+            | Self::NotMeasured { node }
+            | Self::Unreliable { node, .. } => Some(node),
+            Self::NoNodeHasVariant
+            | Self::NoNodeInRegion { .. }
+            | Self::TierTooHigh { .. }
+            | Self::NoFreeSlot { .. }
+            | Self::WaitTooLong { .. }
+            | Self::Draining
+            | Self::QueueFull { .. }
+            | Self::TenantQueueFull { .. }
+            | Self::DeadlineTooShort { .. }
+            | Self::ContextTooLong { .. }
+            | Self::BudgetEmpty { .. }
+            | Self::BudgetUnknown
+            | Self::PriceTooHigh { .. }
+            | Self::TrustTooHigh { .. }
+            | Self::NoAuditor
+            | Self::AttemptsSpent { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -133,6 +133,21 @@ pub struct Supply {
     pub in_flight: u64,
 }
 
+/// What a node granted of one variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// The variant.
+    pub variant: VariantId,
+    /// Tasks that it granted on this link in all.
+    pub granted: u64,
+    /// Slots that are free; of a node that drains they are not to be had.
+    pub free: u64,
+    /// Tasks sent and not finished.
+    pub in_flight: u64,
+    /// Its class of speed; 0 is tried first.
+    pub class: u8,
+}
+
 impl Offers {
     /// A node connected; what an earlier connection granted is void.
     pub fn join(&mut self, node: NodeId) {
@@ -338,6 +353,23 @@ impl Offers {
     /// Tasks of all variants sent to the node and not finished.
     pub fn in_flight(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).map_or(0, |known| known.in_flight)
+    }
+
+    /// What the node granted, by variant.
+    pub fn slots(&self, node: NodeId) -> impl Iterator<Item = Slots> {
+        let credits = self.nodes.get(&node).into_iter().flat_map(|known| &known.credits);
+        credits.map(|(variant, credit)| Slots {
+            variant: *variant,
+            granted: credit.total,
+            free: credit.free(),
+            in_flight: credit.sent - credit.finished,
+            class: credit.class,
+        })
+    }
+
+    /// Whether the node takes no new work.
+    pub fn is_draining(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.draining)
     }
 
     fn variants_of(&self, node: NodeId) -> Vec<VariantId> {

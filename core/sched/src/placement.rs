@@ -132,49 +132,82 @@ pub struct Prediction {
     pub end: Micros,
 }
 
-// A node that could take the task. The lowest turn goes first.
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    turn: Turn,
-    cost: Micros,
-    node: NodeId,
+/// Which node gets a task, and what was looked at to choose it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked {
+    /// The node.
+    pub node: NodeId,
+    /// The nodes that were compared, itself among them; none where nodes are not chosen by cost.
+    pub open: Vec<Open>,
+    /// Nodes that may not have it, and why: `NAMED_MAX` at most.
+    pub closed: Vec<(NodeId, Gate)>,
 }
 
+/// A node that could take the task. The lowest turn goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// When it is its turn.
+    pub turn: Turn,
+    /// Predicted time to the last token, less what may be chance.
+    pub cost: Micros,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// When a node gets a task, among those that could take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
+pub enum Turn {
+    /// First, to be measured.
     Trial,
+    /// By its cost.
     Known,
+    /// Where nobody else is.
     Unknown,
 }
 
 impl Placement<'_> {
     /// The node for a task, or every kind of reason why there is none.
     pub fn pick(&self, now: Timestamp, ask: &Ask<'_>) -> Result<NodeId, Vec<Gate>> {
-        let mut draw = Draw::new(self.seed, ask);
-        let mut gates = Vec::new();
-        let picked = match self.rule {
-            Rule::Cost => self.cheapest_of_few(now, ask, &mut draw, &mut gates),
-            Rule::Random | Rule::RoundRobin | Rule::LeastOutstanding | Rule::TwoChoices => {
-                self.by_rule(now, ask, &mut draw, &mut gates)
-            }
-        };
-        picked.ok_or_else(|| self.why(ask, gates))
+        self.choose(now, ask).map(|picked| picked.node)
     }
 
-    fn cheapest_of_few(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
-        let mut open = Vec::with_capacity(SAMPLE);
-        if let Where::Preferably(region) = ask.place {
-            self.fastest(now, ask, Want { region: Some(region), ..ask.want() }, draw, &mut open, gates);
+    /// As [`Placement::pick`], with what was looked at.
+    pub fn choose(&self, now: Timestamp, ask: &Ask<'_>) -> Result<Picked, Vec<Gate>> {
+        let mut draw = Draw::new(self.seed, ask);
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        let picked = match self.rule {
+            Rule::Cost => self.cheapest_of_few(now, ask, &mut draw, &mut open, &mut closed),
+            Rule::Random | Rule::RoundRobin | Rule::LeastOutstanding | Rule::TwoChoices => {
+                self.by_rule(now, ask, &mut draw, &mut closed)
+            }
+        };
+        match picked {
+            Some(node) => Ok(Picked { node, open, closed }),
+            None => Err(self.why(ask, closed.into_iter().map(|(_, gate)| gate).collect())),
         }
-        self.fastest(now, ask, ask.want(), draw, &mut open, gates);
+    }
+
+    fn cheapest_of_few(
+        &self,
+        now: Timestamp,
+        ask: &Ask<'_>,
+        draw: &mut Draw,
+        open: &mut Vec<Open>,
+        closed: &mut Vec<(NodeId, Gate)>,
+    ) -> Option<NodeId> {
+        open.reserve(SAMPLE);
+        if let Where::Preferably(region) = ask.place {
+            self.fastest(now, ask, Want { region: Some(region), ..ask.want() }, draw, open, closed);
+        }
+        self.fastest(now, ask, ask.want(), draw, open, closed);
         if let Some(Resident { node, .. }) = ask.resident.filter(|resident| self.is_ready(ask, resident.node)) {
-            self.open(now, ask, core::iter::once(node), &mut open, gates);
+            self.open(now, ask, core::iter::once(node), open, closed);
         }
         if open.is_empty() {
-            gates.clear();
-            self.open(now, ask, self.stretch(ask.want(), draw), &mut open, gates);
+            closed.clear();
+            self.open(now, ask, self.stretch(ask.want(), draw), open, closed);
         }
-        self.cheapest(ask, &open, draw)
+        self.cheapest(ask, open, draw)
     }
 
     // Whether a node that was not drawn has a slot, and stands where the task may be.
@@ -191,7 +224,7 @@ impl Placement<'_> {
         want: Want,
         draw: &mut Draw,
         open: &mut Vec<Open>,
-        gates: &mut Vec<Gate>,
+        closed: &mut Vec<(NodeId, Gate)>,
     ) {
         let (mut known, mut slowest) = (0, usize::MAX);
         for (class, alike) in self.offers.ready_classes(want).iter().enumerate() {
@@ -202,7 +235,7 @@ impl Placement<'_> {
                 continue;
             }
             let before = open.len();
-            self.open(now, ask, sample(alike, draw), open, gates);
+            self.open(now, ask, sample(alike, draw), open, closed);
             known += open.iter().skip(before).filter(|node| node.turn == Turn::Known).count();
             if known > 0 && slowest == usize::MAX {
                 slowest = class + usize::from(CLASSES_COMPARED);
@@ -217,12 +250,18 @@ impl Placement<'_> {
         all().skip(from).chain(all().take(from)).take(SCAN_MAX)
     }
 
-    fn by_rule(&self, now: Timestamp, ask: &Ask<'_>, draw: &mut Draw, gates: &mut Vec<Gate>) -> Option<NodeId> {
+    fn by_rule(
+        &self,
+        now: Timestamp,
+        ask: &Ask<'_>,
+        draw: &mut Draw,
+        closed: &mut Vec<(NodeId, Gate)>,
+    ) -> Option<NodeId> {
         let mut open: Vec<NodeId> = Vec::new();
         for node in self.offers.ready_nodes(ask.want()) {
             match self.gate(now, ask, node) {
                 Ok(_) => open.push(node),
-                Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
+                Err(gate) if closed.len() < NAMED_MAX => closed.push((node, gate)),
                 Err(_) => {}
             }
         }
@@ -259,7 +298,7 @@ impl Placement<'_> {
         ask: &Ask<'_>,
         nodes: impl Iterator<Item = NodeId>,
         open: &mut Vec<Open>,
-        gates: &mut Vec<Gate>,
+        closed: &mut Vec<(NodeId, Gate)>,
     ) {
         let enough = open.len() + SAMPLE;
         for node in nodes {
@@ -268,7 +307,7 @@ impl Placement<'_> {
             }
             match self.gate(now, ask, node) {
                 Ok(node) => open.push(node),
-                Err(gate) if gates.len() < NAMED_MAX => gates.push(gate),
+                Err(gate) if closed.len() < NAMED_MAX => closed.push((node, gate)),
                 Err(_) => {}
             }
             if open.len() == enough {

@@ -91,6 +91,11 @@ impl Rate {
         self.decode.nanos
     }
 
+    /// Nanoseconds for a prompt token.
+    pub fn prompt_nanos(&self) -> u64 {
+        self.prefill.nanos
+    }
+
     /// Its class of speed, from 1 on: nodes of one class are alike within a factor of the square root of two.
     pub fn class(&self) -> u8 {
         let micros = self.predict(REFERENCE, REFERENCE).0.max(1);

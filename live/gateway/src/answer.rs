@@ -174,13 +174,13 @@ impl<'a> Evidence<'a> {
 
 /// A price in micro-credits.
 #[derive(Debug, Serialize)]
-struct PriceObject {
+pub(crate) struct PriceObject {
     prompt_micro_credits_per_million: u64,
     output_micro_credits_per_million: u64,
 }
 
 impl PriceObject {
-    const fn of(price: Price) -> Self {
+    pub(crate) const fn of(price: Price) -> Self {
         Self {
             prompt_micro_credits_per_million: price.prompt_per_million.0,
             output_micro_credits_per_million: price.output_per_million.0,

@@ -8,7 +8,7 @@ use ol_protocol::sampler::Sampling;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::tile::Tile;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{Digest, Epoch, MicroCredits, Micros, Price, TaskId, TenantId};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, TenantId};
 use ol_sched::{Tier, Where};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -98,6 +98,8 @@ pub struct Submission {
     pub deadline: Option<Micros>,
     /// The most the task may be charged.
     pub max_price: Option<MicroCredits>,
+    /// The quote whose price is to be charged.
+    pub quote: Option<String>,
     /// Whether request and answer may become public if the answer turns out to be wrong.
     pub public: bool,
     /// The least trust value, in millionths, that an answer may have; it is kept back until then.
@@ -106,6 +108,67 @@ pub struct Submission {
     pub place: Where,
     /// What is promised of its deadline.
     pub tier: Tier,
+}
+
+/// How large a request is that a quote is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Size {
+    /// As it would be sent.
+    Payload(Payload),
+    /// So many prompt tokens, at most.
+    PromptTokens(u32),
+}
+
+/// What a quote is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuoteRequest {
+    /// Who asks, and may name it.
+    pub tenant: TenantId,
+    /// As the client names it.
+    pub model: String,
+    /// The only quantisation that may serve it, if one is named.
+    pub quantisation: Option<String>,
+    /// The prompt's size.
+    pub size: Size,
+    /// Longest output; without it as for a request.
+    pub max_tokens: Option<u32>,
+    /// The most that the request may be charged.
+    pub max_price: Option<MicroCredits>,
+    /// The least trust value, in millionths, that its answer may have.
+    pub min_trust_ppm: Option<u32>,
+}
+
+/// A price that holds for a while, and what a request would cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quote {
+    /// What requests name it by.
+    pub id: String,
+    /// As the client named it.
+    pub model: String,
+    /// What computes it.
+    pub variant: String,
+    /// How its weights are stored.
+    pub quantisation: String,
+    /// What stands behind its answers.
+    pub assurance: &'static str,
+    /// What is charged.
+    pub price: Price,
+    /// With an audit in it, if the answer may have to wait for one.
+    pub price_with_audit: Option<Price>,
+    /// Bound on prompt tokens.
+    pub prompt_tokens_max: u32,
+    /// Bound on output tokens.
+    pub output_tokens_max: u32,
+    /// What it costs at most.
+    pub worst_case: MicroCredits,
+    /// Prompt tokens to be expected.
+    pub expected_prompt_tokens: u32,
+    /// Output tokens to be expected: how long answers of the variant are in the mean.
+    pub expected_output_tokens: u32,
+    /// What it costs with these.
+    pub expected: MicroCredits,
+    /// Until when the price holds, in seconds since 1970-01-01 UTC.
+    pub expires_at: u64,
 }
 
 /// A task that was taken on. Dropping it closes the channel, which cancels the task.
@@ -319,6 +382,22 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Lets a tenant's private request become public, if its answer was refuted: whether there is anything that is not public yet.
     fn publish(&self, tenant: TenantId, task: TaskId) -> impl Future<Output = bool> + Send;
+
+    /// What a request would cost, at a price that holds for a while.
+    fn quote(&self, asked: QuoteRequest) -> impl Future<Output = Result<Quote, Refusal>> + Send;
+
+    /// What was decided about a task, of this tenant or for the operator of any.
+    fn why_task(
+        &self,
+        tenant: Option<TenantId>,
+        task: TaskId,
+    ) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send;
+
+    /// What was decided about a node, for the operator.
+    fn why_node(&self, node: NodeId) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send;
+
+    /// Whether this key is that of the gateway's operator.
+    fn is_operator(&self, key: &str) -> bool;
 
     /// Whose key this is. Must compare digests only: see [`crate::keys::ApiKeys`].
     fn authenticate(&self, key: &str) -> Option<Tenant>;

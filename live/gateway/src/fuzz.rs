@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use ol_protocol::Digest;
+use ol_protocol::{Digest, TenantId};
 
+use crate::backend::QuoteRequest;
 use crate::refusal::Refusal;
 use crate::request::{Api, Policy, Request};
 
@@ -34,6 +35,14 @@ impl fmt::Debug for Taken {
 pub fn request(resource: Resource, body: &[u8]) -> Result<Taken, Refusal> {
     let request = Request::parse(resource.0, body)?;
     Ok(Taken { canonical: request.canonical(), request })
+}
+
+/// Reads a body that asks for a quote.
+///
+/// # Errors
+/// Why it is refused.
+pub fn quote(body: &[u8]) -> Result<QuoteRequest, Refusal> {
+    crate::quote::parse(TenantId([1; 16]), body)
 }
 
 /// Reads a header `x-openledger-NAME` of a request that has no other.

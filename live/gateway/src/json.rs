@@ -54,6 +54,11 @@ impl Fields {
         if self.path.is_empty() { member.to_owned() } else { format!("{}.{member}", self.path) }
     }
 
+    /// Whether a member is there; null counts as absent.
+    pub(crate) fn has(&self, member: &str) -> bool {
+        self.map.get(member).is_some_and(|value| !value.is_null())
+    }
+
     /// Takes a member; null counts as absent.
     pub(crate) fn take(&mut self, member: &str) -> Option<Value> {
         self.map.remove(member).filter(|value| !value.is_null())

@@ -14,6 +14,7 @@ mod instruct;
 mod json;
 mod limits;
 mod metrics;
+mod quote;
 mod request;
 mod routes;
 pub mod server;

@@ -5,7 +5,9 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use ol_protocol::Micros;
+use ol_sched::Passed;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// Exact wait for clients that know it, in milliseconds.
@@ -57,6 +59,11 @@ pub enum Kind {
     Superseded,
     /// Signed by somebody who has no say here, or not at all.
     Forbidden,
+    /// The quote that it names does not hold for it.
+    Quote {
+        /// Why, for programs.
+        code: &'static str,
+    },
     /// The account can't pay for it.
     Budget,
     /// The tenant asks faster than agreed.
@@ -83,6 +90,47 @@ pub enum Kind {
     Internal,
 }
 
+/// A gate that a request came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gate {
+    /// Its name.
+    pub gate: &'static str,
+    /// Whether it was passed.
+    pub passed: bool,
+    /// For people.
+    pub message: String,
+    /// Which node's it is, if it is one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Its figures by name; the name ends with the unit.
+    #[serde(flatten)]
+    pub figures: BTreeMap<&'static str, u64>,
+}
+
+impl From<&ol_sched::Gate> for Gate {
+    fn from(gate: &ol_sched::Gate) -> Self {
+        Self {
+            gate: gate.name(),
+            passed: false,
+            message: gate.to_string(),
+            node: gate.node().map(|node| node.to_string()),
+            figures: gate.figures().into_iter().collect(),
+        }
+    }
+}
+
+impl From<&Passed> for Gate {
+    fn from(passed: &Passed) -> Self {
+        Self {
+            gate: passed.name(),
+            passed: true,
+            message: passed.to_string(),
+            node: None,
+            figures: passed.figures().into_iter().collect(),
+        }
+    }
+}
+
 /// Why a request gets no answer.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 #[error("{message}")]
@@ -91,8 +139,8 @@ pub struct Refusal {
     pub kind: Kind,
     /// For people. Never quotes a prompt or a key.
     pub message: String,
-    /// What stood in the way, node by node or rule by rule.
-    pub gates: Vec<String>,
+    /// What it passed and what stood in the way, node by node or rule by rule.
+    pub gates: Vec<Gate>,
     /// Work was charged, so that a repetition would be charged again.
     pub billed: bool,
 }
@@ -124,7 +172,8 @@ struct ErrorObject<'a> {
 
 #[derive(Serialize)]
 struct Why<'a> {
-    why: &'a [String],
+    why: Vec<&'a str>,
+    gates: &'a [Gate],
 }
 
 impl Refusal {
@@ -153,9 +202,14 @@ impl Refusal {
                 param: verdict.param,
                 code: verdict.code,
             },
-            openledger: (!self.gates.is_empty()).then_some(Why { why: &self.gates }),
+            openledger: (!self.gates.is_empty()).then(|| self.why()),
         };
         serde_json::to_vec(&envelope).expect("strings always serialise")
+    }
+
+    fn why(&self) -> Why<'_> {
+        let why = self.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.message.as_str()).collect();
+        Why { why, gates: &self.gates }
     }
 
     fn verdict(&self) -> Verdict<'_> {
@@ -197,6 +251,9 @@ impl Refusal {
                 Verdict { kind: "permission_error", ..invalid(StatusCode::FORBIDDEN, Some("wrong_signature")) }
             }
             Kind::KeyReused => invalid(StatusCode::UNPROCESSABLE_ENTITY, Some("idempotency_key_reused")),
+            Kind::Quote { code } => {
+                Verdict { param: Some("openledger.quote"), ..invalid(StatusCode::BAD_REQUEST, Some(code)) }
+            }
             Kind::Budget => Verdict {
                 worth_repeating: false,
                 ..later(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota", BUDGET_RETRY)

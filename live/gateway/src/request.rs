@@ -28,6 +28,9 @@ const TEXT_TOKENS_DEFAULT: u32 = 16;
 /// Longest wait that a client may set: a day.
 const DEADLINE_MS_MAX: u64 = 86_400_000;
 
+/// Longest id of a quote: twice what they have now.
+const QUOTE_CHARS_MAX: usize = 320;
+
 /// Which resource was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Api {
@@ -86,6 +89,8 @@ pub(crate) struct Policy {
     pub(crate) region: Option<Region>,
     pub(crate) prefer_region: Option<Region>,
     pub(crate) tier: Option<Tier>,
+    /// The id of a quote whose price is to be charged.
+    pub(crate) quote: Option<String>,
 }
 
 impl Request {
@@ -196,7 +201,7 @@ fn finish(
     Ok(Request { api, model, payload, generate, delivery, encoding: Encoding::Float, dimensions: None, policy })
 }
 
-fn model(fields: &mut Fields) -> Result<String, Refusal> {
+pub(crate) fn model(fields: &mut Fields) -> Result<String, Refusal> {
     match fields.required("model")? {
         Value::String(name) if !name.is_empty() => Ok(name),
         Value::String(_) => Err(Refusal::invalid("model", "`model` must not be empty")),
@@ -204,7 +209,7 @@ fn model(fields: &mut Fields) -> Result<String, Refusal> {
     }
 }
 
-fn max_tokens(fields: &mut Fields, member: &str) -> Result<Option<u32>, Refusal> {
+pub(crate) fn max_tokens(fields: &mut Fields, member: &str) -> Result<Option<u32>, Refusal> {
     Ok(fields.integer(member, 1, u64::from(u32::MAX))?.map(|count| count as u32))
 }
 
@@ -255,7 +260,7 @@ fn delivery(fields: &mut Fields) -> Result<Delivery, Refusal> {
     Ok(Delivery::Stream { usage })
 }
 
-fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
+pub(crate) fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
     let Some(value) = fields.take("openledger") else { return Ok(Policy::default()) };
     let mut fields = Fields::of(value, "openledger".to_owned())?;
     let policy = Policy {
@@ -270,6 +275,10 @@ fn policy(fields: &mut Fields) -> Result<Policy, Refusal> {
         region: named(&mut fields, "region", region)?,
         prefer_region: named(&mut fields, "prefer_region", region)?,
         tier: named(&mut fields, "tier", tier)?,
+        quote: match fields.string("quote")? {
+            Some(id) => Some(quote(&fields.name("quote"), &id)?),
+            None => None,
+        },
     };
     for member in trivial::POLICY_UNSUPPORTED {
         if fields.take(member).is_some() {
@@ -338,8 +347,18 @@ impl Policy {
             "region" => settle(&mut self.region, region(&header, value)?, &header),
             "prefer-region" => settle(&mut self.prefer_region, region(&header, value)?, &header),
             "tier" => settle(&mut self.tier, tier(&header, value)?, &header),
+            "quote" => settle(&mut self.quote, quote(&header, value)?, &header),
             "max-price" => settle(&mut self.max_price, MicroCredits(number(0, u64::MAX)?), &header),
             _ => Err(trivial::unsupported(&header)),
+        }
+    }
+}
+
+fn quote(name: &str, id: &str) -> Result<String, Refusal> {
+    match id.len() <= QUOTE_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(id.to_owned()),
+        false => {
+            Err(Refusal::invalid(name, format!("`{name}` must be a quote's id, {QUOTE_CHARS_MAX} letters at most")))
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::instruct;
 use crate::keys::Tenant;
 use crate::limits::{Limits, Reservation};
 use crate::metrics::Metrics;
+use crate::quote::{self, QuoteObject};
 use crate::refusal::{Kind, Refusal};
 use crate::request::{Api, Delivery, Request as Parsed};
 use crate::task::{Sent, Task};
@@ -71,6 +72,9 @@ pub(crate) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/v1/chat/completions", post(|State(app), request| work::<B>(app, Api::Chat, request)))
         .route("/v1/completions", post(|State(app), request| work::<B>(app, Api::Text, request)))
         .route("/v1/embeddings", post(|State(app), request| work::<B>(app, Api::Embeddings, request)))
+        .route("/v1/quotes", post(quotes::<B>))
+        .route("/v1/tasks/{id}/why", get(why_task::<B>))
+        .route("/v1/nodes/{id}/why", get(why_node::<B>))
         .route("/v1/receipts/{id}", get(receipt::<B>))
         .route("/v1/receipts/{id}/publish", post(publish::<B>))
         .route(instruct::PATHS[0], post(instruction::<B>))
@@ -97,7 +101,7 @@ fn wrong_method(path: &str, method: &Method) -> Refusal {
     let allow = match route_of(path) {
         "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => "POST",
         path if instruct::PATHS.contains(&path) => "POST",
-        "/v1/receipts/{id}/publish" => "POST",
+        "/v1/receipts/{id}/publish" | "/v1/quotes" => "POST",
         _ => "GET, HEAD",
     };
     Refusal::new(Kind::WrongMethod { allow }, format!("this path is not for {method} but for {allow}"))
@@ -116,6 +120,7 @@ fn route_of(path: &str) -> &'static str {
         "/v1/completions" => "/v1/completions",
         "/v1/embeddings" => "/v1/embeddings",
         "/v1/network" => "/v1/network",
+        "/v1/quotes" => "/v1/quotes",
         "/v1/top-ups" => "/v1/top-ups",
         "/v1/parameters" => "/v1/parameters",
         "/v1/tenants" => "/v1/tenants",
@@ -125,6 +130,8 @@ fn route_of(path: &str) -> &'static str {
         _ if path.starts_with("/log/") => "/log/{file}",
         _ if path.starts_with("/v1/receipts/") && path.ends_with("/publish") => "/v1/receipts/{id}/publish",
         _ if path.starts_with("/v1/receipts/") => "/v1/receipts/{id}",
+        _ if path.starts_with("/v1/tasks/") => "/v1/tasks/{id}/why",
+        _ if path.starts_with("/v1/nodes/") => "/v1/nodes/{id}/why",
         _ => "other",
     }
 }
@@ -171,20 +178,26 @@ pub(crate) fn fresh_task() -> Result<TaskId, Refusal> {
     Ok(TaskId(bytes))
 }
 
-/// Whose request this is.
-fn authenticate<B: Backend>(backend: &B, headers: &HeaderMap) -> Result<Tenant, Refusal> {
-    let unauthorized = |message: &str| Refusal::new(Kind::Unauthorized, message);
+fn unauthorized(message: &str) -> Refusal {
+    Refusal::new(Kind::Unauthorized, message)
+}
+
+fn key_of(headers: &HeaderMap) -> Result<&str, Refusal> {
     let value = headers
         .get(AUTHORIZATION)
         .ok_or_else(|| unauthorized("no API key: send it as `Authorization: Bearer ol-...`"))?;
-    let key = value
+    value
         .to_str()
         .ok()
         .and_then(|text| text.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
-        .ok_or_else(|| unauthorized("the header `Authorization` must be `Bearer` and an API key"))?;
-    backend.authenticate(key).ok_or_else(|| unauthorized("this API key is not known here"))
+        .ok_or_else(|| unauthorized("the header `Authorization` must be `Bearer` and an API key"))
+}
+
+/// Whose request this is.
+fn authenticate<B: Backend>(backend: &B, headers: &HeaderMap) -> Result<Tenant, Refusal> {
+    backend.authenticate(key_of(headers)?).ok_or_else(|| unauthorized("this API key is not known here"))
 }
 
 fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
@@ -293,6 +306,57 @@ async fn receipt<B: Backend>(
         }
     };
     Ok(json_response(StatusCode::OK, answer::json(&state)))
+}
+
+async fn quotes<B: Backend>(State(app): Shared<B>, request: Request) -> Result<Response, Refusal> {
+    let (parts, incoming) = request.into_parts();
+    let admitted = authenticate(&*app.backend, &parts.headers).and_then(|tenant| {
+        let limited = app.limits.take_request(&tenant, Instant::now());
+        limited.and_then(|()| check_media_type(&parts.headers)).map(|()| tenant)
+    });
+    let tenant = match admitted {
+        Ok(tenant) => tenant,
+        Err(refusal) => {
+            body::discard(incoming).await;
+            return Err(refusal);
+        }
+    };
+    let body = body::read(incoming, app.body).await?;
+    let quote = app.backend.quote(quote::parse(tenant.id, &body)?).await?;
+    Ok(json_response(StatusCode::OK, answer::json(&QuoteObject::of(&quote))))
+}
+
+async fn why_task<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let no_task = |_| Refusal::new(Kind::NoSuchPath, "a task's id has 32 hexadecimal digits: that of its receipt");
+    let tenant = match app.backend.is_operator(key_of(&headers)?) {
+        true => None,
+        false => {
+            let tenant = authenticate(&*app.backend, &headers)?;
+            app.limits.take_receipt(&tenant, Instant::now()).inspect_err(|_| app.metrics.refused("receipts"))?;
+            Some(tenant.id)
+        }
+    };
+    let why = app.backend.why_task(tenant, id.parse().map_err(no_task)?).await?;
+    Ok(json_response(StatusCode::OK, answer::json(&why)))
+}
+
+async fn why_node<B: Backend>(
+    State(app): Shared<B>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if !app.backend.is_operator(key_of(&headers)?) {
+        return Err(unauthorized(
+            "this is for the gateway's operator: `openledger why` finds the key in the gateway's folder",
+        ));
+    }
+    let no_node = |_| Refusal::new(Kind::NoSuchPath, "a node's id has 64 hexadecimal digits");
+    let why = app.backend.why_node(id.parse().map_err(no_node)?).await?;
+    Ok(json_response(StatusCode::OK, answer::json(&why)))
 }
 
 // What anyone may ask without a key.
@@ -425,6 +489,7 @@ async fn admit<B: Backend>(
         body_bytes: body.len(),
         deadline: request.policy.deadline,
         max_price: request.policy.max_price,
+        quote: request.policy.quote.clone(),
         public: request.policy.public.unwrap_or(false),
         min_trust_ppm: request.policy.min_trust,
         place: request.policy.place()?,

@@ -212,6 +212,7 @@ async fn models_are_listed_and_found() {
         "openledger": {
             "work": "generate", "context_tokens": 2_048, "quantisation": "f32", "assurance": "seeded",
             "price": {"prompt_micro_credits_per_million": 500_000, "output_micro_credits_per_million": 1_500_000},
+            "regions": {"local": 1},
         },
     });
     assert_eq!(words, expected);

@@ -264,6 +264,27 @@ def a_batch_of_texts_has_the_vectors_of_single_ones():
 
 
 @check
+def a_quote_is_charged_by_who_names_it_in_the_extra_body():
+    body = {"model": MODEL, "messages": ASK, "max_tokens": 16}
+    quote = client().post("/quotes", body=body, cast_to=object)
+    assert quote["object"] == "quote" and quote["expected_micro_credits"] <= quote["worst_case_micro_credits"]
+    answer = chat(extra_body={"openledger": {"quote": quote["id"], "max_price": quote["worst_case_micro_credits"]}})
+    assert answer.openledger["price"] == quote["price"]
+    assert answer.openledger["charge_micro_credits"] <= quote["worst_case_micro_credits"]
+    made_up = lambda: chat(extra_body={"openledger": {"quote": "olq-AAAA"}})
+    assert raises(openai.BadRequestError, 400, made_up).code == "quote_unknown"
+
+
+@check
+def a_refusal_names_its_gates_and_can_be_asked_about():
+    error = raises(openai.BadRequestError, 400, lambda: chat(extra_body={"openledger": {"max_price": 0}}))
+    gates = error.response.json()["openledger"]["gates"]
+    assert error.param == "openledger.max_price" and gates[-1]["gate"] == "price" and not gates[-1]["passed"]
+    task = error.response.headers["x-openledger-receipt"]
+    assert client().get(f"/tasks/{task}/why", cast_to=object)["gates"] == gates
+
+
+@check
 def vectors_have_usage_and_evidence():
     answer = client().embeddings.create(model=EMBEDDING_MODEL, input="some text")
     assert answer.object == "list" and answer.usage.total_tokens == answer.usage.prompt_tokens > 0

@@ -351,7 +351,17 @@ async fn a_refusal_by_policy_lists_the_gates() {
     let answer = served.send(post(CHAT, &chat(json!({"model": "barred"})))).await;
     let expected = json!({
         "error": {"message": "no node may serve this", "type": "server_error", "param": null, "code": "unservable"},
-        "openledger": {"why": ["node-a: trust 0.2 below 0.5", "node-b: region eu"]},
+        "openledger": {
+            "why": ["node-a: trust 0.2 below 0.5", "node-b: region eu"],
+            "gates": [
+                {"gate": "variant", "passed": true, "message": "2 nodes serve it", "nodes": 2},
+                {
+                    "gate": "trust", "passed": false, "message": "node-a: trust 0.2 below 0.5",
+                    "best_ppm": 200_000, "needed_ppm": 500_000,
+                },
+                {"gate": "region", "passed": false, "message": "node-b: region eu", "node": "node-b"},
+            ],
+        },
     });
     assert_eq!((answer.status.as_u16(), answer.json()), (503, expected));
 }

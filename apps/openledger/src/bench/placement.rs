@@ -137,6 +137,7 @@ impl World {
             request: Digest([7; 32]),
             public: false,
             floor: None,
+            max_price: None,
             place,
             tier,
             prefixes: Vec::new(),

@@ -12,7 +12,7 @@ const EARLY: usize = 20;
 const LONG: u64 = 800;
 
 // A request with a long answer: texts of random models end by chance.
-fn long(api: &Api) -> (Value, Value) {
+pub(crate) fn long(api: &Api) -> (Value, Value) {
     let found = (0..200).find_map(|seed| {
         let body = chat("tell me everything", 1_500, seed);
         let answer = api.chat(&body).good();
@@ -33,7 +33,7 @@ fn verified(gateway: &Gateway, document: &Value) {
 }
 
 // Begins the stream until it was interrupted in its midst: a fast node may be through with it before.
-fn interrupted(begin: impl Fn() -> Stream, mut interrupt: impl FnMut(&str), whole: &Value) -> Stream {
+pub(crate) fn interrupted(begin: impl Fn() -> Stream, mut interrupt: impl FnMut(&str), whole: &Value) -> Stream {
     let mut stream = begin();
     stream.until(EARLY);
     interrupt(&stream.node());

@@ -16,6 +16,8 @@ pub(crate) struct Api {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
+    // In lower case.
+    head: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -28,11 +30,21 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
     }
 
+    /// A header of it.
+    pub(crate) fn header(&self, name: &str) -> String {
+        header(&self.head, name)
+    }
+
     /// A success's body.
     pub(crate) fn good(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
+}
+
+fn header(head: &str, name: &str) -> String {
+    let line = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {name} in {head}")).to_owned()
 }
 
 /// A request for text; the same seed gives the same text.
@@ -86,7 +98,7 @@ impl Api {
         let (status, mut body) = self.open(method, path, body)?;
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes)?;
-        Ok(Response { status, body: bytes })
+        Ok(Response { status, head: body.head.clone(), body: bytes })
     }
 
     pub(crate) fn get(&self, path: &str) -> Response {
@@ -223,8 +235,7 @@ impl Stream {
     }
 
     fn header(&self, name: &str) -> String {
-        let line = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.unwrap_or_else(|| panic!("no {name} in {}", self.head)).to_owned()
+        header(&self.head, name)
     }
 
     /// The task that the stream belongs to.

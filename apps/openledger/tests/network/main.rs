@@ -25,3 +25,4 @@ mod receipts;
 mod regions;
 mod residency;
 mod up;
+mod why;

@@ -403,13 +403,13 @@ impl Gateway {
     }
 
     /// Ends the audits of receipts that a close has refused: there is nothing to find about them.
-    pub(super) fn drop_audits(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn drop_audits(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         let known = |audit: &Audit| self.settler.commitment(&audit.subject).is_some();
         let refused: Vec<(AuditId, Audit)> = self.audits.extract_if(.., |_, audit| !known(audit)).collect();
         for (audit, Audit { subject, node, .. }) in refused {
             let outcome = AuditOutcome::Unauditable { audit };
             out.push(Output::Audited { subject, node, outcome, passed: None });
-            self.confirm(subject, None, out);
+            self.confirm(now, subject, None, out);
             out.push(Output::Forget { task: subject.task });
         }
     }
@@ -430,7 +430,7 @@ impl Gateway {
             None => self.counters.unauditable += 1,
         }
         out.push(Output::Audited { subject, node, outcome, passed });
-        self.confirm(subject, passed, out);
+        self.confirm(now, subject, passed, out);
         out.push(Output::Forget { task: subject.task });
     }
 }

@@ -286,7 +286,7 @@ fn write_attempt<'a>(w: &'a mut Writer, id: &AttemptId) -> &'a mut Writer {
 
 fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut Writer {
     let Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
-    let Submission { deadline, request, public, floor, prefixes, .. } = submission;
+    let Submission { deadline, request, public, floor, max_price, prefixes, .. } = submission;
     w.raw(&task.0).raw(&tenant.0).raw(&variant.0).u32(prompt_tokens_max.0).u32(output_tokens_max.0);
     w.u64(price.prompt_per_million.0)
         .u64(price.output_per_million.0)
@@ -296,6 +296,10 @@ fn write_submission<'a>(w: &'a mut Writer, submission: &Submission) -> &'a mut W
     match floor {
         None => w.u8(0),
         Some(TrustFloor { value_ppm, assurance }) => w.u8(1).u32(*value_ppm).u8(assurance.to_byte()),
+    };
+    match max_price {
+        None => w.u8(0),
+        Some(max) => w.u8(1).u64(max.0),
     };
     w.u8(u8::from(submission.place.bound().is_some()));
     Region::write(submission.place.region(), w);
@@ -317,6 +321,10 @@ fn read_submission(r: &mut Reader<'_>) -> Result<Submission, Error> {
         floor: match truth(r)? {
             false => None,
             true => Some(TrustFloor { value_ppm: r.u32()?, assurance: Assurance::from_byte(r.u8()?)? }),
+        },
+        max_price: match truth(r)? {
+            false => None,
+            true => Some(MicroCredits(r.u64()?)),
         },
         place: read_place(r)?,
         tier: read_tier(r)?,

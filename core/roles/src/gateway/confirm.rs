@@ -60,24 +60,23 @@ impl Gateway {
     }
 
     /// The audit ended: whoever waits for it hears.
-    pub(super) fn confirm(&mut self, subject: AttemptId, passed: Option<bool>, out: &mut Vec<Output>) {
+    pub(super) fn confirm(&mut self, now: Timestamp, subject: AttemptId, passed: Option<bool>, out: &mut Vec<Output>) {
         if self.awaited.remove(&subject).is_none() {
             return;
         }
         match passed {
             Some(true) => out.push(Output::Release { task: subject.task }),
-            Some(false) | None => self.withhold(subject.task, passed == Some(false), out),
+            Some(false) | None => self.withhold(now, subject.task, passed == Some(false), out),
         }
     }
 
     /// Ends the wait for audits that did not end in time.
     pub(super) fn expire_awaited(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         let late: Vec<AttemptId> = self.awaited.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
-        late.into_iter().for_each(|id| self.withhold(id.task, false, out));
+        late.into_iter().for_each(|id| self.withhold(now, id.task, false, out));
     }
 
-    fn withhold(&mut self, task: TaskId, failed: bool, out: &mut Vec<Output>) {
-        self.counters.refused += 1;
-        out.push(Output::Refuse { task, refusal: Refusal::Unconfirmed { failed } });
+    fn withhold(&mut self, now: Timestamp, task: TaskId, failed: bool, out: &mut Vec<Output>) {
+        self.refuse(now, task, Refusal::Unconfirmed { failed }, Vec::new(), out);
     }
 }

@@ -120,7 +120,7 @@ impl Gateway {
         }
         self.charged.clear();
         self.fund_own();
-        self.drop_audits(out);
+        self.drop_audits(now, out);
         let state = self.settler.digest();
         let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal;
         let close = Close { epoch, at: now, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };

@@ -1,6 +1,7 @@
 //! What can happen to a gateway, and what it wants done. Ids, sizes and digests only, never payload.
 
 use crate::node::FailCode;
+use alloc::vec;
 use alloc::vec::Vec;
 use ol_ledger::Summary;
 use ol_protocol::batch::{BatchHeader, VerifiedBatch};
@@ -19,9 +20,7 @@ use ol_protocol::{
     AuditId, Digest, Epoch, MicroCredits, Micros, NodeId, OperatorId, Price, Region, TaskId, TenantId, TokenCount,
     VariantId,
 };
-use ol_sched::Prefix;
-use ol_sched::gate::Gate;
-use ol_sched::{Tier, Want, Where};
+use ol_sched::{Gate, Passed, Prefix, Tier, Want, Where};
 use ol_trust::Standing;
 
 /// A request that waits for a node.
@@ -37,8 +36,10 @@ pub struct Submission {
     pub prompt_tokens_max: TokenCount,
     /// Bound on output tokens; 0 for embeddings.
     pub output_tokens_max: TokenCount,
-    /// The posted price.
+    /// The posted price, or the one that a quote holds.
     pub price: Price,
+    /// The most that the tenant pays, if it says so.
+    pub max_price: Option<MicroCredits>,
     /// Time left for the whole answer.
     pub deadline: Micros,
     /// Salted digest of the request's bytes.
@@ -279,6 +280,31 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Its name for programs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Busy(_) => "busy",
+            Self::Impossible(_) => "impossible",
+            Self::Budget(_) => "budget",
+            Self::Deadline => "deadline",
+            Self::Attempts { .. } => "attempts",
+            Self::Invalid => "invalid",
+            Self::Unconfirmed { .. } => "unconfirmed",
+        }
+    }
+
+    /// The gates that it names.
+    pub fn gates(&self) -> Vec<Gate> {
+        match self {
+            Self::Busy(gates) | Self::Impossible(gates) => gates.clone(),
+            Self::Budget(gate) => vec![*gate],
+            Self::Attempts { attempts, .. } => vec![Gate::AttemptsSpent { max: *attempts }],
+            Self::Deadline | Self::Invalid | Self::Unconfirmed { .. } => Vec::new(),
+        }
+    }
+}
+
 /// How a task ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -399,6 +425,10 @@ pub enum Output {
         task: TaskId,
         /// Why.
         refusal: Refusal,
+        /// The gates that it passed before.
+        passed: Vec<Passed>,
+        /// The gates that it did not pass.
+        failed: Vec<Gate>,
     },
     /// Nobody asks for this task any more: its payload can go, unless an audit needs it.
     Forget {

@@ -117,9 +117,8 @@ impl Gateway {
             match is_unknown {
                 false => self.submit(now, submission, out),
                 true => {
-                    self.counters.refused += 1;
-                    let refusal = Refusal::Busy(vec![Gate::BudgetUnknown]);
-                    out.push(Output::Refuse { task: submission.task, refusal });
+                    let gates = vec![Gate::BudgetUnknown];
+                    self.refuse(now, submission.task, Refusal::Busy(gates.clone()), gates, out);
                 }
             }
         }

@@ -14,6 +14,7 @@ mod own;
 mod panel;
 mod resident;
 mod task;
+pub mod why;
 
 use crate::settler::Settler;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -181,6 +182,7 @@ pub struct Gateway {
     next_look: Timestamp,
     has_ticked: bool,
     counters: Counters,
+    decisions: why::Decisions,
 }
 
 impl Gateway {
@@ -224,6 +226,7 @@ impl Gateway {
             next_look: now,
             has_ticked: false,
             counters: Counters::default(),
+            decisions: why::Decisions::default(),
         };
         new.fund();
         let secret = new.draw_secret();

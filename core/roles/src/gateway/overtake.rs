@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{Micros, NodeId, TaskId, Timestamp, TokenCount, VariantId};
 use ol_sched::residency::PASS_TOKENS;
-use ol_sched::{Flow, Reason, Rule, Trial, Want};
+use ol_sched::{Flow, Picked, Reason, Rule, Trial, Want};
 
 /// Alarms go off together that lie so close: a timer for each task would cost more than what it is for.
 const GRAIN: u64 = 10_000;
@@ -151,14 +151,14 @@ impl Gateway {
         let excluded = self.excluded(id, task);
         let ask = self.needs(id, task, &excluded, Trial::Never);
         let placement = self.placement();
-        let other = placement.pick(now, &ask).ok()?;
+        let picked = placement.choose(now, &ask).ok()?;
         // Another that takes far longer to begin than this one was waited for is no help.
         let waited = now.since(task.attempts.get(attempt.attempt)?.began);
-        if placement.predict(other, &ask).begin > Micros(waited.0.saturating_mul(4)) {
+        if placement.predict(picked.node, &ask).begin > Micros(waited.0.saturating_mul(4)) {
             return None;
         }
-        let work = self.rates.usual(ask.variant).prefill(ask.prefill(other));
-        if !self.send(now, id, other, out) {
+        let work = self.rates.usual(ask.variant).prefill(ask.prefill(picked.node));
+        if !self.send(now, id, picked, out) {
             return None;
         }
         self.allowance.spend(work);
@@ -193,12 +193,12 @@ impl Gateway {
         let ask = self.needs(id, task, &excluded, Trial::Never);
         let here = Micros(nanos.saturating_mul(u64::from(ask.output.0)) / 1_000);
         let placement = self.placement();
-        let Ok(other) = placement.pick(now, &ask) else { return };
-        let there = placement.predict(other, &ask).end;
+        let Ok(picked) = placement.choose(now, &ask) else { return };
+        let there = placement.predict(picked.node, &ask).end;
         if here.0 > there.0.saturating_add(there.0 / 2).saturating_add(GAINED.0) {
-            self.allowance.spend(self.rates.usual(variant).prefill(ask.prefill(other)));
+            self.allowance.spend(self.rates.usual(variant).prefill(ask.prefill(picked.node)));
             self.counters.moved += 1;
-            self.hand_over(now, (node, attempt), other, out);
+            self.hand_over(now, (node, attempt), picked, out);
         }
     }
 
@@ -221,7 +221,7 @@ impl Gateway {
         self.arm(attempt.task);
     }
 
-    fn hand_over(&mut self, now: Timestamp, (node, attempt): (NodeId, AttemptId), to: NodeId, out: &mut Vec<Output>) {
+    fn hand_over(&mut self, now: Timestamp, (node, attempt): (NodeId, AttemptId), to: Picked, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         task.attempts.fail(attempt.attempt, Reason::Slow);
         self.take_back(now, node, attempt, out);

@@ -1,6 +1,7 @@
 //! A task at the gateway: from its submission until the batch with its last attempt is in the log.
 
 use super::event::{Finished, Output, Refusal, Submission};
+use super::why::{Because, Ending, Given};
 use super::{Gateway, limits};
 use crate::node::FailCode;
 use crate::order::Order;
@@ -14,9 +15,15 @@ use ol_protocol::{
 };
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::flow::Share;
+use ol_sched::queue::QUEUE_MAX;
 use ol_sched::reliability::attempts_in;
-use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Placement, Reason, Rule, Tier, Trial, Want};
+use ol_sched::{
+    Accepted, Ask, Attempts, Entry, Expected, Gate, Limits, Passed, Picked, Placement, Reason, Rule, Tier, Trial, Want,
+};
 use ol_trust::Evidence;
+
+// Gates that a task passes at its admission.
+const GATES: usize = 6;
 
 /// A task as the gateway knows it.
 #[derive(Debug)]
@@ -108,11 +115,25 @@ impl Task {
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
         let (task, tenant) = (submission.task, submission.tenant);
+        if self.tasks.contains_key(&task) {
+            self.counters.refused += 1;
+            return out.push(Output::Refuse {
+                task,
+                refusal: Refusal::Invalid,
+                passed: Vec::new(),
+                failed: Vec::new(),
+            });
+        }
+        self.decisions.open(now, &submission);
         let audited_price = self.audited_price(&submission);
-        let submission = match self.admit(&submission) {
-            Ok(()) => submission,
-            Err(refusal) => return self.turn_down(now, submission, refusal, out),
-        };
+        let mut passed = Vec::with_capacity(GATES);
+        let admitted = self.admit(&submission, &mut passed);
+        if let Some(of) = self.decisions.of(task) {
+            of.passed = passed;
+        }
+        if let Err(refusal) = admitted {
+            return self.turn_down(now, submission, refusal, out);
+        }
         self.claim_ahead(now, tenant, out);
         self.counters.promised += u64::from(submission.tier != Tier::Standard);
         let total = submission.deadline.min(self.setup.limits.total);
@@ -136,43 +157,58 @@ impl Gateway {
 
     // A budget that is empty here may be filled by the next part of what the tenant bought.
     fn turn_down(&mut self, now: Timestamp, submission: Submission, refusal: Refusal, out: &mut Vec<Output>) {
-        let task = submission.task;
+        let (task, gates) = (submission.task, refusal.gates());
         if let Refusal::Budget(Gate::BudgetEmpty { available, needed }) = refusal {
             let missing = MicroCredits(needed.0.saturating_sub(available.0));
             if self.await_funds(now, submission, missing, out).is_none() {
                 return;
             }
         }
-        self.counters.refused += 1;
-        out.push(Output::Refuse { task, refusal });
+        self.refuse(now, task, refusal, gates, out);
     }
 
-    fn admit(&mut self, submission: &Submission) -> Result<(), Refusal> {
-        let &Submission { task, tenant, variant, prompt_tokens_max, output_tokens_max, price, .. } = submission;
-        if self.tasks.contains_key(&task) {
-            return Err(Refusal::Invalid);
+    fn admit(&mut self, submission: &Submission, passed: &mut Vec<Passed>) -> Result<(), Refusal> {
+        let &Submission { task, tenant, variant, floor, .. } = submission;
+        match self.offers.supply(variant).node_count {
+            0 => return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant])),
+            node_count => passed.push(Passed::Variant { node_count }),
         }
-        if self.offers.supply(variant).node_count == 0 {
-            return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant]));
+        if let Some(region) = submission.place.bound() {
+            match self.offers.supply(submission.want()).node_count {
+                0 => return Err(Refusal::Impossible(vec![Gate::NoNodeInRegion { region }])),
+                node_count => passed.push(Passed::Region { region, node_count }),
+            }
         }
-        if let Some(region) = submission.place.bound()
-            && self.offers.supply(submission.want()).node_count == 0
-        {
-            return Err(Refusal::Impossible(vec![Gate::NoNodeInRegion { region }]));
-        }
-        self.can_be_promised(submission)?;
+        passed.extend(self.can_be_promised(submission)?);
+        let needed = self.is_affordable(submission, passed)?;
         self.can_be_trusted(submission)?;
-        self.is_served_soon(submission)?;
+        passed.extend(floor.map(|floor| Passed::Trust { needed_ppm: floor.value_ppm }));
+        passed.extend(self.is_served_soon(submission)?);
+        self.collect(tenant);
+        let available = self.budget.available(&tenant);
+        self.budget
+            .reserve(task, tenant, needed)
+            .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))?;
+        passed.push(Passed::Budget { available, needed });
+        passed.push(Passed::Queue { queued: self.queue.len() as u64, max: QUEUE_MAX as u64 });
+        Ok(())
+    }
+
+    // The worst case, if it is within what the tenant allows.
+    fn is_affordable(&self, submission: &Submission, passed: &mut Vec<Passed>) -> Result<MicroCredits, Refusal> {
+        let &Submission { prompt_tokens_max, output_tokens_max, price, max_price, .. } = submission;
         let price = self.audited_price(submission).unwrap_or(price);
         let worst = price.charge(prompt_tokens_max, output_tokens_max).ok_or(Refusal::Invalid)?;
-        self.collect(tenant);
-        self.budget
-            .reserve(task, tenant, worst)
-            .map_err(|empty| Refusal::Budget(Gate::BudgetEmpty { available: empty.available, needed: empty.needed }))
+        match max_price {
+            Some(max) if worst > max => return Err(Refusal::Impossible(vec![Gate::PriceTooHigh { worst, max }])),
+            Some(max) => passed.push(Passed::Price { worst, max }),
+            None => {}
+        }
+        Ok(worst)
     }
 
     // Whether any node is reliable enough for the tier, with the attempts that there is time for.
-    fn can_be_promised(&self, submission: &Submission) -> Result<(), Refusal> {
+    fn can_be_promised(&self, submission: &Submission) -> Result<Option<Passed>, Refusal> {
         let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, .. } = submission;
         let output = self.rates.length(variant).min(output_tokens_max);
         let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
@@ -182,20 +218,21 @@ impl Gateway {
                 let (tier, best_ppm) = (tier.name(), best.ppm());
                 Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier, best_ppm, attempts }]))
             }
-            Some(_) | None => Ok(()),
+            Some(best) if tier != Tier::Standard => Ok(Some(Passed::Tier { best_ppm: best.ppm(), attempts })),
+            Some(_) | None => Ok(None),
         }
     }
 
     // Whether a task that has to wait is worth taking: what is refused at once can be asked for elsewhere. By the place of its
     // tenant, so that one who floods the queue shuts out nobody else.
-    fn is_served_soon(&self, submission: &Submission) -> Result<(), Refusal> {
+    fn is_served_soon(&self, submission: &Submission) -> Result<Option<Passed>, Refusal> {
         let &Submission { tenant, variant, deadline, .. } = submission;
         let waiters = self.queue.waiters(submission.want(), tenant);
         let (flow, place) = (self.flow(submission.want()), waiters.place());
-        let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(()) };
+        let (Some(wait), Some(service)) = (flow.wait(place), flow.service()) else { return Ok(None) };
         // A guess refuses nobody.
         if waiters.tasks == 0 || self.setup.rule != Rule::Cost || !self.rates.is_known(variant) {
-            return Ok(());
+            return Ok(None);
         }
         let longest = match place > limits::QUEUE_FREE {
             true => Micros(service.0.saturating_mul(limits::WAIT_SERVICES)).max(limits::WAIT_FREE).min(deadline),
@@ -204,7 +241,7 @@ impl Gateway {
         let max = Micros(longest.0.min(deadline.0.saturating_sub(service.0)));
         match wait > max {
             true => Err(Refusal::Busy(vec![Gate::WaitTooLong { wait, max }])),
-            false => Ok(()),
+            false => Ok(Some(Passed::Wait { wait, max })),
         }
     }
 
@@ -230,16 +267,24 @@ impl Gateway {
             let Some(want) = self.queue.oldest_line(variant, is_passed) else { break };
             let Some(id) = self.queue.peek_for(want).map(|entry| entry.task) else { break };
             match self.choose(now, id) {
-                Choice::Wait => waiting.push(want),
-                Choice::Node(node) => {
+                Choice::Wait => {
+                    if let Some(of) = self.decisions.of(id) {
+                        of.passed_by = of.passed_by.saturating_add(1);
+                    }
+                    waiting.push(want);
+                }
+                Choice::Node(picked) => {
                     self.queue.pop_for(want);
-                    if !self.send(now, id, node, out) {
+                    if !self.send(now, id, picked, out) {
                         passed_over.push(id);
                     }
                 }
-                Choice::Nobody => {
+                Choice::Nobody(gates) => {
                     self.queue.pop_for(want);
                     passed_over.push(id);
+                    if let Some(of) = self.decisions.of(id) {
+                        of.nobody = gates;
+                    }
                 }
             }
         }
@@ -257,7 +302,7 @@ impl Gateway {
     }
 
     fn choose(&self, now: Timestamp, id: TaskId) -> Choice {
-        let Some(task) = self.tasks.get(&id) else { return Choice::Nobody };
+        let Some(task) = self.tasks.get(&id) else { return Choice::Nobody(Vec::new()) };
         let Submission { variant, tenant, tier, .. } = task.submission;
         let want = task.submission.want();
         let excluded = self.excluded(id, task);
@@ -265,15 +310,18 @@ impl Gateway {
         let trial = if self.trials.has() && self.may_repeat(id, task) { Trial::First } else { Trial::Last };
         let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
-        let Ok(node) = placement.pick(now, &ask) else { return Choice::Nobody };
-        let rate = self.rates.of(node, variant);
+        let picked = match placement.choose(now, &ask) {
+            Ok(picked) => picked,
+            Err(gates) => return Choice::Nobody(gates),
+        };
+        let rate = self.rates.of(picked.node, variant);
         // Who may not have every node can't tell what it waits for, and would hold up those behind it.
         let may_have_all = excluded.is_empty() && tier == Tier::Standard;
         let is_bound = self.setup.rule != Rule::Cost || !rate.is_measured() || !may_have_all;
         let waiting = self.queue.waiters(want, tenant).tasks;
-        let end = placement.predict(node, &ask).end;
+        let end = placement.predict(picked.node, &ask).end;
         let waits = !is_bound && self.flow(want).is_worth_waiting(waiting, end, rate.token_nanos());
-        if waits { Choice::Wait } else { Choice::Node(node) }
+        if waits { Choice::Wait } else { Choice::Node(picked) }
     }
 
     /// Nodes that are not to get a task.
@@ -311,8 +359,9 @@ impl Gateway {
     }
 
     /// Gives a task to a node, beside one that has it or alone. `false` if it can't have it.
-    pub(super) fn send(&mut self, now: Timestamp, id: TaskId, node: NodeId, out: &mut Vec<Output>) -> bool {
+    pub(super) fn send(&mut self, now: Timestamp, id: TaskId, picked: Picked, out: &mut Vec<Output>) -> bool {
         let Some(task) = self.tasks.get(&id) else { return false };
+        let node = picked.node;
         let variant = task.submission.variant;
         let ask = self.needs(id, task, &[], Trial::Last);
         let predicted = self.placement().predict(node, &ask);
@@ -328,6 +377,7 @@ impl Gateway {
             return false;
         }
         let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let because = Because::of(&task.attempts);
         let expected = Expected { late_after, token: Micros(token_nanos / 1_000) };
         let Ok(attempt) = task.attempts.begin(node, now, expected) else { return false };
         if attempt == 0 {
@@ -342,6 +392,7 @@ impl Gateway {
         task.state = State::Running;
         let deadline = task.attempts.deadline().since(now);
         let attempt = AttemptId { task: id, attempt };
+        self.decisions.give(id, Given::new(now, picked, because, predicted, (deadline, delivered)));
         let (epoch, boot) = (self.settler.epoch(), self.setup.boot);
         let order = order(&task.submission, node, attempt, epoch, boot, delivered).seal(&self.setup.master);
         self.offers.spend(node, variant);
@@ -369,6 +420,9 @@ impl Gateway {
             if flow.is_idle() {
                 self.flows.remove(&want);
             }
+        }
+        if let Some(known) = task.attempts.get(attempt.attempt) {
+            self.decisions.stop(now, attempt, known);
         }
         self.measure(now, node, attempt);
         self.offers.finish(node, variant);
@@ -495,6 +549,8 @@ impl Gateway {
         }
         self.keep(now, id, charge, Some(commitment.attempt), Some(commitment.leaf()));
         self.counters.finished += 1;
+        let ending = Ending::Answered { attempt: commitment.attempt, output: output_tokens, charge };
+        self.decisions.end(now, id, ending);
         let finished = Finished {
             node,
             attempt: commitment.attempt,
@@ -576,12 +632,12 @@ impl Gateway {
 
     /// Ends a task without a (whole) answer. What was delivered stays charged.
     pub(super) fn give_up(&mut self, now: Timestamp, id: TaskId, refusal: Refusal, out: &mut Vec<Output>) {
-        self.counters.refused += 1;
         let is_late = matches!(refusal, Refusal::Deadline | Refusal::Attempts { .. });
         let is_promised = self.tasks.get(&id).is_some_and(|task| task.submission.tier != Tier::Standard);
         self.counters.broken += u64::from(is_late && is_promised);
+        let failed = if refusal == Refusal::Deadline { self.waits_for(now, id) } else { refusal.gates() };
         self.end(now, id, out);
-        out.push(Output::Refuse { task: id, refusal });
+        self.refuse(now, id, refusal, failed, out);
     }
 
     pub(super) fn client_gone(&mut self, now: Timestamp, id: TaskId, out: &mut Vec<Output>) {
@@ -594,6 +650,7 @@ impl Gateway {
         }
         task.client_gone = true;
         self.counters.client_gone += 1;
+        self.decisions.end(now, id, Ending::Left);
         self.end(now, id, out);
     }
 
@@ -649,8 +706,7 @@ impl Gateway {
         }
         self.expire_awaited(now, out);
         for task in self.funds.expire(now) {
-            self.counters.refused += 1;
-            out.push(Output::Refuse { task, refusal: Refusal::Deadline });
+            self.refuse(now, task, Refusal::Deadline, vec![Gate::BudgetUnknown], out);
         }
     }
 
@@ -688,14 +744,14 @@ fn flows_of(variant: VariantId, region: Option<Region>) -> impl Iterator<Item = 
 }
 
 // What a task that waits does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Choice {
     // It takes this node.
-    Node(NodeId),
+    Node(Picked),
     // A node that is not free yet will be done with it sooner.
     Wait,
     // None that is free may have it.
-    Nobody,
+    Nobody(Vec<Gate>),
 }
 
 fn order(

@@ -208,6 +208,7 @@ impl Any {
                 prompt_per_million: MicroCredits(self.large()),
                 output_per_million: MicroCredits(1_000_000),
             },
+            max_price: self.truth().then(|| MicroCredits(self.large())),
             deadline: self.micros(),
             request: self.digest(),
             public: self.truth(),

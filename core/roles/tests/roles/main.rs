@@ -14,4 +14,5 @@ mod regions;
 mod resident;
 mod tasks;
 mod total;
+mod why;
 mod world;

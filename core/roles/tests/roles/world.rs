@@ -332,6 +332,7 @@ pub(crate) fn submission(n: u8) -> Submission {
         prompt_tokens_max: TokenCount(50),
         output_tokens_max: TokenCount(100),
         price: PRICE,
+        max_price: None,
         deadline: Micros::from_secs(300),
         request: Digest([0x71; 32]),
         public: n.is_multiple_of(2),

@@ -23,6 +23,8 @@ pub(super) struct Content {
     /// Whether its tenant lets it become public, wherever: then the network may ask it again.
     pub(super) public: bool,
     pub(super) assurance: Assurance,
+    /// The quote that it named, for its receipt.
+    pub(super) quote: Option<serde_json::Value>,
     pub(super) payload: Payload,
     pub(super) salt: Salt,
     /// Within which other tasks nodes may use what they keep of it.
@@ -56,6 +58,7 @@ impl Content {
             tenant: new.submission.tenant,
             public: new.submission.public && new.submission.place.bound().is_none(),
             assurance: new.assurance,
+            quote: new.quote,
             payload: new.payload,
             salt: new.salt,
             scope: new.scope,

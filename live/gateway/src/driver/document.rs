@@ -1,5 +1,6 @@
 //! Receipts as JSON: built from the log, and checked again by anyone, offline.
 
+use super::quote;
 use super::trust::{self, Subject};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch};
 use ol_protocol::certificate::Certificate;
@@ -47,7 +48,7 @@ pub(super) fn build(
         .collect::<Result<Vec<Value>, Error>>()?;
     let covered = read.latest_checkpoint()?.map_or(0, |note| note.size);
     let Some(subject) = trust::subject(&found, covered, &facts) else { return Ok(None) };
-    let document = json!({
+    let mut document = json!({
         "version": VERSION,
         "task": task.to_string(),
         "network": network.to_string(),
@@ -59,6 +60,9 @@ pub(super) fn build(
         "attempts": attempts,
         "audits": audits,
     });
+    if !facts["quote"].is_null() {
+        document["quote"] = facts["quote"].clone();
+    }
     Ok(Some((document, subject)))
 }
 
@@ -369,6 +373,7 @@ pub fn verify(document: &Value, request: Option<&[u8]>, response: Option<&[u8]>)
     }
     verify_wrapper(&outer, task, &mut checks);
     verify_variant(&top, &receipts, &mut checks)?;
+    verify_quote(&top, &receipts, &mut checks)?;
     verify_audits(&top, &receipts, network, gateway, &mut checks)?;
     if let Some(last) = receipts.last() {
         verify_bytes("request", request, salt, Domain::Request, last.charge.request, &mut checks);
@@ -435,6 +440,14 @@ fn verify_attempt(
     let leaf = Record::Receipt(receipt.clone()).leaf();
     verify_log(f, format!("{name}: the receipt"), &leaf, network, gateway, checks)?;
     Ok(receipt)
+}
+
+fn verify_quote(top: &Fields<'_>, receipts: &[Receipt], checks: &mut Vec<Check>) -> Result<(), Unreadable> {
+    let Some(said) = top.map.get("quote") else { return Ok(()) };
+    let is_kept = quote::is_kept(said, receipts).ok_or_else(|| top.wrong("quote"))?;
+    let result = outcome(is_kept, "the quote is another tenant's or variant's, or the price is another one");
+    checks.push(Check { what: "the price is that of the quote".into(), result });
+    Ok(())
 }
 
 fn verify_log(

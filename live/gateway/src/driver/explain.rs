@@ -1,8 +1,10 @@
 //! What the machine's refusals mean to clients.
 
+use super::why;
 use crate::refusal::{Kind, Refusal};
 use ol_protocol::Micros;
 use ol_roles::gateway::event;
+use ol_sched::Passed;
 
 /// Wait before asking again where the machine can't say when it is worth it.
 const RETRY: Micros = Micros::from_secs(1);
@@ -13,18 +15,31 @@ fn retry_after(gate: &ol_sched::Gate) -> Option<Micros> {
     Some(Micros(wait.0.saturating_sub(max.0)).max(RETRY))
 }
 
-/// The refusal that a client gets. `context` is that of the model, if it is known.
-pub(super) fn explain(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
+/// The refusal that a client gets, with the gates that its task passed and those that it did not. `context` is that of the model, if it is
+/// known.
+pub(super) fn explain(
+    refusal: &event::Refusal,
+    passed: &[Passed],
+    failed: &[ol_sched::Gate],
+    context: Option<u32>,
+) -> Refusal {
+    Refusal { gates: why::gates(passed, failed), ..without_gates(refusal, context) }
+}
+
+fn without_gates(refusal: &event::Refusal, context: Option<u32>) -> Refusal {
     use event::Refusal as R;
-    let why = |gates: &[ol_sched::Gate]| gates.iter().map(ToString::to_string).collect::<Vec<_>>();
     let first = |gates: &[ol_sched::Gate]| gates.first().map(ToString::to_string).unwrap_or_default();
     match refusal {
         R::Busy(gates) => {
             let kind = Kind::Overloaded { retry_after: gates.iter().find_map(retry_after).unwrap_or(RETRY) };
-            Refusal { gates: why(gates), ..Refusal::new(kind, first(gates)) }
+            Refusal::new(kind, first(gates))
         }
-        R::Impossible(gates) => Refusal { gates: why(gates), ..Refusal::new(Kind::Unservable, first(gates)) },
-        R::Budget(gate) => Refusal { gates: vec![gate.to_string()], ..Refusal::new(Kind::Budget, gate.to_string()) },
+        // It is the request's own limit, and would be the same anywhere.
+        R::Impossible(gates) if matches!(gates[..], [ol_sched::Gate::PriceTooHigh { .. }]) => {
+            Refusal::invalid("openledger.max_price", first(gates))
+        }
+        R::Impossible(gates) => Refusal::new(Kind::Unservable, first(gates)),
+        R::Budget(gate) => Refusal::new(Kind::Budget, gate.to_string()),
         R::Unconfirmed { failed: true } => {
             let message = "the answer failed its audit, and is not charged: ask again, of another node";
             Refusal::new(Kind::Unconfirmed, message)

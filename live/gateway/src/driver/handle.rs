@@ -5,15 +5,16 @@ use super::message::{Message, New};
 use super::prefix::prefixes;
 use super::questions::Questions;
 use super::start::RateLimits;
-use super::trust;
+use super::{quote, trust, why};
 use crate::Backend;
 use crate::backend::{
-    Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, ReceiptState, ResponseDigest, Running,
-    Submission, Work,
+    self, Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, QuoteRequest, ReceiptState,
+    ResponseDigest, Running, Submission, Work,
 };
-use crate::keys::{ApiKeys, Tenant};
+use crate::keys::{ApiKeys, Tenant, key_digest};
 use crate::refusal::{Kind, Refusal};
 use bytes::Bytes;
+use ol_drive::clock;
 use ol_net::frame;
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::genesis::Genesis;
@@ -23,9 +24,11 @@ use ol_protocol::tile::{Content, push_entry};
 use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{
-    Epoch, GatewayId, Micros, NetworkId, Region, Scope, TaskId, TenantId, Timestamp, TokenCount, VariantId, scope, seed,
+    Digest, Epoch, GatewayId, Micros, NetworkId, NodeId, Region, Scope, TaskId, TenantId, Timestamp, TokenCount,
+    VariantId, scope, seed,
 };
 use ol_roles::gateway::event::TrustFloor;
+use ol_roles::quote::Quote;
 use ol_store::{PostgresFunds, Read};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +42,7 @@ const DEFAULT_MAX_TOKENS: u32 = 1_024;
 /// Tokens that a chat template adds to a message at most, and to a conversation: role names, marks, a default system
 /// prompt. Only a bound for the reservation; what is charged is what the node counts.
 pub(super) const TEMPLATE_TOKENS_PER_MESSAGE: usize = 16;
-const TEMPLATE_TOKENS: usize = 64;
+pub(super) const TEMPLATE_TOKENS: usize = 64;
 
 /// Longest a request may wait for its answer if it doesn't say.
 const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
@@ -68,6 +71,8 @@ pub(super) struct Shared {
     pub(super) gateway: GatewayId,
     pub(super) master: [u8; 32],
     pub(super) price: Price,
+    /// Digest of the operator's key.
+    pub(super) operator: Digest,
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
     pub(super) keys: RwLock<ApiKeys>,
     /// How often an instruction changed the keys: who read them before that has old ones.
@@ -146,14 +151,10 @@ impl Handle {
         self.inbox.send(message).await.is_ok()
     }
 
-    fn variant(&self, submission: &Submission) -> Result<(VariantId, Variant), Refusal> {
-        let wanted = match submission.payload {
-            Payload::Embed(_) => variant::Work::Embed,
-            Payload::Chat(_) | Payload::Text(_) => variant::Work::Generate,
-        };
+    pub(super) fn variant(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
         let offered = || variants.iter().filter(|(_, served)| served.nodes > 0);
-        let of_model: Vec<_> = offered().filter(|(_, served)| served.variant.model == submission.model).collect();
+        let of_model: Vec<_> = offered().filter(|(_, served)| served.variant.model == wanted.model).collect();
         if of_model.is_empty() {
             let names: std::collections::BTreeSet<&str> = offered().map(|(_, s)| s.variant.model.as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
@@ -162,23 +163,26 @@ impl Handle {
                 true => Refusal::new(Kind::Unservable, "no node is connected yet: there is no model to ask"),
                 false => {
                     let served = names.join(", ");
-                    let message = format!("no node serves model {:?}; served are: {served}", submission.model);
+                    let message = format!("no node serves model {:?}; served are: {served}", wanted.model);
                     Refusal::new(Kind::NotFound, message)
                 }
             });
         }
-        let is_there =
-            |served: &Served| submission.place.bound().is_none_or(|region| served.regions.contains_key(&region));
-        let fits = |v: &Variant| submission.quantisation.as_ref().is_none_or(|q| *q == v.quantisation);
+        let is_there = |served: &Served| wanted.region.is_none_or(|region| served.regions.contains_key(&region));
+        let fits = |v: &Variant| wanted.quantisation.is_none_or(|q| *q == v.quantisation);
+        let works = |v: &Variant| wanted.work.is_none_or(|work| work == v.work);
         of_model
             .iter()
-            .filter(|(_, served)| served.variant.work == wanted && fits(&served.variant))
+            .filter(|(id, _)| wanted.quoted.is_none_or(|quoted| quoted == **id))
+            .filter(|(_, served)| works(&served.variant) && fits(&served.variant))
             .max_by_key(|(_, served)| (is_there(served), served.referees > 0, served.nodes))
             .map(|(id, served)| (**id, served.variant.clone()))
             .ok_or_else(|| {
-                let param =
-                    if of_model.iter().any(|(_, s)| s.variant.work == wanted) { "quantisation" } else { "model" };
-                let message = format!("model {:?} is not served that way", submission.model);
+                if wanted.quoted.is_some() {
+                    return quote::mismatch();
+                }
+                let param = if of_model.iter().any(|(_, s)| works(&s.variant)) { "quantisation" } else { "model" };
+                let message = format!("model {:?} is not served that way", wanted.model);
                 Refusal::new(Kind::Invalid { param: Some(param.into()) }, message)
             })
     }
@@ -187,8 +191,9 @@ impl Handle {
         &self,
         submission: Submission,
         scope: Option<Scope>,
-    ) -> Result<(New, mpsc::Receiver<crate::backend::Reply>), Refusal> {
-        let (id, variant) = self.variant(&submission)?;
+    ) -> Result<(New, mpsc::Receiver<backend::Reply>), Refusal> {
+        let quote = self.quoted(&submission)?;
+        let (id, variant) = self.variant(&Wanted::of(&submission, quote.as_ref()))?;
         let Submission {
             tenant,
             task,
@@ -198,6 +203,7 @@ impl Handle {
             canonical,
             deadline,
             max_price,
+            quote: submission_quote,
             public,
             min_trust_ppm,
             place,
@@ -205,22 +211,8 @@ impl Handle {
             ..
         } = submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
-        let asked = generate.as_ref().and_then(|g| g.max_tokens);
-        let context = variant.context_tokens;
-        if asked.is_some_and(|n| n >= context) {
-            let message = format!("max_tokens leaves no room for a prompt in the model's context of {context} tokens");
-            return Err(Refusal::new(Kind::TooLong, message));
-        }
-        let output_max = if generate.is_some() { asked.unwrap_or(DEFAULT_MAX_TOKENS.min(context / 2)) } else { 0 };
-        let price = self.shared.price;
-        let pay_bp = lock(&self.shared.parameters).audit.pay_bp;
-        let dearest = min_trust_ppm.and_then(|_| price.with_audit(pay_bp)).unwrap_or(price);
-        if let (Some(max), Some(worst)) = (max_price, dearest.charge(TokenCount(prompt_max), TokenCount(output_max)))
-            && worst > max
-        {
-            let message = format!("this may cost up to {} micro-credits, more than max_price", worst.0);
-            return Err(Refusal::new(Kind::Invalid { param: Some("max_price".into()) }, message));
-        }
+        let output_max = output_tokens_max(generate.as_ref().and_then(|g| g.max_tokens), &variant)?;
+        let price = quote.as_ref().map_or(self.shared.price, |quote| quote.price);
         let salt = seed::salt(&self.shared.master, &task);
         let client_seed = generate.as_ref().and_then(|g| g.client_seed);
         let nonce_secret = seed::nonce_secret(&self.shared.master, self.epoch());
@@ -241,6 +233,7 @@ impl Handle {
                 prompt_tokens_max: TokenCount(prompt_max),
                 output_tokens_max: TokenCount(output_max),
                 price,
+                max_price,
                 deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
                 request: salted(Domain::Request, &salt, &request_digest.0),
                 public,
@@ -251,6 +244,7 @@ impl Handle {
             },
             scope,
             assurance: variant.assurance,
+            quote: submission_quote.zip(quote).map(|(id, quote)| quote::facts(&id, &quote)),
             payload,
             salt,
             seed: seed.0,
@@ -334,6 +328,35 @@ impl Backend for Handle {
         self.tell(Message::Publish { tenant, task, answer }).await && known.await.unwrap_or(false)
     }
 
+    async fn quote(&self, asked: QuoteRequest) -> Result<backend::Quote, Refusal> {
+        self.offer(asked).await
+    }
+
+    async fn why_task(&self, tenant: Option<TenantId>, task: TaskId) -> Result<serde_json::Value, Refusal> {
+        let now = clock::now();
+        let (of, kept) = self.look(move |machine| (machine.task_decisions(task), machine.decisions_kept())).await?;
+        let of = of.filter(|of| tenant.is_none_or(|tenant| tenant == of.tenant));
+        of.map(|of| why::task(&of)).ok_or_else(|| {
+            let message = format!("no decisions about this task are kept here: {}", why::how_long(now, &kept));
+            Refusal::new(Kind::NoSuchPath, message)
+        })
+    }
+
+    async fn why_node(&self, node: NodeId) -> Result<serde_json::Value, Refusal> {
+        let now = clock::now();
+        let look = move |machine: &ol_roles::Gateway| (machine.node_decisions(now, node), machine.decisions_kept());
+        let (of, kept) = self.look(look).await?;
+        of.map(|of| why::node(now, &of, &kept)).ok_or_else(|| {
+            let how_long = why::how_long(now, &kept);
+            let message = format!("this node is not connected here, and no decision that is kept names it: {how_long}");
+            Refusal::new(Kind::NoSuchPath, message)
+        })
+    }
+
+    fn is_operator(&self, key: &str) -> bool {
+        key_digest(key) == self.shared.operator
+    }
+
     fn authenticate(&self, key: &str) -> Option<Tenant> {
         self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).authenticate(key)
     }
@@ -406,6 +429,18 @@ impl Handle {
         }
     }
 
+    /// Looks at the machine once it has taken what was sent before.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&ol_roles::Gateway) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, known) = tokio::sync::oneshot::channel();
+        // Whoever asked may have gone.
+        let look = Box::new(move |machine: &ol_roles::Gateway| drop(answer.send(look(machine))));
+        self.tell(Message::Look(look)).await;
+        known.await.map_err(|_| Refusal::new(Kind::ShuttingDown, "the gateway has stopped"))
+    }
+
     // A server that stands still says nothing, so that the commit has not failed yet. What can be answered is answered
     // meanwhile, but who can ask elsewhere should.
     fn stall(&self) -> Option<String> {
@@ -428,8 +463,47 @@ impl Handle {
     }
 }
 
+/// Which variants will do.
+pub(super) struct Wanted<'a> {
+    pub(super) model: &'a str,
+    pub(super) work: Option<variant::Work>,
+    pub(super) quantisation: Option<&'a String>,
+    /// The only region that may compute it.
+    pub(super) region: Option<Region>,
+    /// The only one, of a request that names a quote.
+    pub(super) quoted: Option<VariantId>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(submission: &'a Submission, quote: Option<&Quote>) -> Self {
+        let work = Some(work(&submission.payload));
+        let (model, quantisation) = (submission.model.as_str(), submission.quantisation.as_ref());
+        let (region, quoted) = (submission.place.bound(), quote.map(|quote| quote.variant));
+        Self { model, work, quantisation, region, quoted }
+    }
+}
+
+pub(super) const fn work(payload: &Payload) -> variant::Work {
+    match payload {
+        Payload::Embed(_) => variant::Work::Embed,
+        Payload::Chat(_) | Payload::Text(_) => variant::Work::Generate,
+    }
+}
+
+pub(super) fn output_tokens_max(asked: Option<u32>, variant: &Variant) -> Result<u32, Refusal> {
+    let context = variant.context_tokens;
+    if asked.is_some_and(|n| n >= context) {
+        let message = format!("max_tokens leaves no room for a prompt in the model's context of {context} tokens");
+        return Err(Refusal::new(Kind::TooLong, message));
+    }
+    Ok(match variant.work {
+        variant::Work::Generate => asked.unwrap_or(DEFAULT_MAX_TOKENS.min(context / 2)),
+        variant::Work::Embed => 0,
+    })
+}
+
 // No tokenizer of the served kinds makes more tokens than bytes.
-fn prompt_tokens_max(payload: &Payload, context: u32) -> u32 {
+pub(super) fn prompt_tokens_max(payload: &Payload, context: u32) -> u32 {
     let bound = match payload {
         Payload::Chat(messages) => {
             let bytes: usize = messages.iter().map(|m| m.content.len() + TEMPLATE_TOKENS_PER_MESSAGE).sum();

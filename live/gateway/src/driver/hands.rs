@@ -31,6 +31,7 @@ use ol_protocol::{AuditId, Digest, Epoch, Micros, NodeId, TaskId, Timestamp, Tok
 use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
 use ol_roles::node::FailCode;
+use ol_sched::{Gate, Passed};
 use ol_store::{Appended, Facts, Job};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -395,9 +396,9 @@ impl GatewayHands {
         Some(variants.get(&variant)?.variant.context_tokens)
     }
 
-    fn refuse(&mut self, task: TaskId, refusal: &event::Refusal) {
+    fn refuse(&mut self, task: TaskId, refusal: &event::Refusal, passed: &[Passed], failed: &[Gate]) {
         let context = self.contents.get(&task).and_then(|content| self.context_of(content.orders.last()?.0));
-        let reply = Reply::Failed(explain(refusal, context));
+        let reply = Reply::Failed(explain(refusal, passed, failed, context));
         if let Some(replies) = self.awaited.remove(&task) {
             return drop(replies.try_send(reply));
         }
@@ -468,6 +469,9 @@ impl GatewayHands {
             facts["tenant"] = content.tenant.to_string().into();
             facts["created_unix_us"] = content.created.0.into();
             facts["trust_when_answered"] = content.trust.into();
+            if let Some(quote) = &content.quote {
+                facts["quote"] = quote.clone();
+            }
         }
         facts["salt"] = ol_protocol::seed::salt(&self.shared.master, &task).to_string().into();
         facts["logged_unix_us"] = now.0.into();
@@ -620,6 +624,7 @@ impl Hands for GatewayHands {
                 // Whoever asked may have gone.
                 let _ = answer.send(known);
             }
+            Message::Look(look) => self.asked.push(Asked::Look(look)),
             Message::Standing { node, variant, answer } => self.asked.push(Asked::Standing(node, variant, answer)),
             Message::Publish { tenant, task, answer } => {
                 self.asked.push(Asked::Publishable(tenant, task, answer));
@@ -653,7 +658,7 @@ impl Hands for GatewayHands {
             }
             Output::Relay { attempt, .. } => self.relay(attempt),
             Output::Finish { task, finished } => self.finish(task, &finished),
-            Output::Refuse { task, refusal } => self.refuse(task, &refusal),
+            Output::Refuse { task, refusal, passed, failed } => self.refuse(task, &refusal, &passed, &failed),
             Output::Own { like, variant } => self.want_own(like, variant),
             Output::Release { task } => self.release(task),
             Output::Forget { task } => {

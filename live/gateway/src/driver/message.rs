@@ -20,12 +20,17 @@ use tokio::sync::{mpsc, oneshot};
 pub struct New {
     pub(super) submission: Submission,
     pub(super) assurance: Assurance,
+    /// The quote that it named, for its receipt.
+    pub(super) quote: Option<serde_json::Value>,
     pub(super) payload: frame::Payload,
     pub(super) salt: Salt,
     pub(super) scope: Scope,
     pub(super) seed: [u8; 32],
     pub(super) replies: mpsc::Sender<Reply>,
 }
+
+/// A look at the machine. It holds the loop up: no more than a walk over what is in memory.
+pub(super) type Look = Box<dyn FnOnce(&ol_roles::Gateway) + Send>;
 
 /// What others send the gateway's loop.
 pub enum Message {
@@ -150,6 +155,8 @@ pub enum Message {
         /// Whether anything of it is refuted, and not public yet.
         answer: oneshot::Sender<bool>,
     },
+    /// A look at the machine once it has taken all inputs.
+    Look(Look),
     /// What audits found of a node in a variant.
     Standing {
         /// The node.

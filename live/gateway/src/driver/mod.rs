@@ -13,8 +13,10 @@ mod own;
 mod peers;
 mod prefix;
 mod questions;
+mod quote;
 pub mod start;
 mod trust;
+mod why;
 
 pub use handle::Handle;
 pub use message::News;

@@ -236,6 +236,7 @@ fn submission(
         body_bytes: 0,
         deadline: None,
         max_price: None,
+        quote: None,
         public: true,
         min_trust_ppm: None,
         place: Where::Anywhere,

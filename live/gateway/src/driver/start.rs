@@ -19,7 +19,7 @@ use ol_protocol::prf::Seed;
 use ol_protocol::record::Record;
 use ol_protocol::ticket::Ticket;
 use ol_protocol::top_up::{Funded, Slice};
-use ol_protocol::{Epoch, GatewayId, MicroCredits, OwnerId, Price};
+use ol_protocol::{Digest, Epoch, GatewayId, MicroCredits, OwnerId, Price};
 use ol_roles::gateway::Counters;
 use ol_roles::gateway::codec::Origin;
 use ol_roles::{Gateway as Machine, Settler};
@@ -72,6 +72,8 @@ pub struct Config {
     pub join_token: Option<String>,
     /// The posted price.
     pub price: Price,
+    /// Digest of the key with which its operator asks.
+    pub operator: Digest,
     /// Requests in a minute of a tenant that has no limit of its own.
     pub requests_per_minute: u32,
     /// Tokens in a minute of a tenant that has no limit of its own.
@@ -218,6 +220,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         gateway,
         master: config.master,
         price: config.price,
+        operator: config.operator,
         variants: RwLock::new(BTreeMap::new()),
         keys: RwLock::new(keys),
         entered: AtomicU64::new(0),
@@ -398,7 +401,7 @@ fn log_since_snapshot(read: &dyn Read) -> Result<(Option<Vec<u8>>, Vec<Record>),
 fn tenants(read: &dyn Read, defaults: RateLimits) -> Result<ApiKeys, Error> {
     let mut keys = ApiKeys::new();
     for row in read.tenants()? {
-        keys.insert(ol_protocol::Digest(row.key_hash), known(&row, defaults));
+        keys.insert(Digest(row.key_hash), known(&row, defaults));
     }
     Ok(keys)
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ol_gateway::backend::{
-    Finished, Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, Reason, ReceiptState, Reply,
-    ResponseDigest, Running, Submission, TokenLogProb, Work,
+    Finished, Generate, Health, Instruction, LogFile, ModelInfo, NetworkInfo, Payload, Quote, QuoteRequest, Reason,
+    ReceiptState, Reply, ResponseDigest, Running, Size, Submission, TokenLogProb, Work,
 };
+use ol_gateway::refusal::Gate;
 use ol_gateway::{ApiKey, ApiKeys, Backend, Kind, Refusal, Tenant};
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::genesis::Genesis;
@@ -16,8 +17,9 @@ use ol_protocol::key::{SecretKey, Signature};
 use ol_protocol::parameters::Parameters;
 use ol_protocol::{
     Digest, Epoch, GatewayId, IssuerId, MicroCredits, Micros, NodeId, OperatorId, OwnerId, Price, TaskId, TenantId,
-    Timestamp,
+    Timestamp, TokenCount,
 };
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 /// What it costs.
@@ -50,6 +52,9 @@ pub(crate) fn tenant(tenant: u8) -> Tenant {
     let tokens_per_minute = if tenant == 3 { 100 } else { 6_000_000 };
     Tenant { id: TenantId([tenant; 16]), name: format!("tenant {tenant}"), requests_per_minute, tokens_per_minute }
 }
+
+/// The operator's key.
+pub(crate) const OPERATOR_KEY: &str = "ol-operator";
 
 impl Scripted {
     /// With three tenants, and a channel that says which responses have ended.
@@ -171,7 +176,19 @@ impl Scripted {
             ("long", ..) => refuse(Kind::TooLong),
             ("ending", ..) => refuse(Kind::ShuttingDown),
             ("barred", ..) => {
-                let gates = vec!["node-a: trust 0.2 below 0.5".to_owned(), "node-b: region eu".to_owned()];
+                let gate = |gate, passed, message: &str| Gate {
+                    gate,
+                    passed,
+                    message: message.to_owned(),
+                    node: None,
+                    figures: BTreeMap::new(),
+                };
+                let figures = BTreeMap::from([("best_ppm", 200_000), ("needed_ppm", 500_000)]);
+                let gates = vec![
+                    Gate { figures: [("nodes", 2)].into(), ..gate("variant", true, "2 nodes serve it") },
+                    Gate { figures, ..gate("trust", false, "node-a: trust 0.2 below 0.5") },
+                    Gate { node: Some("node-b".into()), ..gate("region", false, "node-b: region eu") },
+                ];
                 Err(Refusal { gates, ..Refusal::new(Kind::Unservable, "no node may serve this") })
             }
             ("words" | "vectors", ..) => Err(Refusal::invalid("model", "this model does other work")),
@@ -225,7 +242,7 @@ impl Backend for Scripted {
             (true, None) => ReceiptState::Pending,
             (true, Some(response)) => {
                 let receipt = serde_json::json!({"response": response.digest.to_string()});
-                ReceiptState::Ready { receipt, trust: serde_json::Value::Null }
+                ReceiptState::Ready { receipt, trust: Value::Null }
             }
         }
     }
@@ -233,6 +250,46 @@ impl Backend for Scripted {
     // As if everything of a tenant's was refuted.
     async fn publish(&self, tenant: TenantId, task: TaskId) -> bool {
         self.submissions.lock().unwrap().iter().any(|s| s.task == task && s.tenant == tenant)
+    }
+
+    async fn quote(&self, asked: QuoteRequest) -> Result<Quote, Refusal> {
+        if asked.model != "words" {
+            return Err(Refusal::new(Kind::NotFound, "there is no model of this name"));
+        }
+        let (prompt, output) =
+            (if let Size::PromptTokens(count) = asked.size { count } else { 9 }, asked.max_tokens.unwrap_or(32));
+        let charge = |output| PRICE.charge(TokenCount(prompt), TokenCount(output)).unwrap_or_default();
+        Ok(Quote {
+            id: "olq-scripted".into(),
+            model: asked.model,
+            variant: "ab".repeat(32),
+            quantisation: "f32".into(),
+            assurance: "seeded",
+            price: PRICE,
+            price_with_audit: asked.min_trust_ppm.map(|_| PRICE),
+            prompt_tokens_max: prompt,
+            output_tokens_max: output,
+            worst_case: charge(output),
+            expected_prompt_tokens: prompt,
+            expected_output_tokens: output / 2,
+            expected: charge(output / 2),
+            expires_at: 1_700_000_060,
+        })
+    }
+
+    async fn why_task(&self, tenant: Option<TenantId>, task: TaskId) -> Result<Value, Refusal> {
+        let submissions = self.submissions.lock().unwrap();
+        let known = submissions.iter().any(|s| s.task == task && tenant.is_none_or(|tenant| s.tenant == tenant));
+        let none = || Refusal::new(Kind::NoSuchPath, "as the script says");
+        known.then(|| json!({"object": "task.why", "id": task.to_string()})).ok_or_else(none)
+    }
+
+    async fn why_node(&self, node: NodeId) -> Result<Value, Refusal> {
+        Ok(json!({"object": "node.why", "id": node.to_string()}))
+    }
+
+    fn is_operator(&self, key: &str) -> bool {
+        key == OPERATOR_KEY
     }
 
     fn authenticate(&self, key: &str) -> Option<Tenant> {

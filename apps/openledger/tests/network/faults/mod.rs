@@ -11,6 +11,7 @@ mod cluster;
 mod disk;
 mod outage;
 mod power;
+mod quotes;
 mod random;
 mod repeats;
 mod traffic;

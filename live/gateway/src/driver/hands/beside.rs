@@ -4,7 +4,7 @@
 use super::GatewayHands;
 use crate::driver::content;
 use crate::driver::handle::lock;
-use crate::driver::message::{Known, Message};
+use crate::driver::message::{Known, Look, Message};
 use crate::driver::own;
 use ol_net::Down;
 use ol_protocol::batch::CountersignedBatch;
@@ -147,6 +147,8 @@ impl GatewayHands {
 pub(super) enum Asked {
     /// What audits found of a node in a variant.
     Standing(NodeId, VariantId, oneshot::Sender<Known>),
+    /// Anything else.
+    Look(Look),
     /// Whether a tenant's task is refuted, and not public.
     Publishable(TenantId, TaskId, oneshot::Sender<bool>),
 }
@@ -156,6 +158,7 @@ impl Asked {
         let settler = machine.settler();
         // Whoever asked may have gone.
         match self {
+            Self::Look(look) => look(machine),
             Self::Standing(node, variant, answer) => {
                 let (standing, is_calibrated) = (settler.standing(node, variant), settler.is_calibrated(variant));
                 let _ = answer.send(Known { standing, is_calibrated });
