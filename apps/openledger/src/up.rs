@@ -16,7 +16,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ol_engine::{Cheat, Engine, sleeper};
 use ol_gateway::driver::News;
 use ol_net::frame::Role as LinkRole;
-use ol_node::dial;
+use ol_node::{Membership, dial};
 use ol_protocol::{NetworkId, NodeId};
 use report::Report;
 use std::process::ExitCode;
@@ -215,11 +215,13 @@ impl Network {
         let home = self.home.sub(&format!("node-{number}"))?;
         let identity = home.identity("node", "operator", network)?;
         let config = ol_node::Config {
-            ticket: running.gateway.ticket.clone(),
+            gateways: vec![Membership {
+                ticket: running.gateway.ticket.clone(),
+                certificate: identity.certificate,
+                join_token: None,
+            }],
             key: identity.key,
-            certificate: identity.certificate,
             role: LinkRole::Worker,
-            join_token: None,
             region: self.config.region.clone(),
             engines: self.engines(cheat),
             calibrations: Vec::new(),
@@ -232,11 +234,13 @@ impl Network {
         let (home, identity) = self.data.referee(network)?;
         let calibrations = calibrations::load(&self.data)?;
         let config = ol_node::Config {
-            ticket: running.gateway.ticket.clone(),
+            gateways: vec![Membership {
+                ticket: running.gateway.ticket.clone(),
+                certificate: identity.certificate,
+                join_token: None,
+            }],
             key: identity.key,
-            certificate: identity.certificate,
             role: LinkRole::Referee,
-            join_token: None,
             region: self.config.region.clone(),
             engines: self.models.engines(self.run_of(None)),
             calibrations: calibrations.clone(),

@@ -1,4 +1,5 @@
-//! Where a task goes and what happens until it is answered: offers, placement, fair waiting, attempts, quarantine.
+//! Where a task goes and what happens until it is answered: offers, placement, fair waiting, attempts, quarantine; and how a
+//! node divides its slots among gateways.
 //!
 //! Nothing here reads a clock or draws ambient randomness: time and seed are arguments.
 #![no_std]
@@ -14,6 +15,7 @@ pub mod offer;
 pub mod placement;
 pub mod queue;
 pub mod rate;
+pub mod slots;
 
 pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
@@ -23,3 +25,4 @@ pub use offer::Offers;
 pub use placement::{Ask, Placement, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
+pub use slots::{Change, Slots};

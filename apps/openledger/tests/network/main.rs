@@ -22,4 +22,5 @@ mod prune;
 mod public_log;
 mod recalled;
 mod receipts;
+mod shared;
 mod up;

@@ -10,6 +10,7 @@ mod outbox;
 mod overtake;
 mod own;
 mod panel;
+mod several;
 mod tasks;
 mod total;
 mod world;
