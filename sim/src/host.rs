@@ -296,6 +296,7 @@ impl World {
                 self.hosts[place].jobs.remove(&attempt);
                 self.send_up(place, Up::Refuse { attempt, code, grant });
             }
+            Output::RefuseCopy { .. } => return Err(Broken::Unexpected("the gateway gave an attempt out twice")),
             Output::Done { commitment, grant } => self.send_up(place, Up::Done { commitment, grant }),
             Output::Store { sequence, epoch, commitments } => self.store(place, sequence, epoch, commitments),
             Output::Send { sequence } => {

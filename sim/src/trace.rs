@@ -128,6 +128,7 @@ impl Trace {
             node::Output::Refuse { attempt, code, grant } => {
                 self.begin(now, who, 3).attempt(attempt).text(code).number(*grant)
             }
+            node::Output::RefuseCopy { attempt, grant } => self.begin(now, who, 13).attempt(attempt).number(*grant),
             node::Output::Done { commitment, grant } => {
                 self.begin(now, who, 4).bytes(&commitment.to_bytes()).number(*grant)
             }

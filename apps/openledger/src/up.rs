@@ -5,7 +5,7 @@ mod cheat;
 mod report;
 
 use crate::config::{Config, Role};
-use crate::gateway::{self, Running};
+use crate::gateway::{self, OtherNetwork, Running};
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{Models, Run};
@@ -107,7 +107,7 @@ impl Network {
         serving: &tokio::runtime::Runtime,
         working: &tokio::runtime::Runtime,
     ) -> anyhow::Result<ExitCode> {
-        let running = serving.block_on(gateway::start(&self.config, &self.home, false))?;
+        let running = serving.block_on(gateway::start(&self.config, &self.home, &OtherNetwork::default(), false))?;
         let news = running.gateway.news();
         let nodes = working.block_on(self.start_nodes(&running))?;
         let outcome = working.block_on(self.serve(args, &running, news));

@@ -19,6 +19,10 @@ const BATCH_WAIT: Micros = Micros::from_secs(1);
 /// Most batches that wait for one gateway's acknowledgement; past that it is granted nothing.
 const UNACKED_MAX: usize = 1_024;
 
+/// The highest number of a batch that a gateway may say it expects: half of what a disk can count to, so that one that lies stops
+/// nothing.
+const NEXT_BATCH_MAX: u64 = 1 << 62;
+
 /// An attempt at a task.
 pub type Attempt = ol_protocol::record::AttemptId;
 
@@ -233,6 +237,13 @@ pub enum Output {
         /// The renewed grant.
         grant: u64,
     },
+    /// Tell the gateway that an attempt is turned down as it was given out before; what it has goes on.
+    RefuseCopy {
+        /// Which.
+        attempt: Attempt,
+        /// The renewed grant.
+        grant: u64,
+    },
     /// Tell the gateway that an attempt is done.
     Done {
         /// What the node will sign.
@@ -363,7 +374,7 @@ impl Link {
         self.connected = true;
         self.epoch = self.epoch.max(epoch);
         // A number that the gateway has would be taken for a repetition.
-        self.next_batch = self.next_batch.max(next_batch);
+        self.next_batch = self.next_batch.max(next_batch.min(NEXT_BATCH_MAX));
         // What the gateway has is sent again, too: the node keeps it until it has the gateway's signature.
         out.extend(self.outbox.iter().filter(|(_, stored)| **stored).map(|(&sequence, _)| Output::Send { sequence }));
         // Totals count per link: a new one begins with what is free now.
@@ -381,6 +392,12 @@ impl Link {
         }
     }
 
+    // Runs, or is done and not in a batch yet.
+    fn has(&self, Attempt { task, attempt }: Attempt) -> bool {
+        let is_done = self.finished.iter().any(|done| (done.task, done.attempt) == (task, attempt));
+        is_done || self.running.contains_key(&Attempt { task, attempt })
+    }
+
     fn takes(&self) -> bool {
         self.connected && !self.draining && self.outbox.len() < UNACKED_MAX
     }
@@ -390,12 +407,15 @@ impl Link {
         let code = match room.slots.get_mut(&running.variant) {
             None => Some(FailCode::UnknownVariant),
             Some(slots) => match (slots.receive(now, gateway), self.draining) {
-                _ if self.running.contains_key(&attempt) => Some(FailCode::Invalid),
                 (false, _) => Some(FailCode::Overloaded),
                 (true, true) => Some(FailCode::Draining),
                 (true, false) => None,
             },
         };
+        if self.has(attempt) {
+            let grant = room.renew(now, running.variant, gateway);
+            return out.push(Output::RefuseCopy { attempt, grant });
+        }
         if let Some(code) = code {
             let grant = room.renew(now, running.variant, gateway);
             return out.push(Output::Refuse { attempt, code, grant });

@@ -17,7 +17,7 @@ use ol_protocol::{GatewayId, Micros, Timestamp};
 /// that slots are not kept for who went away.
 const WINDOW: Micros = Micros::from_secs(5);
 /// Time in which a gateway answers that it gave slots back: a round trip, and whatever holds its loop up.
-const ANSWER_LIMIT: Micros = Micros::from_secs(10);
+const ANSWER_LIMIT: Micros = Micros::from_secs(5);
 /// How often the division is looked at while a gateway has used all that it has.
 const LOOK: Micros = Micros::from_secs(1);
 /// Where there are fewer slots than gateways: how long a gateway without one waits until it has a turn whether or not it used one

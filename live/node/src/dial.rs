@@ -82,7 +82,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
     };
     let (mail, messages) = mpsc::channel(ol_drive::INBOX_MAX);
     let (drained_sender, drained) = watch::channel(false);
-    let handle = Handle::start(outbox, node).map_err(Error::Thread)?;
+    let handle = Handle::start(outbox, node, kept.len()).map_err(Error::Thread)?;
     let level = match config.role {
         Role::Worker => Level::CrossAudit,
         Role::Referee => Level::Referee,
@@ -156,19 +156,19 @@ async fn keep_link(config: Arc<Config>, place: usize, next_batch: u64, inbox: In
             Ok((mut link, welcome)) => {
                 backoff.reset();
                 let (held_tasks, hold_seconds) = (welcome.held_tasks, welcome.hold_seconds);
-                tracing::info!(gateway, epoch = %welcome.epoch, hold_seconds, held_tasks, "connected; pay stays in escrow for hold_seconds, and until held_tasks later tasks are settled");
+                tracing::info!(%gateway, epoch = %welcome.epoch, hold_seconds, held_tasks, "connected; pay stays in escrow for hold_seconds, and until held_tasks later tasks are settled");
                 let up = Message::Up { down: link.sender.clone(), welcome: Box::new(welcome) };
                 if inbox.send(up).await.is_err() {
                     return Ok(());
                 }
                 let why = relay(&mut link, &inbox).await;
-                tracing::warn!(gateway, %why, "the link to the gateway is lost");
+                tracing::warn!(%gateway, %why, "the link to the gateway is lost");
                 if inbox.send(Message::Lost).await.is_err() {
                     return Ok(());
                 }
             }
             Err(Error::Link(error)) => {
-                tracing::warn!(gateway, error = %describe(&error), "cannot reach the gateway; trying again");
+                tracing::warn!(%gateway, error = %describe(&error), "cannot reach the gateway; trying again");
             }
             Err(other) => return Err(other),
         }

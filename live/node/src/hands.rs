@@ -102,6 +102,8 @@ pub(crate) struct LinkHands {
     // Verdicts that are sealed, until the whole panel's are.
     sealed: VecDeque<(Seal, frame::Scored)>,
     acks: BTreeMap<u64, Vec<u8>>,
+    // Looked up now.
+    recalls: usize,
     // What a referee measured, by prover and verifier: said on each link.
     calibrations: BTreeMap<(VariantId, VariantId), Vec<u8>>,
 }
@@ -126,6 +128,7 @@ impl LinkHands {
             audits: BTreeMap::new(),
             sealed: VecDeque::new(),
             acks: BTreeMap::new(),
+            recalls: 0,
             calibrations: BTreeMap::new(),
         }
     }
@@ -189,15 +192,7 @@ impl LinkHands {
                 self.acks.insert(sequence, countersigned);
                 inputs.push(Input::Acked { sequence });
             }
-            Down::Recall { task, attempt, salt } => {
-                // A disk that can't follow has nothing now: the gateway does without.
-                self.outbox.ask(Job::Recall {
-                    to: self.inbox.clone(),
-                    peer: self.identity.peer,
-                    attempt: Attempt { task, attempt },
-                    salt,
-                });
-            }
+            Down::Recall { task, attempt, salt } => self.recall(Attempt { task, attempt }, salt),
             Down::EpochBegan { epoch } => inputs.push(Input::EpochBegan { epoch }),
             Down::Ping { nonce } => self.send(Up::Pong { nonce }),
             Down::Withdrawn { variant } => inputs.push(Input::Withdrawn { variant }),
@@ -208,8 +203,17 @@ impl LinkHands {
         }
     }
 
+    // A disk that can't follow has nothing now: the gateway does without.
+    fn recall(&mut self, attempt: Attempt, salt: Salt) {
+        let (to, peer) = (self.inbox.clone(), self.identity.peer);
+        if self.recalls < outbox::RECALLS_MAX && self.outbox.ask(Job::Recall { to, peer, attempt, salt }) {
+            self.recalls += 1;
+        }
+    }
+
     // Of another gateway's tasks this one is told nothing.
-    fn recalled(&self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
+    fn recalled(&mut self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
+        self.recalls = self.recalls.saturating_sub(1);
         let kept = |(row, log_probs): (Vec<u8>, Vec<u8>)| {
             let audit = row.strip_prefix(&self.identity.peer.gateway.0)?;
             Some((Box::new(Audit::from_kept(audit)?), log_probs))
@@ -463,8 +467,7 @@ impl LinkHands {
         }
     }
 
-    fn refuse(&mut self, attempt: Attempt, code: FailCode, grant: u64) {
-        self.contents.remove(&attempt);
+    fn refuse(&self, attempt: Attempt, code: FailCode, grant: u64) {
         let (code, message) = match code {
             FailCode::Invalid => (frame::FailCode::Invalid, "the request does not fit the model"),
             FailCode::Overloaded => (frame::FailCode::Overloaded, "more was sent than was granted"),
@@ -567,7 +570,11 @@ impl LinkHands {
                     content.stop.store(true, Ordering::Relaxed);
                 }
             }
-            Output::Refuse { attempt, code, grant } => self.refuse(attempt, code, grant),
+            Output::Refuse { attempt, code, grant } => {
+                self.contents.remove(&attempt);
+                self.refuse(attempt, code, grant);
+            }
+            Output::RefuseCopy { attempt, grant } => self.refuse(attempt, FailCode::Invalid, grant),
             Output::Done { commitment, grant } => self.done(&commitment, grant),
             Output::Store { sequence, epoch, commitments } => self.store(now, sequence, epoch, commitments),
             Output::Send { sequence } => {

@@ -9,9 +9,12 @@ use ol_store::{AUDIT_WINDOW, Outbox, Payload, Peer};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// Jobs that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a full
-/// disk stops the grants before it fills this.
-const JOBS_MAX: usize = 2 * 1_024 + 64;
+/// What a gateway may have looked up at a time: a busy one asks for a few in a second.
+pub(crate) const RECALLS_MAX: usize = 64;
+
+/// Jobs of each gateway that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a
+/// full disk stops the grants before it fills this.
+const JOBS_MAX: usize = 2 * 1_024 + RECALLS_MAX;
 
 /// Longest that a payload outlives the audit window while nothing else happens.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
@@ -31,9 +34,9 @@ pub(crate) enum Job {
 pub(crate) struct Handle(SyncSender<Job>);
 
 impl Handle {
-    /// Starts the thread.
-    pub(crate) fn start(outbox: Outbox, node: NodeId) -> std::io::Result<Self> {
-        let (sender, jobs) = sync_channel(JOBS_MAX);
+    /// Starts the thread, for so many gateways.
+    pub(crate) fn start(outbox: Outbox, node: NodeId, gateways: usize) -> std::io::Result<Self> {
+        let (sender, jobs) = sync_channel(gateways * JOBS_MAX);
         let name = format!("outbox-{}", node.short());
         std::thread::Builder::new().name(name).spawn(move || work(outbox, &jobs))?;
         Ok(Self(sender))

@@ -10,6 +10,7 @@ mod exports;
 mod failures;
 mod faults;
 mod hostile;
+mod hostile_gateway;
 mod http;
 mod instructions;
 mod operators;

@@ -126,6 +126,7 @@ impl World {
                 }
                 Output::Stop { .. }
                 | Output::Send { .. }
+                | Output::RefuseCopy { .. }
                 | Output::Forget { .. }
                 | Output::Audit { .. }
                 | Output::RefuseAudit { .. } => {}
@@ -342,14 +343,19 @@ fn a_gateway_that_copies_anothers_task_gets_in_nobodys_way() {
     let started = |number| Action::At { gateway: gateway(number), output: Output::Start { attempt: id } };
     assert_eq!(at(0, assigned(id)), [started(0)]);
     assert_eq!(at(1, assigned(id)), [started(1)]);
+    // Given out again it is refused, and what runs goes on.
+    let copy = Output::RefuseCopy { attempt: id, grant: 3 };
+    assert_eq!(at(0, assigned(id)), [Action::At { gateway: gateway(0), output: copy }]);
     // What the one takes back goes on for the other.
     let stop = Action::At { gateway: gateway(1), output: Output::Stop { attempt: id } };
     assert_eq!(at(1, Input::Cancelled { attempt: id }), [stop]);
     let out = at(0, Input::Finished { attempt: id, work: work() });
-    let [Action::At { gateway: of, output: Output::Done { commitment, grant: 3 } }] = &out[..] else {
+    let [Action::At { gateway: of, output: Output::Done { commitment, grant: 4 } }] = &out[..] else {
         panic!("{out:?}")
     };
     assert_eq!((*of, commitment.gateway, commitment.network), (gateway(0), gateway(0), NetworkId([0; 32])));
+    let copy = Output::RefuseCopy { attempt: id, grant: 5 };
+    assert_eq!(at(0, assigned(id)), [Action::At { gateway: gateway(0), output: copy }]);
     // Each counts its own batches, and acknowledges no other's.
     let out = feed(&mut node, Timestamp(2_000_000), Event::Tick);
     let [Action::At { gateway: of, output: Output::Store { sequence: 0, epoch: Epoch(3), commitments } }] = &out[..]
