@@ -60,6 +60,8 @@ struct World {
     runs: Vec<(GatewayId, AttemptId)>,
     tasks: u64,
     closed: Vec<GatewayId>,
+    // Frames that are sent for the sake of slots alone.
+    extra: u64,
 }
 
 fn gateway(number: u8) -> GatewayId {
@@ -99,6 +101,7 @@ impl World {
             runs: Vec::new(),
             tasks: 0,
             closed: Vec::new(),
+            extra: 0,
         }
     }
 
@@ -108,6 +111,7 @@ impl World {
         for action in out {
             let Action::At { gateway: id, output } = action else { continue };
             let known = self.gateways.get_mut(&id).expect("one of its gateways");
+            self.extra += u64::from(matches!(output, Output::Grant { .. } | Output::Withdraw { .. }));
             match output {
                 Output::Grant { total, .. } => known.up.push_back(Up::Grant(total)),
                 Output::Withdraw { total, .. } => known.up.push_back(Up::Withdraw(total)),
@@ -315,6 +319,29 @@ fn a_gateway_with_all_the_demand_gets_all_slots_but_one_for_each_other() {
     world.finish(0);
     world.settle();
     assert_eq!(promised(&world), [0, 1, 1]);
+}
+
+#[test]
+fn at_a_steady_load_nothing_is_sent_for_the_sake_of_slots() {
+    // How many of three gateways have work for more than all slots.
+    for busy in 1..=3 {
+        let mut world = World::new(10, 3);
+        (0..3).for_each(|number| world.link(gateway(number)));
+        world.settle();
+        for ended in 0..1_000 {
+            while (0..busy).any(|number| world.assign(gateway(number))) {
+                world.settle();
+            }
+            world.now = Timestamp(world.now.0 + 100_000);
+            world.tell(Event::Tick);
+            world.finish(0);
+            world.settle();
+            if ended == 100 {
+                world.extra = 0;
+            }
+        }
+        assert_eq!(world.extra, 0, "{busy} busy");
+    }
 }
 
 fn feed(node: &mut Node, now: Timestamp, event: Event) -> Vec<Action> {
