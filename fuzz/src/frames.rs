@@ -77,6 +77,7 @@ fn ups() -> Vec<Up> {
     vec![
         Up::Hello(hello),
         Up::Grant { variant: variant.id(), total: 4 },
+        Up::Withdraw { variant: variant.id(), total: 3 },
         Up::Started { task, attempt: 0, prompt_tokens: 5, prompt: Digest([3; 32]), resident_tokens: 4 },
         Up::Tokens(tokens),
         Up::Done(done),
@@ -152,6 +153,7 @@ fn downs() -> Vec<Down> {
         Down::BatchAck { sequence: 1, countersigned: vector("countersigned batch"), first_record: 2 },
         Down::EpochBegan { epoch: Epoch(4) },
         Down::Ping { nonce: 7 },
+        Down::Withdrawn { variant },
         Down::Drain { message: "bye".into() },
     ];
     downs.extend(payloads.map(|payload| Down::Audit(Box::new(check(payload)))));

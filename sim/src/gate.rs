@@ -166,7 +166,8 @@ impl World {
         if self.hosts[place].gateway_link.is_none() {
             return Ok(());
         }
-        self.hosts[place].granted = total;
+        let host = &mut self.hosts[place];
+        host.granted = host.granted.max(total);
         self.feed(Input::Granted { node: self.hosts[place].id, variant: VARIANT, total })
     }
 
@@ -237,6 +238,8 @@ impl World {
                     None => inputs.push_back(Input::PayloadLost { audit }),
                 }
             }
+            // A node with one gateway has nobody to give slots to.
+            Output::Withdrawn { .. } => return Err(Broken::Unexpected("a node took its slots back")),
             Output::Unseal { auditor, audit, .. } => self.send_to(&auditor, Down::Unseal { audit }),
             Output::Audited { subject, node, passed, .. } => {
                 if let Some(facts) = self.tasks.get_mut(&subject.task) {

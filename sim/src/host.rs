@@ -16,7 +16,7 @@ use ol_protocol::seal::Seal;
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Epoch, Machine, Micros, NodeId, OperatorId, TaskId, Timestamp, TokenCount, merkle};
 use ol_roles::Node;
-use ol_roles::node::{Input, Output, Setup};
+use ol_roles::node::{self, Action, Input, Output, Served, Setup};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Time until a batch is signed and on a node's disk, at least.
@@ -93,6 +93,7 @@ pub(crate) struct Host {
     pub(crate) decode: Micros,
     pub(crate) slow: u64,
     setup: Setup,
+    served: Served,
     // The process: another one after each start.
     pub(crate) life: u32,
     pub(crate) machine: Option<Node>,
@@ -140,15 +141,14 @@ impl Host {
         let operator = if referee { genesis.referee_operator } else { operator(index % config.operators.max(1)) };
         let slow = if !referee && random.happens(config.fleet.slow) { config.fleet.slow_factor } else { 1 };
         let slots = if referee { 0 } else { 1 + random.below(config.fleet.slots_max as usize) as u32 };
-        let setup = Setup {
+        let served = Served {
             network: genesis.network(),
             gateway: genesis.gateway,
-            node: node(index),
             operator,
-            slots: vec![(VARIANT, slots)],
             next_batch: 0,
             unacked: Vec::new(),
         };
+        let setup = Setup { node: node(index), slots: vec![(VARIANT, slots)], gateways: vec![served.clone()] };
         Self {
             id: node(index),
             operator,
@@ -161,6 +161,7 @@ impl Host {
             slow,
             machine: Some(Node::new(setup.clone())),
             setup,
+            served,
             life: 0,
             armed: None,
             links: 0,
@@ -223,15 +224,16 @@ impl Host {
 
     fn start(&mut self) {
         let unacked = self.disk.keys().copied().collect();
-        let setup = Setup { next_batch: self.next_batch, unacked, ..self.setup.clone() };
+        let served = Served { next_batch: self.next_batch, unacked, ..self.served.clone() };
+        let setup = Setup { gateways: vec![served], ..self.setup.clone() };
         self.machine = Some(Node::new(setup));
     }
 
     pub(crate) fn header(&self, sequence: u64, epoch: Epoch, commitments: &[Commitment]) -> BatchHeader {
         let leaves: Vec<Digest> = commitments.iter().map(Commitment::leaf).collect();
         BatchHeader {
-            network: self.setup.network,
-            gateway: self.setup.gateway,
+            network: self.served.network,
+            gateway: self.served.gateway,
             node: self.id,
             operator: self.operator,
             sequence,
@@ -245,10 +247,15 @@ impl Host {
 impl World {
     /// Feeds a node's machine and carries out what it wants.
     pub(crate) fn tell(&mut self, place: usize, input: Input) -> Result<(), Broken> {
+        let gateway = self.hosts[place].served.gateway;
+        self.tell_machine(place, node::Event::At { gateway, input })
+    }
+
+    fn tell_machine(&mut self, place: usize, event: node::Event) -> Result<(), Broken> {
         let Some(mut machine) = self.hosts[place].machine.take() else { return Ok(()) };
         let mut out = Vec::new();
-        machine.handle(self.now, input, &mut out);
-        let held = machine.running() as u64;
+        machine.handle(self.now, event, &mut out);
+        let held = machine.held(VARIANT).max(machine.running() as u64);
         let granted = u64::from(self.hosts[place].slots);
         if held > granted {
             return Err(Broken::OverGrant { node: place, held, granted });
@@ -256,9 +263,12 @@ impl World {
         let due = machine.deadline();
         self.hosts[place].machine = Some(machine);
         self.arm(place, due);
-        for output in out {
-            self.trace.node(self.now, place, &output);
-            self.obey(place, output)?;
+        for action in out {
+            self.trace.node(self.now, place, &action);
+            match action {
+                Action::At { output, .. } => self.obey(place, output)?,
+                Action::Drained => self.drained(place),
+            }
         }
         Ok(())
     }
@@ -276,7 +286,7 @@ impl World {
             return Ok(());
         }
         host.armed = None;
-        self.tell(place, Input::Tick)
+        self.tell_machine(place, node::Event::Tick)
     }
 
     fn obey(&mut self, place: usize, output: Output) -> Result<(), Broken> {
@@ -289,6 +299,7 @@ impl World {
                 self.hosts[place].jobs.remove(&attempt);
                 self.send_up(place, Up::Refuse { attempt, code, grant });
             }
+            Output::RefuseCopy { .. } => return Err(Broken::Unexpected("the gateway gave an attempt out twice")),
             Output::Done { commitment, grant } => self.send_up(place, Up::Done { commitment, grant }),
             Output::Store { sequence, epoch, commitments } => self.store(place, sequence, epoch, commitments),
             Output::Send { sequence } => {
@@ -301,7 +312,9 @@ impl World {
             }
             Output::Audit { audit } => self.score(place, audit),
             Output::RefuseAudit { audit } => self.send_up(place, Up::AuditRefused { audit }),
-            Output::Drained => self.drained(place),
+            Output::Withdraw { .. } | Output::Close => {
+                return Err(Broken::Unexpected("a node with one gateway divides its slots"));
+            }
         }
         Ok(())
     }
@@ -536,7 +549,7 @@ impl World {
             }
             _ => {
                 self.send_up(place, Up::Draining);
-                self.tell(place, Input::Drain)
+                self.tell_machine(place, node::Event::Drain)
             }
         }
     }

@@ -86,6 +86,7 @@ impl Trace {
                 audited.bytes(&[level.to_byte()]).number(reach.0.into())
             }
             Output::Unseal { auditor, audit, .. } => self.begin(now, gateway, 18).bytes(&auditor.0).bytes(&audit.0),
+            Output::Withdrawn { node, variant } => self.begin(now, gateway, 19).bytes(&node.0).bytes(&variant.0),
             Output::Audited { subject, node, outcome, passed } => {
                 self.begin(now, gateway, 9).attempt(subject).bytes(&node.0).text(outcome).text(passed)
             }
@@ -115,15 +116,19 @@ impl Trace {
     }
 
     /// An output of a node.
-    pub(crate) fn node(&mut self, now: Timestamp, place: usize, output: &node::Output) {
+    pub(crate) fn node(&mut self, now: Timestamp, place: usize, action: &node::Action) {
         let who = place as u64;
+        let node::Action::At { output, .. } = action else { return self.begin(now, who, 10).end() };
         match output {
             node::Output::Grant { variant, total } => self.begin(now, who, 0).bytes(&variant.0).number(*total),
+            node::Output::Withdraw { variant, total } => self.begin(now, who, 11).bytes(&variant.0).number(*total),
+            node::Output::Close => self.begin(now, who, 12),
             node::Output::Start { attempt } => self.begin(now, who, 1).attempt(attempt),
             node::Output::Stop { attempt } => self.begin(now, who, 2).attempt(attempt),
             node::Output::Refuse { attempt, code, grant } => {
                 self.begin(now, who, 3).attempt(attempt).text(code).number(*grant)
             }
+            node::Output::RefuseCopy { attempt, grant } => self.begin(now, who, 13).attempt(attempt).number(*grant),
             node::Output::Done { commitment, grant } => {
                 self.begin(now, who, 4).bytes(&commitment.to_bytes()).number(*grant)
             }
@@ -134,7 +139,6 @@ impl Trace {
             node::Output::Forget { sequence } => self.begin(now, who, 7).number(*sequence),
             node::Output::Audit { audit } => self.begin(now, who, 8).bytes(&audit.0),
             node::Output::RefuseAudit { audit } => self.begin(now, who, 9).bytes(&audit.0),
-            node::Output::Drained => self.begin(now, who, 10),
         }
         .end();
     }

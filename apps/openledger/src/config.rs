@@ -3,6 +3,7 @@
 //! A setting has one name everywhere: `node_listen` in the file is `OPENLEDGER_NODE_LISTEN` in the environment and
 //! `--node-listen` as a flag.
 
+use crate::join::Joins;
 use ol_protocol::Region;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -229,6 +230,8 @@ settings! {
     tokens_per_minute: NonZeroU32,
     /// Serve plain HTTP on an address that isn't loopback.
     allow_plain_http: bool,
+    /// The gateways that a node joins: their tickets.
+    join: Joins,
     /// What a node must present to join; anyone may if not given.
     join_token: Secret,
     /// File for the machine's inputs and outputs, for `replay`.
@@ -272,6 +275,8 @@ pub(crate) struct Config {
     pub(crate) requests_per_minute: NonZeroU32,
     /// Tokens of a tenant in a minute.
     pub(crate) tokens_per_minute: NonZeroU32,
+    /// The gateways that a node joins.
+    pub(crate) join: Joins,
     /// What a node must present to join; anyone may if not given.
     pub(crate) join_token: Option<Secret>,
     /// File for the machine's inputs and outputs, for `replay`.
@@ -318,6 +323,7 @@ impl Config {
             output_price: given.output_price.unwrap_or(OUTPUT_PRICE),
             requests_per_minute: given.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
             tokens_per_minute: given.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
+            join: given.join.unwrap_or_default(),
             join_token: given.join_token,
             event_log: given.event_log,
             region: given.region.map_or_else(|| REGION.into(), |RegionName(region)| region.to_string()),
@@ -423,6 +429,7 @@ mod tests {
             output_price: 8_000_000,
             requests_per_minute: REQUESTS_PER_MINUTE,
             tokens_per_minute: TOKENS_PER_MINUTE,
+            join: Joins::default(),
             join_token: None,
             event_log: None,
             region: "local".into(),
@@ -455,7 +462,7 @@ mod tests {
                     log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\n\
                     llama_server = \"http://l\"\nslots = 4\nthreads = 5\n\
                     prompt_price = 6\noutput_price = 7\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
-                    allow_plain_http = false\njoin_token = \"t\"\nevent_log = \"/l\"\n\
+                    allow_plain_http = false\njoin = []\njoin_token = \"t\"\nevent_log = \"/l\"\n\
                     region = \"r\"\nstore = \"s\"\n";
         assert_eq!(text.lines().count(), KEYS.len());
         let number = |n| NonZeroU32::new(n).unwrap();
@@ -475,6 +482,7 @@ mod tests {
             output_price: 7,
             requests_per_minute: number(8),
             tokens_per_minute: number(9),
+            join: Joins::default(),
             join_token: Some(Secret("t".into())),
             event_log: Some("/l".into()),
             region: "r".into(),
@@ -502,6 +510,7 @@ mod tests {
             "8",
             "9",
             "true",
+            "",
             "t",
             "/l",
             "r",

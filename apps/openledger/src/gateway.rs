@@ -3,6 +3,8 @@
 use crate::config::{Config, Role, Secret};
 use crate::home::{Home, tenant_id};
 use crate::logging::say;
+use crate::verify::log;
+use crate::verify::source::Source;
 use crate::{flags, logging};
 use anyhow::Context as _;
 use ol_gateway::backend::{Backend as _, Instruction};
@@ -13,7 +15,7 @@ use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{GatewayId, MicroCredits, Micros, OwnerId, Price};
+use ol_protocol::{GatewayId, MicroCredits, Micros, NetworkId, OwnerId, Price};
 use ol_store::{Read as _, SqliteReader};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -43,9 +45,23 @@ pub(crate) struct Args {
     serving: flags::Serving,
     #[command(flatten)]
     token: flags::Token,
+    #[command(flatten)]
+    other: OtherNetwork,
     /// Keep the ledger in memory and lose it at the end: to measure what a ledger on a disk costs.
     #[arg(long, hide = true)]
     in_memory: bool,
+}
+
+/// A network that another owner began.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct OtherNetwork {
+    /// At the first start: begin in the network of another owner's gateway, whose public log is here, http://HOST:PORT/log or a
+    /// folder with its files. The issuer and the referee are that network's [default: a new network].
+    #[arg(long, value_name = "LOG", requires = "network")]
+    network_of: Option<String>,
+    /// The id of that network, as on its gateway's ticket.
+    #[arg(long, value_name = "ID", requires = "network_of")]
+    network: Option<NetworkId>,
 }
 
 /// A running gateway with its HTTP side.
@@ -71,10 +87,15 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Starts a gateway and its HTTP side on the current runtime.
-pub(crate) async fn start(config: &Config, home: &Home, in_memory: bool) -> anyhow::Result<Running> {
+pub(crate) async fn start(
+    config: &Config,
+    home: &Home,
+    other: &OtherNetwork,
+    in_memory: bool,
+) -> anyhow::Result<Running> {
     let epoch = Micros::from_secs(u64::from(config.epoch_seconds.get()));
     let server = server(config)?;
-    let genesis = genesis(home, server.as_ref(), epoch)?;
+    let genesis = genesis(home, server.as_ref(), epoch, other).await?;
     let gateway = driver::start(driver::Config {
         server,
         in_memory,
@@ -158,19 +179,37 @@ async fn fund(gateway: &Gateway, home: &Home, key: &ApiKey) -> anyhow::Result<()
 
 // The first record of a log that is to begin: of a new network, or of one that others began. A log that has begun needs none,
 // and no keys but the gateway's.
-fn genesis(home: &Home, server: Option<&ol_store::Server>, epoch: Micros) -> anyhow::Result<Option<Genesis>> {
+async fn genesis(
+    home: &Home,
+    server: Option<&ol_store::Server>,
+    epoch: Micros,
+    other: &OtherNetwork,
+) -> anyhow::Result<Option<Genesis>> {
     check_place(home.path(), server.is_some())?;
     let Some(server) = server else {
         let reader = SqliteReader::open(&home.path().join("gateway.db"));
         let has_begun = reader.and_then(|reader| reader.size()).is_ok_and(|size| size > 0);
-        return if has_begun { Ok(None) } else { home.genesis(epoch).map(Some) };
+        return if has_begun { Ok(None) } else { other.begin(home, epoch).await.map(Some) };
     };
     let asked = || format!("cannot ask the database at {}", server.place());
-    let Some(first) = ol_store::founding(server).with_context(asked)? else { return home.genesis(epoch).map(Some) };
+    let Some(first) = ol_store::founding(server).with_context(asked)? else {
+        return other.begin(home, epoch).await.map(Some);
+    };
     let own = GatewayId(home.key("gateway")?.public());
     match ol_store::gateways(server).with_context(asked)?.contains(&own) {
         true => Ok(None),
         false => home.joining(first).map(Some),
+    }
+}
+
+impl OtherNetwork {
+    // A log that is read over plain HTTP may be anybody's: who joins says which network is meant.
+    async fn begin(&self, home: &Home, epoch: Micros) -> anyhow::Result<Genesis> {
+        let (Some(log), Some(network)) = (&self.network_of, self.network) else { return home.genesis(epoch) };
+        let first = log::genesis(&Source::new(log)?).await.with_context(|| format!("the log at {log}"))?;
+        let found = first.network();
+        anyhow::ensure!(found == network, "the log at {log} is of network {found}, not of {network}");
+        home.founding(first)
     }
 }
 
@@ -202,8 +241,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start(&config.log, config.log_format)?;
     let home = Home::open(&config.data_dir)?.network()?;
     runtime()?.block_on(async {
-        let running = start(&config, &home, args.in_memory).await?;
-        announce(&running);
+        let running = start(&config, &home, &args.other, args.in_memory).await?;
+        announce(&running, config.store.is_some());
         wait_for_end(&running).await?;
         say("stopping: answering what runs, then closing the ledger");
         running.drain().await;
@@ -224,11 +263,12 @@ pub(crate) async fn wait_for_end(running: &Running) -> anyhow::Result<()> {
     }
 }
 
-fn announce(running: &Running) {
+fn announce(running: &Running, is_shared: bool) {
     say(format!("API      http://{}/v1", running.address));
     match &running.key {
         Some(key) => say(format!("API key  {key}")),
-        None => say("API keys are those of the tenants that other gateways of this database entered"),
+        None if is_shared => say("API keys are those of the tenants that other gateways of this database entered"),
+        None => say("API keys come from `openledger tenant add`, credits from the network's issuer"),
     }
     say(format!("ticket   {}", running.gateway.ticket));
     say("join a node from any machine that reaches the ticket's address:");

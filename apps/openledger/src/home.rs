@@ -110,10 +110,14 @@ impl Home {
 
     /// The first record of this folder's gateway in a network that others began.
     pub(crate) fn joining(&self, first: Genesis) -> anyhow::Result<Genesis> {
-        let owner = self
-            .existing_key("gateway-owner")
+        self.existing_key("gateway-owner")
             .context("other gateways use this database: copy gateway-owner.key of the first")?;
-        Ok(first.of(GatewayId(self.key("gateway")?.public()), &owner))
+        self.founding(first)
+    }
+
+    /// The first record of a gateway of this folder's owner in a network that others began.
+    pub(crate) fn founding(&self, first: Genesis) -> anyhow::Result<Genesis> {
+        Ok(first.of(GatewayId(self.key("gateway")?.public()), &self.key("gateway-owner")?))
     }
 
     /// The folder of a network that begins or began here.

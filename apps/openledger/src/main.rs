@@ -16,6 +16,7 @@ mod home;
 mod honesty;
 mod inspect;
 mod issue;
+mod join;
 mod logging;
 mod models;
 mod node;

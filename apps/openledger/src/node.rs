@@ -2,7 +2,8 @@
 
 use crate::calibrations::Subject;
 use crate::config::{Config, Role};
-use crate::home::Home;
+use crate::home::{Home, Identity};
+use crate::join::{Join, Joins};
 use crate::logging::say;
 use crate::models::{self, Models, Run};
 use crate::{calibrations, claims, flags, gateway, logging, up};
@@ -10,24 +11,25 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ol_engine::{Cheat, Engine, FalseAuditor, Instant, false_auditor};
 use ol_net::frame::Role as LinkRole;
-use ol_node::dial;
+use ol_node::{Membership, dial};
+use ol_protocol::NetworkId;
 use ol_protocol::id::hex;
-use ol_protocol::ticket::Ticket;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// A node's folder in its data folder.
 pub(crate) const FOLDER: &str = "node";
 
-/// Start a node and join a gateway.
+/// Start a node and join a gateway, or several.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     other: Option<Other>,
-    /// The ticket that the gateway printed: one line, ol1:HOST:PORT/GATEWAY/NETWORK.
-    #[arg(long, value_name = "TICKET", required = true)]
-    join: Option<Ticket>,
+    /// The ticket that the gateway printed: one line, ol1:HOST:PORT/GATEWAY/NETWORK. May be repeated, for gateways that share the
+    /// node; one that asks for a token has it behind its ticket, TICKET#TOKEN.
+    #[arg(long, value_name = "TICKET")]
+    join: Vec<Join>,
     /// Answer at once with this many fixed tokens instead of running a model: to measure coordination alone.
     #[arg(long, value_name = "TOKENS", hide = true)]
     instant: Option<u32>,
@@ -79,26 +81,28 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(Other::Claims(claims)) = &args.other {
         return claims::run(claims);
     }
-    let join = args.join.context("name the gateway's ticket with --join")?;
     let mut config = flags::load(Role::Node, &args.common, None, None, Some(&args.working), Some(&args.token))?;
     args.computing.over(&mut config);
+    let joins = if args.join.is_empty() { std::mem::take(&mut config.join) } else { Joins(args.join) };
+    let joins = joins.checked(config.join_token.as_ref())?;
     anyhow::ensure!(
         !args.referee || config.llama_server.is_none(),
         "a referee checks outputs, which a llama-server cannot; leave --llama-server out"
     );
     logging::start(&config.log, config.log_format)?;
     let data = Home::open(&config.data_dir)?;
-    let network = join.network;
-    let (home, identity, role) = match args.referee {
+    let (home, key, gateways, role) = match args.referee {
         false => {
             let home = data.sub(FOLDER)?;
             home.claim("a node")?;
-            let identity = home.identity("node", "operator", network)?;
-            (home, identity, LinkRole::Worker)
+            let gateways = memberships(joins, |network| home.identity("node", "operator", network))?;
+            let key = home.key("node")?;
+            (home, key, gateways, LinkRole::Worker)
         }
         true => {
-            let (home, identity) = data.referee(network)?;
-            (home, identity, LinkRole::Referee)
+            let gateways = memberships(joins, |network| Ok(data.referee(network)?.1))?;
+            let (home, identity) = data.referee(gateways[0].ticket.network)?;
+            (home, identity.key, gateways, LinkRole::Referee)
         }
     };
     let threads = config.threads.map_or(0, std::num::NonZero::get);
@@ -112,15 +116,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         engines[0] = false_auditor(engines[0].clone(), models.text(), says);
     }
     let calibrations = if args.referee { calibrations::load(&data)? } else { Vec::new() };
-    say(format!("node     {}", hex(&identity.key.public())));
-    say(format!("operator {}", identity.certificate.operator));
+    say(format!("node     {}", hex(&key.public())));
+    say(format!("operator {}", gateways[0].certificate.operator));
     runtime()?.block_on(async {
         let running = dial::start(ol_node::Config {
-            ticket: join,
-            key: identity.key,
-            certificate: identity.certificate,
+            gateways,
+            key,
             role,
-            join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
             region: config.region.clone(),
             engines,
             calibrations: calibrations.clone(),
@@ -134,6 +136,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         serve(running).await
     })
+}
+
+// Who the node is to each gateway: its key is one, and each network has a certificate for it.
+fn memberships(
+    joins: Vec<Join>,
+    identity: impl Fn(NetworkId) -> anyhow::Result<Identity>,
+) -> anyhow::Result<Vec<Membership>> {
+    let membership = |Join { ticket, token }: Join| {
+        let certificate = identity(ticket.network)?.certificate;
+        Ok(Membership { ticket, certificate, join_token: token.map(|token| token.reveal().to_owned()) })
+    };
+    joins.into_iter().map(membership).collect()
 }
 
 // Until it is refused for good, or told to leave.

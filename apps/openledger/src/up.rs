@@ -5,7 +5,7 @@ mod cheat;
 mod report;
 
 use crate::config::{Config, Role};
-use crate::gateway::{self, Running};
+use crate::gateway::{self, OtherNetwork, Running};
 use crate::home::Home;
 use crate::logging::say;
 use crate::models::{Models, Run};
@@ -16,7 +16,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ol_engine::{Cheat, Engine, sleeper};
 use ol_gateway::driver::News;
 use ol_net::frame::Role as LinkRole;
-use ol_node::dial;
+use ol_node::{Membership, dial};
 use ol_protocol::{NetworkId, NodeId};
 use report::Report;
 use std::process::ExitCode;
@@ -107,7 +107,7 @@ impl Network {
         serving: &tokio::runtime::Runtime,
         working: &tokio::runtime::Runtime,
     ) -> anyhow::Result<ExitCode> {
-        let running = serving.block_on(gateway::start(&self.config, &self.home, false))?;
+        let running = serving.block_on(gateway::start(&self.config, &self.home, &OtherNetwork::default(), false))?;
         let news = running.gateway.news();
         let nodes = working.block_on(self.start_nodes(&running))?;
         let outcome = working.block_on(self.serve(args, &running, news));
@@ -215,11 +215,13 @@ impl Network {
         let home = self.home.sub(&format!("node-{number}"))?;
         let identity = home.identity("node", "operator", network)?;
         let config = ol_node::Config {
-            ticket: running.gateway.ticket.clone(),
+            gateways: vec![Membership {
+                ticket: running.gateway.ticket.clone(),
+                certificate: identity.certificate,
+                join_token: None,
+            }],
             key: identity.key,
-            certificate: identity.certificate,
             role: LinkRole::Worker,
-            join_token: None,
             region: self.config.region.clone(),
             engines: self.engines(cheat),
             calibrations: Vec::new(),
@@ -232,11 +234,13 @@ impl Network {
         let (home, identity) = self.data.referee(network)?;
         let calibrations = calibrations::load(&self.data)?;
         let config = ol_node::Config {
-            ticket: running.gateway.ticket.clone(),
+            gateways: vec![Membership {
+                ticket: running.gateway.ticket.clone(),
+                certificate: identity.certificate,
+                join_token: None,
+            }],
             key: identity.key,
-            certificate: identity.certificate,
             role: LinkRole::Referee,
-            join_token: None,
             region: self.config.region.clone(),
             engines: self.models.engines(self.run_of(None)),
             calibrations: calibrations.clone(),

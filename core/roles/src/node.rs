@@ -1,4 +1,7 @@
 //! The node: takes what it granted, runs it, commits to it in batches, and keeps every batch until it is acknowledged.
+//!
+//! Its gateways share its slots and nothing else: tasks, batches, audits and epochs are each gateway's own, so that one can't
+//! get in another's way, by ids that it copies or otherwise.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -8,12 +11,17 @@ use ol_protocol::sampler::SAMPLER_VERSION;
 use ol_protocol::{
     AuditId, Digest, Epoch, GatewayId, Machine, Micros, NetworkId, NodeId, OperatorId, Timestamp, TokenCount, VariantId,
 };
+use ol_sched::{Change, Slots};
 
 /// Longest wait of a finished attempt for its batch.
 const BATCH_WAIT: Micros = Micros::from_secs(1);
 
-/// Most batches that wait for an acknowledgement; past that the node takes no new work.
+/// Most batches that wait for one gateway's acknowledgement; past that it is granted nothing.
 const UNACKED_MAX: usize = 1_024;
+
+/// The highest number of a batch that a gateway may say it expects: half of what a disk can count to, so that one that lies stops
+/// nothing.
+const NEXT_BATCH_MAX: u64 = 1 << 62;
 
 /// An attempt at a task.
 pub type Attempt = ol_protocol::record::AttemptId;
@@ -21,17 +29,24 @@ pub type Attempt = ol_protocol::record::AttemptId;
 /// Who the node is, and what it offers.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The network.
-    pub network: NetworkId,
-    /// The gateway it serves.
-    pub gateway: GatewayId,
     /// Its key.
     pub node: NodeId,
-    /// Its owner.
-    pub operator: OperatorId,
     /// Slots for each variant that it serves.
     pub slots: Vec<(VariantId, u32)>,
-    /// Number of its next batch for this gateway.
+    /// The gateways that it serves.
+    pub gateways: Vec<Served>,
+}
+
+/// A gateway that a node serves.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The gateway's network.
+    pub network: NetworkId,
+    /// Its key.
+    pub gateway: GatewayId,
+    /// The node's owner, as it says there.
+    pub operator: OperatorId,
+    /// Number of the node's next batch for it.
     pub next_batch: u64,
     /// Numbers of batches that are stored and not acknowledged.
     pub unacked: Vec<u64>,
@@ -72,6 +87,36 @@ pub enum FailCode {
 }
 
 /// What can happen to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something on its link to one gateway, or with what that gateway asked for.
+    At {
+        /// The gateway.
+        gateway: GatewayId,
+        /// What.
+        input: Input,
+    },
+    /// The node shall finish what it has and take nothing new.
+    Drain,
+    /// Time passed.
+    Tick,
+}
+
+/// What a node wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Something on its link to one gateway, or with what that gateway asked for.
+    At {
+        /// The gateway.
+        gateway: GatewayId,
+        /// What.
+        output: Output,
+    },
+    /// Everything is done and acknowledged: the process may end.
+    Drained,
+}
+
+/// What can happen on the link to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The link is up.
@@ -146,13 +191,14 @@ pub enum Input {
         /// Which.
         epoch: Epoch,
     },
-    /// The node shall finish what it has and take nothing new.
-    Drain,
-    /// Time passed.
-    Tick,
+    /// The gateway gave back the slots that it was asked for.
+    Withdrawn {
+        /// The variant.
+        variant: VariantId,
+    },
 }
 
-/// What a node wants done.
+/// What a node wants done on the link to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Tell the gateway how many attempts of a variant it may have sent on this link in all.
@@ -162,6 +208,16 @@ pub enum Output {
         /// The cumulative number.
         total: u64,
     },
+    /// Ask the gateway to send no more attempts of a variant than so many in all, but for those that it has sent; answered
+    /// by [`Input::Withdrawn`].
+    Withdraw {
+        /// The variant.
+        variant: VariantId,
+        /// The cumulative number.
+        total: u64,
+    },
+    /// Close the link: the gateway does not give slots back.
+    Close,
     /// Run an attempt.
     Start {
         /// Which.
@@ -178,6 +234,13 @@ pub enum Output {
         attempt: Attempt,
         /// Why.
         code: FailCode,
+        /// The renewed grant.
+        grant: u64,
+    },
+    /// Tell the gateway that an attempt is turned down as it was given out before; what it has goes on.
+    RefuseCopy {
+        /// Which.
+        attempt: Attempt,
         /// The renewed grant.
         grant: u64,
     },
@@ -217,8 +280,6 @@ pub enum Output {
         /// Which.
         audit: AuditId,
     },
-    /// Everything is done and acknowledged: the process may end.
-    Drained,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -232,19 +293,50 @@ struct Running {
     abandoned: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Slots {
-    size: u32,
-    granted: u64,
-    received: u64,
-    busy: u32,
-}
-
-/// The machine of a node on its link to one gateway.
+/// The machine of a node.
 #[derive(Debug)]
 pub struct Node {
-    setup: Setup,
+    links: BTreeMap<GatewayId, Link>,
+    room: Room,
+    is_draining: bool,
+}
+
+// The slots of all variants, and what gateways are to be told of them.
+#[derive(Debug)]
+struct Room {
     slots: BTreeMap<VariantId, Slots>,
+    changes: Vec<(VariantId, Change)>,
+}
+
+impl Room {
+    fn balance(&mut self, now: Timestamp) {
+        for (variant, slots) in &mut self.slots {
+            let mut changes = Vec::new();
+            slots.balance(now, &mut changes);
+            self.changes.extend(changes.into_iter().map(|change| (*variant, change)));
+        }
+    }
+
+    // After something of a gateway's ended: its grant, which rides in a frame that is sent anyway.
+    fn renew(&mut self, now: Timestamp, variant: VariantId, gateway: GatewayId) -> u64 {
+        let Some(slots) = self.slots.get_mut(&variant) else { return 0 };
+        let mut changes = Vec::new();
+        slots.balance(now, &mut changes);
+        changes.retain(|change| !matches!(change, Change::Grant { gateway: of, .. } if *of == gateway));
+        self.changes.extend(changes.into_iter().map(|change| (variant, change)));
+        slots.total(gateway)
+    }
+
+    fn each(&mut self, mut what: impl FnMut(&mut Slots)) {
+        self.slots.values_mut().for_each(&mut what);
+    }
+}
+
+// What a node has to do with one gateway.
+#[derive(Debug)]
+struct Link {
+    served: Served,
+    node: NodeId,
     running: BTreeMap<Attempt, Running>,
     audits: BTreeSet<AuditId>,
     finished: Vec<Commitment>,
@@ -257,16 +349,13 @@ pub struct Node {
     draining: bool,
 }
 
-impl Node {
-    /// A node that is not connected yet.
-    pub fn new(setup: Setup) -> Self {
-        let slots = setup.slots.iter().map(|&(id, size)| (id, Slots { size, ..Slots::default() })).collect();
-        let outbox = setup.unacked.iter().map(|&sequence| (sequence, true)).collect();
+impl Link {
+    fn new(node: NodeId, served: Served) -> Self {
         Self {
-            slots,
-            outbox,
-            next_batch: setup.next_batch,
-            setup,
+            outbox: served.unacked.iter().map(|&sequence| (sequence, true)).collect(),
+            next_batch: served.next_batch,
+            served,
+            node,
             running: BTreeMap::new(),
             audits: BTreeSet::new(),
             finished: Vec::new(),
@@ -277,28 +366,24 @@ impl Node {
         }
     }
 
-    /// Attempts that run now.
-    pub fn running(&self) -> usize {
-        self.running.len()
+    const fn gateway(&self) -> GatewayId {
+        self.served.gateway
     }
 
-    fn connect(&mut self, next_batch: u64, epoch: Epoch, out: &mut Vec<Output>) {
+    fn connect(&mut self, now: Timestamp, next_batch: u64, epoch: Epoch, room: &mut Room, out: &mut Vec<Output>) {
         self.connected = true;
         self.epoch = self.epoch.max(epoch);
         // A number that the gateway has would be taken for a repetition.
-        self.next_batch = self.next_batch.max(next_batch);
+        self.next_batch = self.next_batch.max(next_batch.min(NEXT_BATCH_MAX));
         // What the gateway has is sent again, too: the node keeps it until it has the gateway's signature.
         out.extend(self.outbox.iter().filter(|(_, stored)| **stored).map(|(&sequence, _)| Output::Send { sequence }));
         // Totals count per link: a new one begins with what is free now.
-        for slots in self.slots.values_mut() {
-            slots.granted = 0;
-            slots.received = 0;
-        }
-        self.renew(out);
+        room.each(|slots| slots.link(now, self.served.gateway));
     }
 
-    fn disconnect(&mut self, out: &mut Vec<Output>) {
+    fn disconnect(&mut self, now: Timestamp, room: &mut Room, out: &mut Vec<Output>) {
         self.connected = false;
+        room.each(|slots| slots.unlink(now, self.served.gateway));
         self.audits.clear();
         for (attempt, running) in &mut self.running {
             if !core::mem::replace(&mut running.abandoned, true) {
@@ -307,59 +392,43 @@ impl Node {
         }
     }
 
-    // What may have been sent on this link in all: what was received, and a slot for each that is free.
-    fn raise(&mut self, variant: VariantId) -> u64 {
-        let open = !self.draining && self.outbox.len() < UNACKED_MAX;
-        let Some(slots) = self.slots.get_mut(&variant) else { return 0 };
-        let total = slots.received + u64::from(slots.size.saturating_sub(slots.busy));
-        if open && total > slots.granted {
-            slots.granted = total;
-        }
-        slots.granted
+    // Runs, or is done and not in a batch yet.
+    fn has(&self, Attempt { task, attempt }: Attempt) -> bool {
+        let is_done = self.finished.iter().any(|done| (done.task, done.attempt) == (task, attempt));
+        is_done || self.running.contains_key(&Attempt { task, attempt })
     }
 
-    fn renew(&mut self, out: &mut Vec<Output>) {
-        if !self.connected {
-            return;
-        }
-        for variant in self.slots.keys().copied().collect::<Vec<_>>() {
-            let before = self.slots[&variant].granted;
-            let total = self.raise(variant);
-            if total != before {
-                out.push(Output::Grant { variant, total });
-            }
-        }
+    fn takes(&self) -> bool {
+        self.connected && !self.draining && self.outbox.len() < UNACKED_MAX
     }
 
-    fn assign(&mut self, now: Timestamp, attempt: Attempt, running: Running, out: &mut Vec<Output>) {
-        let code = match self.slots.get_mut(&running.variant) {
+    fn assign(&mut self, now: Timestamp, attempt: Attempt, running: Running, room: &mut Room, out: &mut Vec<Output>) {
+        let gateway = self.gateway();
+        let code = match room.slots.get_mut(&running.variant) {
             None => Some(FailCode::UnknownVariant),
-            Some(slots) => {
-                slots.received += 1;
-                let over = slots.received > slots.granted || slots.busy >= slots.size;
-                match (over, self.draining) {
-                    _ if self.running.contains_key(&attempt) => Some(FailCode::Invalid),
-                    (true, _) => Some(FailCode::Overloaded),
-                    (_, true) => Some(FailCode::Draining),
-                    (false, false) => None,
-                }
-            }
+            Some(slots) => match (slots.receive(now, gateway), self.draining) {
+                (false, _) => Some(FailCode::Overloaded),
+                (true, true) => Some(FailCode::Draining),
+                (true, false) => None,
+            },
         };
+        if self.has(attempt) {
+            let grant = room.renew(now, running.variant, gateway);
+            return out.push(Output::RefuseCopy { attempt, grant });
+        }
         if let Some(code) = code {
-            let grant = self.raise(running.variant);
+            let grant = room.renew(now, running.variant, gateway);
             return out.push(Output::Refuse { attempt, code, grant });
         }
-        if let Some(slots) = self.slots.get_mut(&running.variant) {
-            slots.busy += 1;
-            assert!(slots.busy <= slots.size, "a node over its slots");
+        if let Some(slots) = room.slots.get_mut(&running.variant) {
+            slots.begin(now, gateway);
         }
         self.running.insert(attempt, Running { began: now, ..running });
         out.push(Output::Start { attempt });
     }
 
-    fn finish(&mut self, now: Timestamp, attempt: Attempt, work: Work, out: &mut Vec<Output>) {
+    fn finish(&mut self, now: Timestamp, attempt: Attempt, work: Work, room: &mut Room, out: &mut Vec<Output>) {
         let Some(running) = self.running.remove(&attempt) else { return };
-        self.release(running.variant);
         let commitment = self.commitment(now, attempt, running, work);
         // Nothing was added: there is nothing to be paid for, and nothing to sign.
         let empty = commitment.added_tokens() == TokenCount(0) && commitment.finish == Finish::Cancelled;
@@ -367,29 +436,28 @@ impl Node {
             self.finished.push(commitment.clone());
             self.batch_due.get_or_insert(now.after(BATCH_WAIT));
         }
-        let grant = self.raise(running.variant);
-        if self.connected && !running.abandoned {
+        if let Some(grant) = self.end(now, running, room) {
             out.push(Output::Done { commitment, grant });
-        } else {
-            self.renew_one(running.variant, out);
         }
         if self.finished.len() >= BATCH_MAX {
             self.flush(out);
         }
     }
 
-    fn renew_one(&self, variant: VariantId, out: &mut Vec<Output>) {
-        if let (true, Some(slots)) = (self.connected, self.slots.get(&variant)) {
-            out.push(Output::Grant { variant, total: slots.granted });
+    // Frees an attempt's slot. The gateway's renewed grant, if it waits to hear of the end.
+    fn end(&self, now: Timestamp, running: Running, room: &mut Room) -> Option<u64> {
+        if let Some(slots) = room.slots.get_mut(&running.variant) {
+            slots.end(now, self.gateway());
         }
+        (self.connected && !running.abandoned).then(|| room.renew(now, running.variant, self.gateway()))
     }
 
     fn commitment(&self, now: Timestamp, attempt: Attempt, running: Running, work: Work) -> Commitment {
         Commitment {
-            network: self.setup.network,
-            gateway: self.setup.gateway,
-            node: self.setup.node,
-            operator: self.setup.operator,
+            network: self.served.network,
+            gateway: self.served.gateway,
+            node: self.node,
+            operator: self.served.operator,
             task: attempt.task,
             attempt: attempt.attempt,
             epoch: running.epoch,
@@ -409,20 +477,10 @@ impl Node {
         }
     }
 
-    fn fail(&mut self, attempt: Attempt, code: FailCode, out: &mut Vec<Output>) {
+    fn fail(&mut self, now: Timestamp, attempt: Attempt, code: FailCode, room: &mut Room, out: &mut Vec<Output>) {
         let Some(running) = self.running.remove(&attempt) else { return };
-        self.release(running.variant);
-        let grant = self.raise(running.variant);
-        if self.connected && !running.abandoned {
+        if let Some(grant) = self.end(now, running, room) {
             out.push(Output::Refuse { attempt, code, grant });
-        } else {
-            self.renew_one(running.variant, out);
-        }
-    }
-
-    fn release(&mut self, variant: VariantId) {
-        if let Some(slots) = self.slots.get_mut(&variant) {
-            slots.busy = slots.busy.saturating_sub(1);
         }
     }
 
@@ -446,17 +504,13 @@ impl Node {
     }
 
     fn ack(&mut self, sequence: u64, out: &mut Vec<Output>) {
-        let was_full = self.outbox.len() >= UNACKED_MAX;
         if self.outbox.remove(&sequence).is_some() {
             out.push(Output::Forget { sequence });
         }
-        if was_full {
-            self.renew(out);
-        }
     }
 
-    fn ask_audit(&mut self, audit: AuditId, variant: VariantId, out: &mut Vec<Output>) {
-        if !self.slots.contains_key(&variant) {
+    fn ask_audit(&mut self, audit: AuditId, variant: VariantId, room: &Room, out: &mut Vec<Output>) {
+        if !room.slots.contains_key(&variant) {
             return out.push(Output::RefuseAudit { audit });
         }
         // Asked again while it waits for the engine: one verdict answers both.
@@ -465,22 +519,24 @@ impl Node {
         }
     }
 
-    fn drained(&self) -> bool {
-        self.draining && self.running.is_empty() && self.finished.is_empty() && self.outbox.is_empty()
+    fn is_drained(&self) -> bool {
+        self.running.is_empty() && self.finished.is_empty() && self.outbox.is_empty()
     }
-}
 
-impl Machine for Node {
-    type Input = Input;
-    type Output = Output;
+    fn flush_when_due(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let due = self.batch_due.is_some_and(|due| due <= now) || (self.draining && self.running.is_empty());
+        if due && !self.finished.is_empty() {
+            self.flush(out);
+        }
+    }
 
-    fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
+    fn handle(&mut self, now: Timestamp, input: Input, room: &mut Room, out: &mut Vec<Output>) {
         match input {
-            Input::Connected { next_batch, epoch } => self.connect(next_batch, epoch, out),
-            Input::Disconnected => self.disconnect(out),
+            Input::Connected { next_batch, epoch } => self.connect(now, next_batch, epoch, room, out),
+            Input::Disconnected => self.disconnect(now, room, out),
             Input::Assigned { attempt, variant, epoch, resumed_from } => {
                 let running = Running { variant, epoch, resumed_from, began: now, first_token: None, abandoned: false };
-                self.assign(now, attempt, running, out);
+                self.assign(now, attempt, running, room, out);
             }
             Input::Cancelled { attempt } => {
                 if let Some(running) = self.running.get_mut(&attempt) {
@@ -493,28 +549,99 @@ impl Machine for Node {
                     running.first_token.get_or_insert(now);
                 }
             }
-            Input::Finished { attempt, work } => self.finish(now, attempt, work, out),
-            Input::EngineFailed { attempt, code } => self.fail(attempt, code, out),
-            Input::AuditAsked { audit, variant } => self.ask_audit(audit, variant, out),
+            Input::Finished { attempt, work } => self.finish(now, attempt, work, room, out),
+            Input::EngineFailed { attempt, code } => self.fail(now, attempt, code, room, out),
+            Input::AuditAsked { audit, variant } => self.ask_audit(audit, variant, room, out),
             Input::AuditDone { audit } => {
                 self.audits.remove(&audit);
             }
             Input::Stored { sequence } => self.stored(sequence, out),
             Input::Acked { sequence } => self.ack(sequence, out),
             Input::EpochBegan { epoch } => self.epoch = self.epoch.max(epoch),
-            Input::Drain => self.draining = true,
-            Input::Tick => {}
+            Input::Withdrawn { variant } => {
+                if let Some(slots) = room.slots.get_mut(&variant) {
+                    slots.withdrawn(now, self.gateway());
+                }
+            }
         }
-        let due = self.batch_due.is_some_and(|due| due <= now) || (self.draining && self.running.is_empty());
-        if due && !self.finished.is_empty() {
-            self.flush(out);
+    }
+}
+
+impl Node {
+    /// A node that is not connected yet.
+    pub fn new(setup: Setup) -> Self {
+        let Setup { node, slots, gateways } = setup;
+        let slots = slots.into_iter().map(|(id, size)| (id, Slots::new(size))).collect();
+        let link = |served: Served| (served.gateway, Link::new(node, served));
+        Self {
+            links: gateways.into_iter().map(link).collect(),
+            room: Room { slots, changes: Vec::new() },
+            is_draining: false,
         }
-        if self.drained() {
-            out.push(Output::Drained);
+    }
+
+    /// Attempts that run now.
+    pub fn running(&self) -> usize {
+        self.links.values().map(|link| link.running.len()).sum()
+    }
+
+    /// Slots of a variant that are taken or promised: never more than there are.
+    pub fn held(&self, variant: VariantId) -> u64 {
+        self.room.slots.get(&variant).map_or(0, Slots::held)
+    }
+
+    // One link's news first: what it does to the others comes after.
+    fn step(&mut self, now: Timestamp, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::At { gateway, input } => {
+                let Some(link) = self.links.get_mut(&gateway) else { return };
+                let mut said = Vec::new();
+                link.handle(now, input, &mut self.room, &mut said);
+                out.extend(said.into_iter().map(|output| Action::At { gateway, output }));
+            }
+            Event::Drain => {
+                self.is_draining = true;
+                self.links.values_mut().for_each(|link| link.draining = true);
+            }
+            Event::Tick => {}
+        }
+    }
+
+    fn divide(&mut self, now: Timestamp, out: &mut Vec<Action>) {
+        for (&gateway, link) in &self.links {
+            self.room.each(|slots| slots.set_takes(gateway, link.takes()));
+        }
+        self.room.balance(now);
+        for (variant, change) in self.room.changes.drain(..) {
+            let output = match change {
+                Change::Grant { total, .. } => Output::Grant { variant, total },
+                Change::Withdraw { total, .. } => Output::Withdraw { variant, total },
+                Change::Close { .. } => Output::Close,
+            };
+            out.push(Action::At { gateway: change.gateway(), output });
+        }
+    }
+}
+
+impl Machine for Node {
+    type Input = Event;
+    type Output = Action;
+
+    fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Action>) {
+        self.step(now, event, out);
+        for (&gateway, link) in &mut self.links {
+            let mut said = Vec::new();
+            link.flush_when_due(now, &mut said);
+            out.extend(said.into_iter().map(|output| Action::At { gateway, output }));
+        }
+        self.divide(now, out);
+        if self.is_draining && self.links.values().all(Link::is_drained) {
+            out.push(Action::Drained);
         }
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.batch_due
+        let batches = self.links.values().filter_map(|link| link.batch_due);
+        batches.chain(self.room.slots.values().filter_map(Slots::deadline)).min()
     }
 }

@@ -1,4 +1,5 @@
-//! Where a task goes and what happens until it is answered: offers, placement, fair waiting, attempts, quarantine.
+//! Where a task goes and what happens until it is answered: offers, placement, fair waiting, attempts, quarantine; and how a
+//! node divides its slots among gateways.
 //!
 //! Nothing here reads a clock or draws ambient randomness: time and seed are arguments.
 #![no_std]
@@ -18,12 +19,13 @@ pub mod rate;
 pub mod region;
 pub mod reliability;
 pub mod residency;
+pub mod slots;
 
 pub use attempt::{Accepted, Attempt, Attempts, Expected, Heard, Limits, Overdue, Reason};
 pub use breaker::Breaker;
 pub use flow::Flow;
 pub use gate::Gate;
-pub use offer::{Offers, Slots};
+pub use offer::{Granted, Offers};
 pub use passed::Passed;
 pub use placement::{Ask, Picked, Placement, Prediction, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
@@ -31,3 +33,4 @@ pub use rate::{Rate, Rates};
 pub use region::{Regions, Want, Where};
 pub use reliability::{Reliabilities, Tier};
 pub use residency::{Prefix, Residency, Resident};
+pub use slots::{Change, Slots};

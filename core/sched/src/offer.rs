@@ -3,8 +3,10 @@
 //! A node says how many tasks it has ever allowed on this connection, the gateway counts how many it ever sent, and
 //! may send while `sent < total`. Grants and tasks that cross on the wire therefore never overload a node.
 //!
+//! A node that serves other gateways, too, may ask for slots back that were not used. What was sent before stays sent.
+//!
 //! Source: the flow-control windows of RFC 9113, section 5.2, with totals in place of increments as in RFC 9000,
-//! section 4.1, so that a repeated grant changes nothing.
+//! section 4.1, so that a repeated grant changes nothing, and one that is no longer true neither.
 
 use crate::region::Want;
 use alloc::collections::BTreeMap;
@@ -24,14 +26,6 @@ pub enum Error {
     /// The node has not joined.
     #[error("grant of a node that is not connected")]
     NotJoined,
-    /// The total is below an earlier one.
-    #[error("grant of {total} after one of {before}: a total never goes down")]
-    WentDown {
-        /// The total before.
-        before: u64,
-        /// The total that was refused.
-        total: u64,
-    },
     /// The total allows more than `SLOTS_MAX` tasks at once.
     #[error("grant of {total} with {sent} sent allows more than {SLOTS_MAX} tasks")]
     TooMany {
@@ -135,7 +129,7 @@ pub struct Supply {
 
 /// What a node granted of one variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slots {
+pub struct Granted {
     /// The variant.
     pub variant: VariantId,
     /// Tasks that it granted on this link in all.
@@ -174,13 +168,11 @@ impl Offers {
         }
     }
 
-    /// A node allows `total` tasks of the variant since it joined. Repeating a grant changes nothing.
+    /// A node allows `total` tasks of the variant since it joined. A total that is not above the last changes nothing.
     pub fn grant(&mut self, node: NodeId, variant: VariantId, total: u64) -> Result<(), Error> {
         let known = self.nodes.get_mut(&node).ok_or(Error::NotJoined)?;
         let credit = known.credits.get(&variant).copied().unwrap_or_default();
-        if total < credit.total {
-            return Err(Error::WentDown { before: credit.total, total });
-        }
+        let total = total.max(credit.total);
         if total - credit.sent > SLOTS_MAX {
             return Err(Error::TooMany { sent: credit.sent, total });
         }
@@ -220,6 +212,15 @@ impl Offers {
     /// Where the node stands, as far as can be told.
     pub fn region(&self, node: NodeId) -> Option<Region> {
         self.nodes.get(&node).and_then(|known| known.region)
+    }
+
+    /// A node wants the variant's slots back beyond `total` tasks since it joined, as far as they are not used.
+    pub fn withdraw(&mut self, node: NodeId, variant: VariantId, total: u64) {
+        let Some(credit) = self.credit(node, variant) else { return };
+        credit.total = credit.total.min(total.max(credit.sent));
+        if credit.free() == 0 {
+            self.unready(node, variant);
+        }
     }
 
     /// A node takes no new work; what it has goes on.
@@ -330,6 +331,11 @@ impl Offers {
         want.region.map_or(Some(&pool.ready), |region| pool.regions.get(&region))
     }
 
+    /// Slots of all variants that connected nodes granted: those that are free, and those with a task. O(n) for n nodes.
+    pub fn slots(&self) -> u64 {
+        self.nodes.values().flat_map(|node| node.credits.values()).map(|credit| credit.total - credit.finished).sum()
+    }
+
     /// How many nodes are connected.
     pub fn nodes(&self) -> usize {
         self.nodes.len()
@@ -356,9 +362,9 @@ impl Offers {
     }
 
     /// What the node granted, by variant.
-    pub fn slots(&self, node: NodeId) -> impl Iterator<Item = Slots> {
+    pub fn granted(&self, node: NodeId) -> impl Iterator<Item = Granted> {
         let credits = self.nodes.get(&node).into_iter().flat_map(|known| &known.credits);
-        credits.map(|(variant, credit)| Slots {
+        credits.map(|(variant, credit)| Granted {
             variant: *variant,
             granted: credit.total,
             free: credit.free(),
@@ -522,16 +528,34 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_grant_changes_nothing() {
+    fn slots_that_were_not_used_are_given_back_and_those_that_were_are_not() {
+        let mut offers = joined(&[1], 4);
+        assert_eq!(offers.spend(node(1), VARIANT), Some(()));
+        assert_eq!(offers.spend(node(1), VARIANT), Some(()));
+        offers.withdraw(node(1), VARIANT, 3);
+        assert_eq!(offers.free(node(1), VARIANT), 1);
+        // The node did not know yet of what was sent.
+        offers.withdraw(node(1), VARIANT, 0);
+        assert_eq!((offers.free(node(1), VARIANT), offers.in_flight(node(1))), (0, 2));
+        assert_eq!((offers.spend(node(1), VARIANT), offers.candidates(VARIANT).count()), (None, 0));
+        // Nothing is granted by it, either.
+        offers.withdraw(node(1), VARIANT, 9);
+        assert_eq!(offers.free(node(1), VARIANT), 0);
+        assert_eq!(offers.grant(node(1), VARIANT, 3), Ok(()));
+        assert_eq!(offers.candidates(VARIANT).collect::<Vec<_>>(), [(node(1), 1)]);
+    }
+
+    #[test]
+    fn a_repeated_or_an_older_grant_changes_nothing() {
         let mut offers = joined(&[1], 2);
         assert_eq!(offers.grant(node(1), VARIANT, 2), Ok(()));
+        assert_eq!(offers.grant(node(1), VARIANT, 1), Ok(()));
         assert_eq!(offers.candidates(VARIANT).collect::<Vec<_>>(), [(node(1), 2)]);
     }
 
     #[test]
-    fn a_grant_that_shrinks_jumps_or_comes_from_a_stranger_is_refused() {
+    fn a_grant_that_jumps_or_comes_from_a_stranger_is_refused() {
         let mut offers = joined(&[1], 2);
-        assert_eq!(offers.grant(node(1), VARIANT, 1), Err(Error::WentDown { before: 2, total: 1 }));
         assert_eq!(offers.grant(node(1), VARIANT, 4097), Err(Error::TooMany { sent: 0, total: 4097 }));
         assert_eq!(offers.grant(node(1), VARIANT, u64::MAX), Err(Error::TooMany { sent: 0, total: u64::MAX }));
         assert_eq!(offers.grant(node(2), VARIANT, 1), Err(Error::NotJoined));

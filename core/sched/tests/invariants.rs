@@ -70,11 +70,16 @@ fn step(random: &mut Random, offers: &mut Offers, books: &mut Books, at: &str) {
         2..=7 => {
             let before = books.accounts.get(&(node, variant)).copied().unwrap_or_default();
             let total = (before.total + u64::from(random.below(6))).saturating_sub(1);
-            let allowed = books.joined.contains_key(&node) && total >= before.total;
+            let allowed = books.joined.contains_key(&node);
             assert_eq!(offers.grant(node, variant, total).is_ok(), allowed, "{at}");
             if allowed {
-                books.accounts.insert((node, variant), Account { total, ..before });
+                books.accounts.insert((node, variant), Account { total: total.max(before.total), ..before });
             }
+        }
+        8 if random.below(2) == 0 => {
+            let total = u64::from(random.below(40));
+            offers.withdraw(node, variant, total);
+            books.accounts.entry((node, variant)).and_modify(|of| of.total = of.total.min(total.max(of.sent)));
         }
         8..=14 => {
             let free = books.free(node, variant);

@@ -94,6 +94,13 @@ pub enum Up {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// Slots that were not used are wanted back, answered by [`Down::Withdrawn`].
+    Withdraw {
+        /// For what.
+        variant: VariantId,
+        /// Tasks that may be sent on this link in all, but for those that were.
+        total: u64,
+    },
     /// The node takes no more tasks and will go when those it has are done.
     Leaving,
 }
@@ -127,6 +134,11 @@ pub enum Down {
         audit: AuditId,
         /// Canonical bytes of each member's seal.
         seals: Vec<Vec<u8>>,
+    },
+    /// A variant's slots are the node's own again, as it asked: every task that was sent against them is before this frame.
+    Withdrawn {
+        /// For what.
+        variant: VariantId,
     },
     /// What the node keeps of an attempt of its own is wanted: the gateway has lost it.
     Recall {

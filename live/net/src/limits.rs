@@ -211,7 +211,9 @@ pub(crate) fn up(frame: &Up) -> Checked {
             most("recalled.log_probs", log_probs.len(), CONTEXT_TOKENS_MAX)?;
             audit(it)
         }
-        Up::Recalled { content: None, .. } | Up::Grant { .. } | Up::Pong { .. } | Up::Leaving => Ok(()),
+        Up::Recalled { content: None, .. } | Up::Grant { .. } | Up::Withdraw { .. } | Up::Pong { .. } | Up::Leaving => {
+            Ok(())
+        }
     }
 }
 
@@ -229,7 +231,11 @@ pub(crate) fn down(frame: &Down) -> Checked {
             exactly("batch_ack.countersigned", countersigned.len(), CountersignedBatch::BYTES)
         }
         Down::Drain { message } => most("drain.message", message.len(), MESSAGE_BYTES_MAX),
-        Down::Cancel { .. } | Down::Recall { .. } | Down::EpochBegan { .. } | Down::Ping { .. } => Ok(()),
+        Down::Cancel { .. }
+        | Down::Recall { .. }
+        | Down::EpochBegan { .. }
+        | Down::Ping { .. }
+        | Down::Withdrawn { .. } => Ok(()),
     }
 }
 

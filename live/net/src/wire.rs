@@ -91,6 +91,7 @@ impl Frame for Up {
                     content.map_or((None, Vec::new()), |(it, bytes)| (Some(audit_out(*it)), bytes));
                 up::Frame::Recalled(pb::Recalled { task: task.0.into(), attempt: attempt.into(), content, log_probs })
             }
+            Self::Withdraw { variant, total } => up::Frame::Withdraw(pb::Withdraw { variant: variant.0.into(), total }),
             Self::Leaving => up::Frame::Leaving(pb::Leaving {}),
         };
         pb::Up { frame: Some(frame) }
@@ -139,6 +140,7 @@ impl Frame for Up {
                 let content = it.content.map(audit_in).transpose()?.map(|content| (Box::new(content), log_probs));
                 Self::Recalled { task: task(&it.task)?, attempt: attempt(it.attempt)?, content }
             }
+            up::Frame::Withdraw(it) => Self::Withdraw { variant: variant(&it.variant)?, total: it.total },
             up::Frame::Leaving(pb::Leaving {}) => Self::Leaving,
         };
         frame.check()?;
@@ -170,6 +172,7 @@ impl Frame for Down {
             }
             Self::Audit(it) => down::Frame::Audit(audit_out(*it)),
             Self::Unseal { audit, seals } => down::Frame::Unseal(pb::Unseal { audit: audit.0.into(), seals }),
+            Self::Withdrawn { variant } => down::Frame::Withdrawn(pb::Withdrawn { variant: variant.0.into() }),
             Self::Recall { task, attempt, salt } => {
                 down::Frame::Recall(pb::Recall { task: task.0.into(), attempt: attempt.into(), salt: salt.0.into() })
             }
@@ -193,6 +196,7 @@ impl Frame for Down {
             down::Frame::Unseal(it) => {
                 Self::Unseal { audit: AuditId(array("unseal.audit", &it.audit)?), seals: it.seals }
             }
+            down::Frame::Withdrawn(it) => Self::Withdrawn { variant: variant(&it.variant)? },
             down::Frame::Recall(it) => Self::Recall {
                 task: task(&it.task)?,
                 attempt: attempt(it.attempt)?,

@@ -120,6 +120,7 @@ fn every_up() -> Vec<Up> {
     let verdict = |outcome| Up::Verdict { audit: AuditId([8; 16]), outcome, grant_total: 13 };
     vec![
         Up::Grant { variant: VariantId([9; 32]), total: u64::MAX },
+        Up::Withdraw { variant: VariantId([9; 32]), total: 3 },
         Up::Started { task, attempt: 0, prompt_tokens: 33, prompt: Digest([10; 32]), resident_tokens: 32 },
         tokens(2),
         Up::Done(Done {
@@ -206,6 +207,7 @@ fn every_down() -> Vec<Down> {
         Down::BatchAck { sequence: 16, countersigned: vec![15; CountersignedBatch::BYTES], first_record: 4096 },
         Down::EpochBegan { epoch: Epoch(11) },
         Down::Ping { nonce: 78 },
+        Down::Withdrawn { variant: VariantId([9; 32]) },
         Down::Drain { message: "restart".into() },
     ]
 }

@@ -1,9 +1,9 @@
-//! The hands of a node: frames in and out, engines, outbox. What to do is the machine's to say.
+//! The hands of a node on its link to one gateway: frames in and out, engines, outbox. What to do is the machine's to say.
 
 use crate::content;
 use crate::measured::Measured;
 use crate::outbox::{self, Handle, Job, Row};
-use ol_drive::Hands;
+use crate::several::Inbox;
 use ol_engine::{Engine, Event, Flow, Scores, Token};
 use ol_net::frame::{self, Assign, Audit, Down, Payload, Up};
 use ol_protocol::batch::{BatchHeader, CountersignedBatch, SignedBatch};
@@ -16,20 +16,17 @@ use ol_protocol::prf::Seed;
 use ol_protocol::seal::Seal;
 use ol_protocol::seed::seed_digest;
 use ol_protocol::verdict::{Level, Verdict};
-use ol_protocol::{
-    AuditId, Digest, Epoch, GatewayId, NetworkId, NodeId, OperatorId, Salt, Timestamp, TokenCount, VariantId,
-};
-use ol_roles::Node;
+use ol_protocol::{AuditId, Digest, Epoch, NodeId, OperatorId, Salt, Timestamp, TokenCount, VariantId};
 use ol_roles::node::{Attempt, FailCode, Input, Output, Work};
+use ol_store::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{mpsc, watch};
 
 /// Sealed verdicts that a node keeps: it scores one at a time, and a gateway waits two minutes for each member.
 const SEALED_MAX: usize = 64;
 
-/// What others send a node's loop.
+/// What others send for what a node does for one gateway.
 pub enum Message {
     /// The link is up.
     Up {
@@ -59,8 +56,6 @@ pub enum Message {
         /// The batch with its orders.
         bytes: Vec<u8>,
     },
-    /// What honest answers of a variant look like was measured.
-    Calibrated(Box<Calibration>),
     /// What the outbox keeps of an attempt that the gateway asks for.
     Recalled {
         /// Which.
@@ -70,15 +65,12 @@ pub enum Message {
         /// The content as an audit has it, and log-probability bytes.
         row: Option<(Vec<u8>, Vec<u8>)>,
     },
-    /// Finish what runs, take nothing new, then end.
-    Drain,
 }
 
-/// Who the node is.
+/// Who the node is to the gateway.
 pub(crate) struct Identity {
     pub(crate) key: SecretKey,
-    pub(crate) network: NetworkId,
-    pub(crate) gateway: GatewayId,
+    pub(crate) peer: Peer,
     pub(crate) operator: OperatorId,
     pub(crate) level: Level,
 }
@@ -95,15 +87,14 @@ struct Content {
 }
 
 /// See the module.
-pub(crate) struct NodeHands {
-    pub(crate) identity: Identity,
-    pub(crate) engines: BTreeMap<VariantId, Arc<dyn Engine>>,
-    pub(crate) inbox: mpsc::Sender<Message>,
-    pub(crate) outbox: Handle,
-    /// Stored batches that wait for an acknowledgement, to be sent again after a new link.
-    pub(crate) stored: BTreeMap<u64, Vec<u8>>,
-    pub(crate) drained: watch::Sender<bool>,
-    pub(crate) link: Option<ol_net::Sender<Up>>,
+pub(crate) struct LinkHands {
+    identity: Identity,
+    engines: BTreeMap<VariantId, Arc<dyn Engine>>,
+    inbox: Inbox,
+    outbox: Handle,
+    // Stored batches that wait for an acknowledgement, to be sent again after a new link.
+    stored: BTreeMap<u64, Vec<u8>>,
+    link: Option<ol_net::Sender<Up>>,
     contents: BTreeMap<Attempt, Content>,
     // Attempts whose end the gateway of this link was told, and whose batch it has not acknowledged.
     told: BTreeSet<Attempt>,
@@ -111,18 +102,19 @@ pub(crate) struct NodeHands {
     // Verdicts that are sealed, until the whole panel's are.
     sealed: VecDeque<(Seal, frame::Scored)>,
     acks: BTreeMap<u64, Vec<u8>>,
+    // Looked up now.
+    recalls: usize,
     // What a referee measured, by prover and verifier: said on each link.
     calibrations: BTreeMap<(VariantId, VariantId), Vec<u8>>,
 }
 
-impl NodeHands {
+impl LinkHands {
     pub(crate) fn new(
         identity: Identity,
         engines: BTreeMap<VariantId, Arc<dyn Engine>>,
-        inbox: mpsc::Sender<Message>,
+        inbox: Inbox,
         outbox: Handle,
         stored: BTreeMap<u64, Vec<u8>>,
-        drained: watch::Sender<bool>,
     ) -> Self {
         Self {
             identity,
@@ -130,13 +122,13 @@ impl NodeHands {
             inbox,
             outbox,
             stored,
-            drained,
             link: None,
             contents: BTreeMap::new(),
             told: BTreeSet::new(),
             audits: BTreeMap::new(),
             sealed: VecDeque::new(),
             acks: BTreeMap::new(),
+            recalls: 0,
             calibrations: BTreeMap::new(),
         }
     }
@@ -146,15 +138,25 @@ impl NodeHands {
         if let Some(link) = &self.link
             && let Err(error) = link.try_send(frame)
         {
-            tracing::warn!(%error, "a frame to the gateway is lost with its link");
+            tracing::warn!(gateway = %self.name(), %error, "a frame to the gateway is lost with its link");
         }
+    }
+
+    // As logs name it.
+    fn name(&self) -> String {
+        self.identity.peer.gateway.short()
+    }
+
+    /// Tells the gateway that the node goes.
+    pub(crate) fn leave(&self) {
+        self.send(Up::Leaving);
     }
 
     /// Signs what was measured, and says it.
     pub(crate) fn calibrated(&mut self, calibration: Calibration) {
-        let Identity { key, network, .. } = &self.identity;
+        let Identity { key, peer, .. } = &self.identity;
         let referee = NodeId(key.public());
-        let signed = Calibration { network: *network, referee, ..calibration }.sign(key);
+        let signed = Calibration { network: peer.network, referee, ..calibration }.sign(key);
         let bytes = signed.to_bytes();
         self.calibrations.insert((signed.prover, signed.verifier), bytes.clone());
         self.send(Up::Calibration { bytes });
@@ -184,26 +186,36 @@ impl NodeHands {
             Down::BatchAck { sequence, countersigned, .. } => {
                 if !self.is_countersigned(sequence, &countersigned) {
                     // What it signed is the node's only proof. Without it the batch waits, and is sent again.
-                    return tracing::error!(sequence, "the gateway acknowledged a batch with a wrong signature");
+                    let gateway = self.name();
+                    return tracing::error!(%gateway, sequence, "the gateway acknowledged a batch with a wrong signature");
                 }
                 self.acks.insert(sequence, countersigned);
                 inputs.push(Input::Acked { sequence });
             }
-            Down::Recall { task, attempt, salt } => {
-                // A disk that can't follow has nothing now: the gateway does without.
-                self.outbox.ask(Job::Recall { attempt: Attempt { task, attempt }, salt });
-            }
+            Down::Recall { task, attempt, salt } => self.recall(Attempt { task, attempt }, salt),
             Down::EpochBegan { epoch } => inputs.push(Input::EpochBegan { epoch }),
             Down::Ping { nonce } => self.send(Up::Pong { nonce }),
-            Down::Drain { message } => tracing::info!(message, "the gateway asks to drain"),
-            Down::Welcome(_) | Down::Refused { .. } => tracing::warn!("a second welcome on one link"),
+            Down::Withdrawn { variant } => inputs.push(Input::Withdrawn { variant }),
+            Down::Drain { message } => tracing::info!(gateway = %self.name(), message, "the gateway asks to drain"),
+            Down::Welcome(_) | Down::Refused { .. } => {
+                tracing::warn!(gateway = %self.name(), "a second welcome on one link");
+            }
+        }
+    }
+
+    // A disk that can't follow has nothing now: the gateway does without.
+    fn recall(&mut self, attempt: Attempt, salt: Salt) {
+        let (to, peer) = (self.inbox.clone(), self.identity.peer);
+        if self.recalls < outbox::RECALLS_MAX && self.outbox.ask(Job::Recall { to, peer, attempt, salt }) {
+            self.recalls += 1;
         }
     }
 
     // Of another gateway's tasks this one is told nothing.
-    fn recalled(&self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
+    fn recalled(&mut self, attempt: Attempt, salt: Salt, row: Option<(Vec<u8>, Vec<u8>)>) {
+        self.recalls = self.recalls.saturating_sub(1);
         let kept = |(row, log_probs): (Vec<u8>, Vec<u8>)| {
-            let audit = row.strip_prefix(&self.identity.gateway.0)?;
+            let audit = row.strip_prefix(&self.identity.peer.gateway.0)?;
             Some((Box::new(Audit::from_kept(audit)?), log_probs))
         };
         let content = row.and_then(kept).filter(|(audit, _)| audit.salt == salt);
@@ -223,7 +235,7 @@ impl NodeHands {
                 texts,
                 Box::new(move |result| {
                     // The loop has ended: nobody waits for it.
-                    drop(tell(&inbox, Message::Embedded(attempt, result)));
+                    drop(inbox.tell(Message::Embedded(attempt, result)));
                 }),
             );
         }
@@ -258,8 +270,12 @@ impl NodeHands {
             Event::Failed(error) => {
                 let code = code(&error);
                 match code {
-                    FailCode::Invalid => tracing::info!(task = %attempt.task, %error, "a request can't be served"),
-                    _ => tracing::warn!(task = %attempt.task, %error, "the engine gave an attempt up"),
+                    FailCode::Invalid => {
+                        tracing::info!(gateway = %self.name(), task = %attempt.task, %error, "a request can't be served");
+                    }
+                    _ => {
+                        tracing::warn!(gateway = %self.name(), task = %attempt.task, %error, "the engine gave an attempt up");
+                    }
                 }
                 self.contents.remove(&attempt);
                 inputs.push(Input::EngineFailed { attempt, code });
@@ -305,10 +321,10 @@ impl NodeHands {
     }
 
     fn store(&mut self, now: Timestamp, sequence: u64, epoch: Epoch, commitments: Vec<Commitment>) {
-        let Identity { key, network, gateway, operator, .. } = &self.identity;
+        let Identity { key, peer, operator, .. } = &self.identity;
         let header = BatchHeader {
-            network: *network,
-            gateway: *gateway,
+            network: peer.network,
+            gateway: peer.gateway,
             node: NodeId(key.public()),
             operator: *operator,
             sequence,
@@ -328,8 +344,9 @@ impl NodeHands {
             row.orders.push(order);
             row.outputs.push(output);
         }
-        if !self.outbox.ask(Job::Put { sequence, bytes: row.to_bytes(), payloads }) {
-            tracing::error!(sequence, "the disk is too slow: a batch is lost, and its tasks are not paid");
+        let (to, peer) = (self.inbox.clone(), *peer);
+        if !self.outbox.ask(Job::Put { to, peer, sequence, bytes: row.to_bytes(), payloads }) {
+            tracing::error!(gateway = %self.name(), sequence, "the disk is too slow: a batch is lost, and its tasks are not paid");
         }
     }
 
@@ -339,7 +356,7 @@ impl NodeHands {
         let inbox = self.inbox.clone();
         if let Payload::Embed { texts } = &audit.payload {
             return engine
-                .embed(texts.clone(), Box::new(move |result| drop(tell(&inbox, Message::Recomputed(id, result)))));
+                .embed(texts.clone(), Box::new(move |result| drop(inbox.tell(Message::Recomputed(id, result)))));
         }
         let finish = Finish::from_byte(audit.finish).unwrap_or(Finish::Cancelled);
         let tolerance = audit.tolerance_micro as f32 / 1e6;
@@ -349,7 +366,7 @@ impl NodeHands {
                 if audit.until > 0 {
                     task.until = audit.until as usize;
                 }
-                engine.score(task, Box::new(move |result| drop(tell(&inbox, Message::Scored(id, result)))));
+                engine.score(task, Box::new(move |result| drop(inbox.tell(Message::Scored(id, result)))));
             }
             Err(error) => self.refuse_audit(id, error.to_string()),
         }
@@ -393,14 +410,14 @@ impl NodeHands {
     }
 
     fn send_verdict(&mut self, audit: &Audit, measured: Measured, log_probs: Vec<u8>) {
-        let Identity { key, network, operator, level, .. } = &self.identity;
+        let Identity { key, peer, operator, level } = &self.identity;
         let level = match level {
             Level::CrossAudit if audit.sealed => Level::Panel,
             level => *level,
         };
         let prompt = content::prompt_digest(&audit.salt, &measured.prompt_ids, &audit.payload);
         let verdict = Verdict {
-            network: *network,
+            network: peer.network,
             audit: audit.audit,
             auditor: NodeId(key.public()),
             operator: *operator,
@@ -440,17 +457,17 @@ impl NodeHands {
         let seals: Option<Vec<Seal>> = seals.iter().map(|bytes| Seal::from_bytes(bytes).ok()).collect();
         let place = self.sealed.iter().rposition(|(seal, _)| seal.audit == audit);
         let Some((own, scored)) = place.and_then(|place| self.sealed.remove(place)) else {
-            return tracing::warn!("the gateway asks for a verdict that is not here");
+            return tracing::warn!(gateway = %self.name(), "the gateway asks for a verdict that is not here");
         };
         if seals.is_some_and(|seals| own.is_one_of(&seals)) {
             self.send(Up::Verdict { audit, outcome: Ok(scored), grant_total: 0 });
         } else {
-            tracing::error!("the gateway asks for a verdict without the seals of a whole panel: it gets none");
+            let gateway = self.name();
+            tracing::error!(%gateway, "the gateway asks for a verdict without the seals of a whole panel: it gets none");
         }
     }
 
-    fn refuse(&mut self, attempt: Attempt, code: FailCode, grant: u64) {
-        self.contents.remove(&attempt);
+    fn refuse(&self, attempt: Attempt, code: FailCode, grant: u64) {
         let (code, message) = match code {
             FailCode::Invalid => (frame::FailCode::Invalid, "the request does not fit the model"),
             FailCode::Overloaded => (frame::FailCode::Overloaded, "more was sent than was granted"),
@@ -501,13 +518,9 @@ impl NodeHands {
         let is_ours = (ours.header, ours.signature) == (theirs.header.clone(), theirs.node_signature);
         is_ours && reader.finish().is_ok() && theirs.verify().is_ok()
     }
-}
 
-impl Hands for NodeHands {
-    type Machine = Node;
-    type Message = Message;
-
-    fn take(&mut self, _now: Timestamp, message: Message, inputs: &mut Vec<Input>) {
+    /// Turns a message into inputs.
+    pub(crate) fn take(&mut self, _now: Timestamp, message: Message, inputs: &mut Vec<Input>) {
         match message {
             Message::Up { down, welcome } => {
                 self.link = Some(down);
@@ -542,24 +555,26 @@ impl Hands for NodeHands {
                 inputs.push(Input::Stored { sequence });
             }
             Message::Recalled { attempt, salt, row } => self.recalled(attempt, salt, row),
-            Message::Calibrated(calibration) => self.calibrated(*calibration),
-            Message::Drain => {
-                self.send(Up::Leaving);
-                inputs.push(Input::Drain);
-            }
         }
     }
 
-    fn carry_out(&mut self, now: Timestamp, output: Output, inputs: &mut Vec<Input>) {
+    /// Carries out an output; what it leads to at once becomes inputs.
+    pub(crate) fn carry_out(&mut self, now: Timestamp, output: Output, inputs: &mut Vec<Input>) {
         match output {
             Output::Grant { variant, total } => self.send(Up::Grant { variant, total }),
+            Output::Withdraw { variant, total } => self.send(Up::Withdraw { variant, total }),
+            Output::Close => self.close(),
             Output::Start { attempt } => self.start(attempt, inputs),
             Output::Stop { attempt } => {
                 if let Some(content) = self.contents.get(&attempt) {
                     content.stop.store(true, Ordering::Relaxed);
                 }
             }
-            Output::Refuse { attempt, code, grant } => self.refuse(attempt, code, grant),
+            Output::Refuse { attempt, code, grant } => {
+                self.contents.remove(&attempt);
+                self.refuse(attempt, code, grant);
+            }
+            Output::RefuseCopy { attempt, grant } => self.refuse(attempt, FailCode::Invalid, grant),
             Output::Done { commitment, grant } => self.done(&commitment, grant),
             Output::Store { sequence, epoch, commitments } => self.store(now, sequence, epoch, commitments),
             Output::Send { sequence } => {
@@ -568,28 +583,20 @@ impl Hands for NodeHands {
             Output::Forget { sequence } => {
                 self.forget(sequence);
                 let countersigned = self.acks.remove(&sequence).unwrap_or_default();
-                if !self.outbox.ask(Job::Ack { sequence, countersigned }) {
-                    tracing::warn!(sequence, "the disk is slow: an acknowledged batch will be sent again");
+                if !self.outbox.ask(Job::Ack { peer: self.identity.peer, sequence, countersigned }) {
+                    tracing::warn!(gateway = %self.name(), sequence, "the disk is slow: an acknowledged batch will be sent again");
                 }
             }
             Output::Audit { audit } => self.audit(audit),
             Output::RefuseAudit { audit } => self.refuse_audit(audit, "the variant is not served here".into()),
-            Output::Drained => drop(self.drained.send(true)),
         }
     }
 
-    fn rest(&mut self, _now: Timestamp, _machine: &Node) {}
-
-    fn tick(&self) -> Input {
-        Input::Tick
-    }
-
-    fn record_input(&mut self, _now: Timestamp, _input: &Input) {}
-
-    fn record_output(&mut self, _output: &Output) {}
-
-    fn is_done(&self) -> bool {
-        *self.drained.borrow()
+    fn close(&self) {
+        tracing::warn!(gateway = %self.name(), "the gateway keeps slots that it was asked for: its link is closed");
+        if let Some(link) = &self.link {
+            link.close(ol_net::Reason::new(ol_net::CloseCode::Ended, "slots were asked for and not given back"));
+        }
     }
 }
 
@@ -693,22 +700,7 @@ fn ended(attempt: Attempt, work: Work) -> Input {
     Input::Finished { attempt, work }
 }
 
-// From an engine's thread. A task that is refused at once is refused on the loop's own thread, which must not wait for
-// itself.
-fn tell(inbox: &mpsc::Sender<Message>, message: Message) -> Result<(), mpsc::error::SendError<Message>> {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return inbox.blocking_send(message) };
-    match inbox.try_send(message) {
-        Ok(()) => Ok(()),
-        Err(mpsc::error::TrySendError::Closed(message)) => Err(mpsc::error::SendError(message)),
-        Err(mpsc::error::TrySendError::Full(message)) => {
-            let inbox = inbox.clone();
-            runtime.spawn(async move { inbox.send(message).await });
-            Ok(())
-        }
-    }
-}
-
-fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: mpsc::Sender<Message>) -> ol_engine::Sink {
+fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: Inbox) -> ol_engine::Sink {
     Box::new(move |event| {
         let last = matches!(event, Event::Finished(_) | Event::Failed(_));
         let message = match stop.load(Ordering::Relaxed) && !last {
@@ -717,7 +709,7 @@ fn sink(attempt: Attempt, stop: Arc<AtomicBool>, inbox: mpsc::Sender<Message>) -
         };
         let stopped = matches!(message, Message::Stopped(_));
         // A full inbox holds the engine up: better than memory without bound.
-        match tell(&inbox, message) {
+        match inbox.tell(message) {
             Ok(()) if !stopped => Flow::Continue,
             Ok(()) | Err(_) => Flow::Stop,
         }

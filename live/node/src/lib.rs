@@ -1,4 +1,4 @@
-//! The node: the node machine on a link to its gateway, with engines under it.
+//! The node: the node machine on links to its gateways, with engines under it.
 
 pub mod calibrate;
 pub mod content;
@@ -7,9 +7,11 @@ pub mod hands;
 mod measured;
 mod outbox;
 pub mod rescore;
+mod several;
 
 use ol_engine::Engine;
 use ol_net::frame::Role;
+use ol_protocol::GatewayId;
 use ol_protocol::calibration::Calibration;
 use ol_protocol::certificate::Certificate;
 use ol_protocol::key::SecretKey;
@@ -19,16 +21,12 @@ use std::sync::Arc;
 
 /// What a node is started with.
 pub struct Config {
-    /// Where its gateway is, and who.
-    pub ticket: Ticket,
+    /// The gateways that it serves.
+    pub gateways: Vec<Membership>,
     /// Its key.
     pub key: SecretKey,
-    /// Its operator's word for it.
-    pub certificate: Certificate,
     /// Ordinary node, or the network's own scorer.
     pub role: Role,
-    /// What the gateway asks newcomers for, if it does.
-    pub join_token: Option<String>,
     /// Where it stands, for people and policies.
     pub region: String,
     /// Engines, one a variant.
@@ -39,6 +37,17 @@ pub struct Config {
     pub data_dir: PathBuf,
 }
 
+/// A gateway that a node serves.
+#[derive(Clone)]
+pub struct Membership {
+    /// Where the gateway is, and who.
+    pub ticket: Ticket,
+    /// The operator's word for the node in the gateway's network.
+    pub certificate: Certificate,
+    /// What the gateway asks newcomers for, if it does.
+    pub join_token: Option<String>,
+}
+
 /// Why a node ended or can't begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,8 +55,10 @@ pub enum Error {
     #[error("the node's outbox")]
     Outbox(#[from] ol_store::Error),
     /// The gateway doesn't want it.
-    #[error("the gateway refuses this node: {message}")]
+    #[error("the gateway {gateway} refuses this node: {message}")]
     Refused {
+        /// Which.
+        gateway: GatewayId,
         /// In the gateway's words.
         message: String,
     },

@@ -1,17 +1,20 @@
 //! A thread round the outbox, so that a slow disk holds up batches and nothing else.
 
 use crate::hands::Message;
+use crate::several::Inbox;
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::record::AttemptId;
 use ol_protocol::{NodeId, Salt, Timestamp};
 use ol_store::{AUDIT_WINDOW, Outbox, Payload, Peer};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
-/// Jobs that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a full
-/// disk stops the grants before it fills this.
-const JOBS_MAX: usize = 2 * 1_024 + 64;
+/// What a gateway may have looked up at a time: a busy one asks for a few in a second.
+pub(crate) const RECALLS_MAX: usize = 64;
+
+/// Jobs of each gateway that may wait for the disk: a batch and its acknowledgement for each that a node may have open, so that a
+/// full disk stops the grants before it fills this.
+const JOBS_MAX: usize = 2 * 1_024 + RECALLS_MAX;
 
 /// Longest that a payload outlives the audit window while nothing else happens.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
@@ -19,11 +22,11 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// What the outbox is asked for.
 pub(crate) enum Job {
     /// Keep a batch; answered by [`Message::Stored`].
-    Put { sequence: u64, bytes: Vec<u8>, payloads: Vec<Payload> },
+    Put { to: Inbox, peer: Peer, sequence: u64, bytes: Vec<u8>, payloads: Vec<Payload> },
     /// What is kept of an attempt; answered by [`Message::Recalled`].
-    Recall { attempt: AttemptId, salt: Salt },
+    Recall { to: Inbox, peer: Peer, attempt: AttemptId, salt: Salt },
     /// The gateway holds a batch.
-    Ack { sequence: u64, countersigned: Vec<u8> },
+    Ack { peer: Peer, sequence: u64, countersigned: Vec<u8> },
 }
 
 /// The sending end.
@@ -31,16 +34,11 @@ pub(crate) enum Job {
 pub(crate) struct Handle(SyncSender<Job>);
 
 impl Handle {
-    /// Starts the thread.
-    pub(crate) fn start(
-        outbox: Outbox,
-        peer: Peer,
-        node: NodeId,
-        inbox: mpsc::Sender<Message>,
-    ) -> std::io::Result<Self> {
-        let (sender, jobs) = sync_channel(JOBS_MAX);
+    /// Starts the thread, for so many gateways.
+    pub(crate) fn start(outbox: Outbox, node: NodeId, gateways: usize) -> std::io::Result<Self> {
+        let (sender, jobs) = sync_channel(gateways * JOBS_MAX);
         let name = format!("outbox-{}", node.short());
-        std::thread::Builder::new().name(name).spawn(move || work(outbox, peer, &jobs, &inbox))?;
+        std::thread::Builder::new().name(name).spawn(move || work(outbox, &jobs))?;
         Ok(Self(sender))
     }
 
@@ -53,7 +51,7 @@ impl Handle {
     }
 }
 
-fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Sender<Message>) {
+fn work(mut outbox: Outbox, jobs: &Receiver<Job>) {
     loop {
         // At the start and while nothing comes, too: an idle node keeps nothing for longer than a busy one.
         expire(&mut outbox);
@@ -63,23 +61,23 @@ fn work(mut outbox: Outbox, peer: Peer, jobs: &Receiver<Job>, inbox: &mpsc::Send
             Err(RecvTimeoutError::Disconnected) => return,
         };
         match job {
-            Job::Put { sequence, bytes, payloads } => {
+            Job::Put { to, peer, sequence, bytes, payloads } => {
                 keep("a batch", sequence, || outbox.put(peer, sequence, &bytes, &payloads));
-                if inbox.blocking_send(Message::Stored { sequence, bytes }).is_err() {
+                if to.tell(Message::Stored { sequence, bytes }).is_err() {
                     return;
                 }
             }
-            Job::Recall { attempt, salt } => {
-                let found = outbox.payload(attempt).unwrap_or_else(|error| {
+            Job::Recall { to, peer, attempt, salt } => {
+                let found = outbox.payload(peer, attempt).unwrap_or_else(|error| {
                     tracing::warn!(%error, "what was kept of an attempt can't be read");
                     None
                 });
                 let row = found.map(|row| (row.prompt, row.output));
-                if inbox.blocking_send(Message::Recalled { attempt, salt, row }).is_err() {
+                if to.tell(Message::Recalled { attempt, salt, row }).is_err() {
                     return;
                 }
             }
-            Job::Ack { sequence, countersigned } => {
+            Job::Ack { peer, sequence, countersigned } => {
                 keep("the gateway's signature", sequence, || outbox.ack(peer, sequence, &countersigned));
             }
         }
@@ -164,9 +162,9 @@ mod tests {
         outbox.put(peer, 0, b"batch", &[old]).expect("written");
         let (jobs, waiting) = sync_channel(1);
         drop(jobs);
-        work(outbox, peer, &waiting, &mpsc::channel(1).0);
+        work(outbox, &waiting);
         let outbox = Outbox::open(&path, node, None).expect("opened");
-        assert_eq!(outbox.payload(attempt).expect("read"), None);
+        assert_eq!(outbox.payload(peer, attempt).expect("read"), None);
         assert_eq!(outbox.unacked(peer).expect("read"), [(0, b"batch".to_vec())]);
     }
 

@@ -4,8 +4,9 @@ use crate::database::{Db, Kind, Lock, int};
 use crate::error::Error;
 use crate::payload::{self, Payload};
 use crate::vault::Vault;
+use ol_protocol::digest::{Domain, digest};
 use ol_protocol::record::AttemptId;
-use ol_protocol::{GatewayId, NetworkId, NodeId, Timestamp};
+use ol_protocol::{Digest, GatewayId, NetworkId, NodeId, TaskId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 use std::path::Path;
 
@@ -35,6 +36,16 @@ pub struct Peer {
     pub network: NetworkId,
     /// The gateway.
     pub gateway: GatewayId,
+}
+
+impl Peer {
+    // What an attempt is kept as: a gateway that copies another's id replaces nothing of it.
+    fn named(&self, AttemptId { task, attempt }: AttemptId) -> AttemptId {
+        let Digest(full) = digest(Domain::Task, &[&self.network.0, &self.gateway.0, &task.0]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&full[..16]);
+        AttemptId { task: TaskId(id), attempt }
+    }
 }
 
 /// A node's outbox. Every change is on the disk when its method returns.
@@ -77,7 +88,9 @@ impl Outbox {
         self.db.in_transaction(|| {
             let sql = "INSERT OR IGNORE INTO batches (network, gateway, sequence, bytes) VALUES (?1, ?2, ?3, ?4)";
             let rows = self.db.run(sql, params![peer.network.0, peer.gateway.0, sequence, bytes])?;
-            payload::put(&self.db, &self.vault, payloads)?;
+            for payload in payloads {
+                payload::put_as(&self.db, &self.vault, peer.named(payload.attempt), payload)?;
+            }
             Ok(rows == 1)
         })
     }
@@ -123,9 +136,13 @@ impl Outbox {
         found.map(Option::flatten).map_err(|cause| self.db.failed(cause))
     }
 
-    /// The payload of an attempt, if it has not expired.
-    pub fn payload(&self, attempt: AttemptId) -> Result<Option<Payload>, Error> {
-        payload::get(&self.db, &self.vault, attempt)
+    /// The payload of a peer's attempt, if it has not expired. What older versions kept is found by the attempt alone.
+    pub fn payload(&self, peer: Peer, attempt: AttemptId) -> Result<Option<Payload>, Error> {
+        let found = match payload::get(&self.db, &self.vault, peer.named(attempt))? {
+            Some(found) => Some(found),
+            None => payload::get(&self.db, &self.vault, attempt)?,
+        };
+        Ok(found.map(|found| Payload { attempt, ..found }))
     }
 
     /// Forgets the payloads from before a moment and tells how many.
@@ -264,13 +281,32 @@ mod tests {
         let mut outbox = opened(&folder);
         let secret = Payload { prompt: b"a very secret prompt".to_vec(), ..payload(7) };
         outbox.put(PEER, 0, b"batch", &[payload(3), secret.clone()]).expect("written");
-        assert_eq!(outbox.payload(secret.attempt).expect("read"), Some(secret));
+        assert_eq!(outbox.payload(PEER, secret.attempt).expect("read"), Some(secret));
         assert_eq!(outbox.expire(Timestamp(7)).expect("written"), 1);
-        assert_eq!(outbox.payload(payload(3).attempt).expect("read"), None);
+        assert_eq!(outbox.payload(PEER, payload(3).attempt).expect("read"), None);
         for file in std::fs::read_dir(folder.path()).expect("read") {
             let bytes = std::fs::read(file.expect("read").path()).expect("read");
             assert!(!bytes.windows(11).any(|it| it == b"very secret"), "a payload in plain text");
         }
+    }
+
+    #[test]
+    fn a_gateway_that_copies_anothers_id_replaces_nothing() {
+        let folder = folder();
+        let mut outbox = opened(&folder);
+        let (first, copied) = (payload(1), Payload { prompt: vec![9], ..payload(1) });
+        outbox.put(PEER, 0, b"batch", std::slice::from_ref(&first)).expect("written");
+        outbox.put(OTHER, 0, b"batch", std::slice::from_ref(&copied)).expect("written");
+        assert_eq!(outbox.payload(PEER, first.attempt).expect("read"), Some(first));
+        assert_eq!(outbox.payload(OTHER, copied.attempt).expect("read"), Some(copied));
+    }
+
+    #[test]
+    fn what_an_older_version_kept_is_found() {
+        let folder = folder();
+        let outbox = opened(&folder);
+        payload::put(&outbox.db, &outbox.vault, &[payload(1)]).expect("written");
+        assert_eq!(outbox.payload(PEER, payload(1).attempt).expect("read"), Some(payload(1)));
     }
 
     #[test]
@@ -290,7 +326,7 @@ mod tests {
         let mut outbox = Outbox::open(&path, NODE, Some(16)).expect("opened");
         assert!(matches!(outbox.put(PEER, 0, &[0; 100_000], &[payload(1)]), Err(Error::Full { .. })));
         assert_eq!(outbox.next_sequence(PEER).expect("read"), 0);
-        assert_eq!(outbox.payload(payload(1).attempt).expect("read"), None);
+        assert_eq!(outbox.payload(PEER, payload(1).attempt).expect("read"), None);
         assert!(outbox.put(PEER, 0, b"small", &[]).expect("written"));
     }
 }

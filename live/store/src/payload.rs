@@ -58,13 +58,14 @@ pub(crate) fn open(vault: &Vault, attempt: AttemptId, created: Timestamp, sealed
 
 /// Stores payloads, replacing those of the same attempts.
 pub(crate) fn put(db: &Db, vault: &Vault, payloads: &[Payload]) -> Result<(), Error> {
+    payloads.iter().try_for_each(|payload| put_as(db, vault, payload.attempt, payload))
+}
+
+/// Stores a payload under another name than its attempt's, replacing what is there.
+pub(crate) fn put_as(db: &Db, vault: &Vault, named: AttemptId, payload: &Payload) -> Result<(), Error> {
     let sql = "INSERT OR REPLACE INTO payloads (task, attempt, created, sealed) VALUES (?1, ?2, ?3, ?4)";
-    for payload in payloads {
-        let AttemptId { task, attempt } = payload.attempt;
-        let sealed = seal(vault, payload)?;
-        db.run(sql, params![task.0, attempt, int("creation time", payload.created.0)?, sealed])?;
-    }
-    Ok(())
+    let sealed = vault.seal(&name(named), &join(&payload.prompt, &payload.output))?;
+    db.run(sql, params![named.task.0, named.attempt, int("creation time", payload.created.0)?, sealed]).map(drop)
 }
 
 /// The payload of an attempt, if it is still kept.

@@ -5,6 +5,7 @@ use crate::logging::say;
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use ol_protocol::checkpoint::Checkpoint;
+use ol_protocol::genesis::Genesis;
 use ol_protocol::merkle::leaf_hash;
 use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, TILE_WIDTH, Tile, entries, hashes, parent};
@@ -85,6 +86,14 @@ async fn read(
         reading.follower.check_checkpoint(&checkpoint)?;
     }
     Ok((reading, Head { checkpoint, note }, older))
+}
+
+/// The first record of a log: which network and gateway it is of. Nothing else is read or checked.
+pub(crate) async fn genesis(source: &Source) -> anyhow::Result<Genesis> {
+    let note = String::from_utf8(source.get("checkpoint").await?.to_vec()).context("the checkpoint is not text")?;
+    let reading = Reading::begin(source, claimed_size(&note)?).await?;
+    reading.bar.finish_and_clear();
+    Ok(reading.follower.settler().genesis().clone())
 }
 
 // The size has to be known before the genesis can be read, and the genesis before the signature can be checked.

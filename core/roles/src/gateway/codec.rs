@@ -143,6 +143,7 @@ impl Input {
             Self::NodeLeft { node } => w.u8(1).raw(&node.0),
             Self::NodeDraining { node } => w.u8(2).raw(&node.0),
             Self::Granted { node, variant, total } => w.u8(3).raw(&node.0).raw(&variant.0).u64(*total),
+            Self::Withdrawn { node, variant, total } => w.u8(26).raw(&node.0).raw(&variant.0).u64(*total),
             Self::RoundTrip { node, took } => w.u8(4).raw(&node.0).u64(took.0),
             Self::Submitted(submission) => write_submission(w.u8(5), submission),
             Self::Started { node, attempt, prompt_tokens, resident_tokens } => {
@@ -195,6 +196,7 @@ impl Input {
             1 => Self::NodeLeft { node: node(r)? },
             2 => Self::NodeDraining { node: node(r)? },
             3 => Self::Granted { node: node(r)?, variant: VariantId(r.array()?), total: r.u64()? },
+            26 => Self::Withdrawn { node: node(r)?, variant: VariantId(r.array()?), total: r.u64()? },
             4 => Self::RoundTrip { node: node(r)?, took: Micros(r.u64()?) },
             5 => Self::Submitted(read_submission(r)?),
             6 => Self::read_started(r)?,

@@ -118,6 +118,15 @@ pub enum Input {
         /// Attempts that may be sent on this link in all.
         total: u64,
     },
+    /// A node wants slots back that were not used.
+    Withdrawn {
+        /// Which.
+        node: NodeId,
+        /// For what.
+        variant: VariantId,
+        /// Attempts that may be sent on this link in all, but for those that were.
+        total: u64,
+    },
     /// A ping's answer.
     RoundTrip {
         /// Which node.
@@ -469,6 +478,13 @@ pub enum Output {
         log_prob_steps: u8,
         /// How many of the attempt's output tokens are scored, from the first on.
         reach: TokenCount,
+    },
+    /// Tell a node that its slots are its own again.
+    Withdrawn {
+        /// Which node.
+        node: NodeId,
+        /// For what.
+        variant: VariantId,
     },
     /// Ask a panel's member for the verdict that it sealed, answered by [`Input::Verdict`].
     Unseal {

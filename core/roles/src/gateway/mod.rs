@@ -300,6 +300,11 @@ impl Gateway {
         self.offers.variants().flat_map(|variant| self.offers.ready_nodes(variant)).collect::<BTreeSet<_>>().len()
     }
 
+    /// Slots that connected nodes granted: those that are free, and those with a task.
+    pub fn slots(&self) -> u64 {
+        self.offers.slots()
+    }
+
     /// Connected nodes that take tasks.
     pub fn workers(&self) -> usize {
         self.workers.len()
@@ -372,7 +377,7 @@ impl Gateway {
         }
         if self.offers.grant(node, variant, total).is_err() {
             self.counters.misbehaved += 1;
-            return out.push(Output::Close { node, why: "a grant that went down, or past the limit" });
+            return out.push(Output::Close { node, why: "a grant past the limit" });
         }
         self.classify(node, variant);
         self.dispatch(now, variant, out);
@@ -452,6 +457,10 @@ impl Machine for Gateway {
             Input::NodeLeft { node } => self.leave(now, node, out),
             Input::NodeDraining { node } => self.offers.drain(node),
             Input::Granted { node, variant, total } => self.grant(now, node, variant, total, out),
+            Input::Withdrawn { node, variant, total } => {
+                self.offers.withdraw(node, variant, total);
+                out.push(Output::Withdrawn { node, variant });
+            }
             Input::RoundTrip { node, took } => self.round_trip(now, node, took, out),
             Input::Submitted(submission) => self.submit(now, submission, out),
             Input::Started { node, attempt, prompt_tokens, resident_tokens } => {

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{MicroCredits, Micros, NodeId, OperatorId, TaskId, TenantId, Timestamp, TokenCount, VariantId};
-use ol_sched::{Attempt, Attempts, Gate, Passed, Picked, Prediction, Rate, Reason, Slots, Trial};
+use ol_sched::{Attempt, Attempts, Gate, Granted, Passed, Picked, Prediction, Rate, Reason, Trial};
 use ol_trust::Standing;
 
 /// Tasks whose decisions are kept, those that run included: a few seconds of a busy gateway and days of a small one. Some five hundred
@@ -254,7 +254,7 @@ pub struct NodeDecisions {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Serving {
     /// Its slots.
-    pub slots: Slots,
+    pub slots: Granted,
     /// How fast it is, or expected to be.
     pub rate: Rate,
     /// How fast others usually are.
@@ -315,7 +315,7 @@ impl Gateway {
 
     /// What was decided about a node; `None` if nothing is known of it. Walks all decisions that are kept.
     pub fn node_decisions(&self, now: Timestamp, node: NodeId) -> Option<NodeDecisions> {
-        let mut variants: Vec<Serving> = self.offers.slots(node).map(|slots| self.serving(node, slots)).collect();
+        let mut variants: Vec<Serving> = self.offers.granted(node).map(|slots| self.serving(node, slots)).collect();
         let mut tally = Tally::default();
         for of in &self.decisions.kept {
             let serving = variants.iter_mut().find(|serving| serving.slots.variant == of.variant);
@@ -346,7 +346,7 @@ impl Gateway {
         })
     }
 
-    fn serving(&self, node: NodeId, slots: Slots) -> Serving {
+    fn serving(&self, node: NodeId, slots: Granted) -> Serving {
         let variant = slots.variant;
         Serving {
             slots,

@@ -262,7 +262,8 @@ impl Any {
             },
             1 => Input::NodeLeft { node: self.node() },
             2 => Input::NodeDraining { node: self.node() },
-            3..=5 => Input::Granted { node: self.node(), variant: self.variant(), total: self.large() },
+            3..=4 => Input::Granted { node: self.node(), variant: self.variant(), total: self.large() },
+            5 => Input::Withdrawn { node: self.node(), variant: self.variant(), total: self.large() },
             6 => Input::RoundTrip { node: self.node(), took: self.micros() },
             7..=9 => Input::Submitted(self.submission()),
             10 => Input::Started {
@@ -307,8 +308,19 @@ impl Any {
         }
     }
 
-    /// An input of a node.
-    pub(crate) fn node_input(&mut self) -> node::Input {
+    /// What happens to a node that serves these gateways, and no others.
+    pub(crate) fn node_event(&mut self, gateways: &[GatewayId]) -> node::Event {
+        match self.below(20) {
+            0 if self.below(20) == 0 => node::Event::Drain,
+            1 => node::Event::Tick,
+            _ => {
+                let gateway = gateways.get(self.below(gateways.len() as u32 + 1) as usize).copied();
+                node::Event::At { gateway: gateway.unwrap_or(GatewayId([99; 32])), input: self.node_input() }
+            }
+        }
+    }
+
+    fn node_input(&mut self) -> node::Input {
         let attempt = AttemptId { task: TaskId([self.below(6) as u8; 16]), attempt: self.below(3) as u8 };
         match self.below(20) {
             0 => node::Input::Connected { next_batch: self.large() >> 1, epoch: Epoch(u64::from(self.number())) },
@@ -328,8 +340,7 @@ impl Any {
             15 => node::Input::Stored { sequence: u64::from(self.below(6)) },
             16 => node::Input::Acked { sequence: u64::from(self.below(6)) },
             17 => node::Input::EpochBegan { epoch: Epoch(self.large()) },
-            18 if self.below(20) == 0 => node::Input::Drain,
-            _ => node::Input::Tick,
+            _ => node::Input::Withdrawn { variant: self.variant() },
         }
     }
 

@@ -12,6 +12,7 @@ mod own;
 mod panel;
 mod regions;
 mod resident;
+mod several;
 mod tasks;
 mod total;
 mod why;

@@ -258,10 +258,23 @@ fn a_deadline_ends_a_task_that_waits_or_runs() {
 }
 
 #[test]
-fn a_grant_that_goes_down_closes_its_link_and_no_other() {
+fn a_grant_past_the_limit_closes_its_link_and_no_other() {
     let mut bench = two_nodes();
     bench.grant(10);
-    let out = bench.feed(Input::Granted { node: node(10), variant: crate::world::VARIANT, total: 1 });
+    let out = bench.feed(Input::Granted { node: node(10), variant: crate::world::VARIANT, total: 1_000_000 });
     assert!(matches!(out[..], [Output::Close { node: n, .. }] if n == node(10)), "{out:?}");
     assert_eq!(bench.gateway.workers(), 2);
+}
+
+#[test]
+fn a_node_that_wants_slots_back_is_told_that_they_are_its_own_and_sent_nothing_more() {
+    let mut bench = two_nodes();
+    bench.grant(10);
+    let variant = crate::world::VARIANT;
+    let out = bench.feed(Input::Withdrawn { node: node(10), variant, total: 0 });
+    assert_eq!(out, [Output::Withdrawn { node: node(10), variant }]);
+    assert_eq!((bench.gateway.ready(), bench.gateway.slots()), (1, 1));
+    // A stranger's is answered, too, and changes nothing.
+    let out = bench.feed(Input::Withdrawn { node: node(99), variant, total: 0 });
+    assert_eq!(out, [Output::Withdrawn { node: node(99), variant }]);
 }

@@ -3,7 +3,7 @@
 use crate::any::Any;
 use crate::world::{GATEWAY, genesis, setup};
 use ol_protocol::record::Record;
-use ol_protocol::{Machine, Micros, NodeId, OperatorId, Timestamp, VariantId};
+use ol_protocol::{GatewayId, Machine, Micros, NodeId, OperatorId, Timestamp, VariantId};
 use ol_roles::gateway::codec::Origin;
 use ol_roles::gateway::event::{Input, Output};
 use ol_roles::settler::Reveal;
@@ -81,29 +81,39 @@ proptest! {
     #[test]
     fn a_node_takes_any_inputs_and_never_runs_more_than_it_offers(seed: u64) {
         let mut any = Any::new(seed, genesis().network(), GATEWAY);
-        let mut node = Node::new(node::Setup {
+        let gateways = [GATEWAY, GatewayId([77; 32])];
+        let served = |gateway| node::Served {
             network: genesis().network(),
-            gateway: GATEWAY,
-            node: NodeId([1; 32]),
+            gateway,
             operator: OperatorId([1; 32]),
-            slots: vec![(VariantId([0; 32]), 2), (VariantId([1; 32]), 1)],
             next_batch: 0,
             unacked: vec![0, 1],
-        });
-        let (mut now, mut granted) = (Timestamp(0), BTreeMap::<VariantId, u64>::new());
+        };
+        let slots = vec![(VariantId([0; 32]), 2), (VariantId([1; 32]), 1)];
+        let gateways_served = gateways.map(served).to_vec();
+        let mut node = Node::new(node::Setup { node: NodeId([1; 32]), slots: slots.clone(), gateways: gateways_served });
+        let (mut now, mut granted) = (Timestamp(0), BTreeMap::<(GatewayId, VariantId), u64>::new());
         for step in 0..STEPS {
             now = now.after(Micros(u64::from(any.below(400_000))));
-            let input = any.node_input();
-            if matches!(input, node::Input::Connected { .. }) {
-                granted.clear();
+            let event = any.node_event(&gateways);
+            if let node::Event::At { gateway, input: node::Input::Connected { .. } } = &event {
+                granted.retain(|(of, _), _| of != gateway);
             }
             let mut out = Vec::new();
-            node.handle(now, input, &mut out);
+            node.handle(now, event, &mut out);
             prop_assert!(node.running() <= 3, "step {}", step);
-            for output in out {
-                if let node::Output::Grant { variant, total } = output {
-                    let before = granted.insert(variant, total).unwrap_or(0);
-                    prop_assert!(total >= before, "a grant went down in step {}", step);
+            prop_assert!(slots.iter().all(|(variant, size)| node.held(*variant) <= u64::from(*size)), "step {}", step);
+            for action in out {
+                let node::Action::At { gateway, output } = action else { continue };
+                match output {
+                    node::Output::Grant { variant, total } => {
+                        let before = granted.insert((gateway, variant), total).unwrap_or(0);
+                        prop_assert!(total >= before, "a grant went down in step {}", step);
+                    }
+                    node::Output::Withdraw { variant, total } => {
+                        granted.insert((gateway, variant), total);
+                    }
+                    _ => {}
                 }
             }
         }

@@ -178,6 +178,7 @@ impl GatewayHands {
     fn frame(&mut self, now: Timestamp, node: NodeId, frame: Up, inputs: &mut Vec<Input>) {
         match frame {
             Up::Grant { variant, total } => inputs.push(Input::Granted { node, variant, total }),
+            Up::Withdraw { variant, total } => inputs.push(Input::Withdrawn { node, variant, total }),
             Up::Started { task, attempt, prompt_tokens, resident_tokens, .. } => {
                 let attempt = AttemptId { task, attempt };
                 if self.has(node, attempt) && self.contents.get_mut(&task).is_some_and(|it| it.tells(attempt.attempt)) {
@@ -689,6 +690,7 @@ impl Hands for GatewayHands {
                     move |row| Message::Evidence { auditor, audit, how, row },
                 );
             }
+            Output::Withdrawn { node, variant } => self.send(node, Down::Withdrawn { variant }),
             Output::Unseal { auditor, audit, seals } => {
                 let seals = seals.iter().map(Seal::to_bytes).collect();
                 self.send(auditor, Down::Unseal { audit, seals });

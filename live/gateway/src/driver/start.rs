@@ -512,10 +512,11 @@ fn regions(text: &mut String, machine: &Machine) {
     });
 }
 
-fn gauges(machine: &Machine, links: usize) -> [(&'static str, &'static str, usize); 6] {
+fn gauges(machine: &Machine, links: usize) -> [(&'static str, &'static str, usize); 7] {
     [
         ("nodes_connected", "Links to nodes, the referee's included.", links),
         ("nodes_ready", "Nodes that have room for a task.", machine.ready()),
+        ("slots", "Slots that nodes granted, free or with a task.", machine.slots() as usize),
         ("tasks_active", "Tasks that wait or run, or whose answers wait for their audits.", machine.active()),
         ("tasks_queued", "Tasks that wait for a node.", machine.queued()),
         ("audits_open", "Audits that are not final.", machine.auditing()),

@@ -2,7 +2,7 @@
 /// A frame from a node to a gateway.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Up {
-    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "up::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub frame: ::core::option::Option<up::Frame>,
 }
 /// Nested message and enum types in `Up`.
@@ -35,12 +35,14 @@ pub mod up {
         Recalled(super::Recalled),
         #[prost(bytes, tag = "13")]
         Sealed(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "14")]
+        Withdraw(super::Withdraw),
     }
 }
 /// A frame from a gateway to a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Down {
-    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "down::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub frame: ::core::option::Option<down::Frame>,
 }
 /// Nested message and enum types in `Down`.
@@ -69,6 +71,8 @@ pub mod down {
         Recall(super::Recall),
         #[prost(message, tag = "11")]
         Unseal(super::Unseal),
+        #[prost(message, tag = "12")]
+        Withdrawn(super::Withdrawn),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -96,6 +100,13 @@ pub struct Hello {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Grant {
+    #[prost(bytes = "vec", tag = "1")]
+    pub variant: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withdraw {
     #[prost(bytes = "vec", tag = "1")]
     pub variant: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "2")]
@@ -419,6 +430,11 @@ pub struct Recall {
     pub attempt: u32,
     #[prost(bytes = "vec", tag = "3")]
     pub salt: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withdrawn {
+    #[prost(bytes = "vec", tag = "1")]
+    pub variant: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchAck {

@@ -156,7 +156,7 @@ fn check_outbox(place: &Place, of: &str) {
     let outbox = place.outbox().expect("opened");
     assert_eq!(outbox.unacked(PEER).expect("read"), [(1, b"second".to_vec())], "{of}");
     assert_eq!(outbox.next_sequence(PEER).expect("read"), 2, "{of}");
-    assert_eq!(outbox.payload(payload(1, 100).attempt).expect("read"), Some(payload(1, 100)), "{of}");
+    assert_eq!(outbox.payload(PEER, payload(1, 100).attempt).expect("read"), Some(payload(1, 100)), "{of}");
     let kept = OutboxReader::open(&place.path()).expect("opened").batches(PEER).expect("read");
     let signed = KeptBatch { sequence: 0, countersigned: Some(b"signed".to_vec()) };
     assert_eq!(kept, [signed, KeptBatch { sequence: 1, countersigned: None }], "{of}");
