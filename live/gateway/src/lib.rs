@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod quote;
 mod request;
+mod room;
 mod routes;
 pub mod server;
 mod task;

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service as _;
@@ -21,13 +22,14 @@ use tower::Service as _;
 use crate::backend::Backend;
 use crate::body::BodyLimits;
 use crate::metrics::Metrics;
+use crate::room::{Place, Room};
 use crate::routes::{self, App};
 use crate::timed::Timed;
 use crate::visitors::{Visitor, Visitors};
 
 /// Longest body: several times the context of any model served here.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Connections at a time: within the descriptors that a process usually gets.
+/// Connections at a time: within the descriptors that a process usually gets. Of those that ask for nothing the oldest makes room.
 pub const CONNECTIONS_MAX: usize = 512;
 /// Time for a request's head, and for a quiet connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(75);
@@ -153,22 +155,26 @@ impl Server {
 
     /// Serves until `shutdown`, then lets answers under way end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let slots = Arc::new(Semaphore::new(self.config.connections_max));
+        let room = Room::new(self.config.connections_max);
+        // Accepted, and without a place.
+        let mut newcomer = None;
         let (ending, ended) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
+            // Nobody makes room before somebody is there who needs it.
             let next = async {
-                let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-                (accept(&self.listener).await, slot)
+                let client = match newcomer.take() {
+                    Some(client) => client,
+                    None => accept(&self.listener).await,
+                };
+                newcomer = Some(client);
+                room.place().await
             };
             tokio::select! {
-                ((socket, from), slot) = next => {
-                    let serving = self.serve(socket, Visitor(from), ended.clone());
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(slot);
-                    });
+                place = next => {
+                    let Some((socket, from)) = newcomer.take() else { continue };
+                    connections.spawn(self.serve(socket, Visitor(from), place, ended.clone()));
                 }
                 Some(_) = connections.join_next() => {}
                 () = &mut shutdown => break,
@@ -187,6 +193,7 @@ impl Server {
         &self,
         socket: TcpStream,
         from: Visitor,
+        place: Arc<Place>,
         mut ended: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + use<> {
         let io = TokioIo::new(Timed::new(socket, self.config.write_time));
@@ -195,9 +202,20 @@ impl Server {
         let open = Open::new(Arc::clone(&self.metrics));
         async move {
             let _open = open;
+            let of_requests = Arc::clone(&place);
             let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(from);
-                router.clone().call(request.map(Body::new))
+                let (asking, answer) = (of_requests.ask(), router.clone().call(request.map(Body::new)));
+                async move {
+                    // Its place is kept as long as the answer's body lives.
+                    let kept = |body: Body| {
+                        Body::new(body.map_frame(move |frame| {
+                            let _ = &asking;
+                            frame
+                        }))
+                    };
+                    answer.await.map(|answer| answer.map(kept))
+                }
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(head_time);
@@ -208,6 +226,7 @@ impl Server {
             };
             let result = tokio::select! {
                 result = connection.as_mut() => result,
+                () = place.left() => return tracing::debug!("a connection made room for another"),
                 () = ending => {
                     connection.as_mut().graceful_shutdown();
                     connection.await

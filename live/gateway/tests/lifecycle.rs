@@ -202,3 +202,23 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let error = taken.err().expect("the port is taken");
     assert_eq!(error.to_string(), format!("cannot listen on {}", served.address));
 }
+
+// The attack: connections that send a byte and then nothing, as many as there may be.
+#[tokio::test]
+async fn connections_that_ask_for_nothing_make_room_for_one_that_does() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut limits = config();
+    limits.connections_max = 3;
+    let served = serve_with(limits).await;
+    let (_response, _driving) = served.open(post(CHAT, &chat("hang", true))).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        let mut socket = tokio::net::TcpStream::connect(served.address).await.unwrap();
+        socket.write_all(b"P").await.unwrap();
+        silent.push(socket);
+    }
+    assert_eq!(served.send(post(CHAT, &chat("words", false))).await.status, 200);
+    // The first of them were closed for it.
+    let mut nothing = [0];
+    assert_eq!(silent[0].read(&mut nothing).await.unwrap_or(0), 0);
+}
