@@ -104,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_has_a_list_of_them() {
+        let all = [join(1, None), join(2, Some("word"))];
+        let line = format!("join = [\"{}\", \"{}\"]", text(&all[0]), text(&all[1]));
+        let read: std::collections::BTreeMap<String, Joins> = toml::from_str(&line).unwrap();
+        assert_eq!(read["join"], Joins(all.to_vec()));
+        let wrong = toml::from_str::<std::collections::BTreeMap<String, Joins>>("join = [\"nowhere\"]").unwrap_err();
+        assert!(wrong.to_string().contains("not a ticket"), "{wrong}");
+    }
+
+    #[test]
     fn a_word_is_told_to_its_own_gateway_only() {
         let word: Secret = "word".parse().unwrap();
         assert_eq!(Joins(vec![join(1, None)]).checked(Some(&word)).unwrap(), [join(1, Some("word"))]);

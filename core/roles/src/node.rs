@@ -23,6 +23,9 @@ const UNACKED_MAX: usize = 1_024;
 /// nothing.
 const NEXT_BATCH_MAX: u64 = 1 << 62;
 
+/// Audits that a gateway may ask for at a time: twice as many as one asks its referee for, and another node for one.
+const AUDITS_MAX: usize = 16;
+
 /// An attempt at a task.
 pub type Attempt = ol_protocol::record::AttemptId;
 
@@ -510,7 +513,8 @@ impl Link {
     }
 
     fn ask_audit(&mut self, audit: AuditId, variant: VariantId, room: &Room, out: &mut Vec<Output>) {
-        if !room.slots.contains_key(&variant) {
+        let is_too_many = self.audits.len() >= AUDITS_MAX && !self.audits.contains(&audit);
+        if is_too_many || !room.slots.contains_key(&variant) {
             return out.push(Output::RefuseAudit { audit });
         }
         // Asked again while it waits for the engine: one verdict answers both.

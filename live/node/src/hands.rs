@@ -588,7 +588,9 @@ impl LinkHands {
                 }
             }
             Output::Audit { audit } => self.audit(audit),
-            Output::RefuseAudit { audit } => self.refuse_audit(audit, "the variant is not served here".into()),
+            Output::RefuseAudit { audit } => {
+                self.refuse_audit(audit, "the variant is not served here, or too much is audited already".into())
+            }
         }
     }
 

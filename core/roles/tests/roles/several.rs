@@ -4,7 +4,8 @@ use ol_protocol::commitment::Finish;
 use ol_protocol::prf::philox;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{
-    Digest, Epoch, GatewayId, Machine as _, NetworkId, NodeId, OperatorId, TaskId, Timestamp, TokenCount, VariantId,
+    AuditId, Digest, Epoch, GatewayId, Machine as _, NetworkId, NodeId, OperatorId, TaskId, Timestamp, TokenCount,
+    VariantId,
 };
 use ol_roles::Node;
 use ol_roles::node::{Action, Event, FailCode, Input, Output, Served, Setup, Work};
@@ -417,6 +418,24 @@ fn a_gateway_that_keeps_what_it_does_not_use_loses_its_link_and_harms_nobody() {
         world.settle();
     }
     assert_eq!(world.runs.len(), 4);
+}
+
+#[test]
+fn a_gateway_that_asks_for_audit_after_audit_keeps_none_from_the_others() {
+    let mut node = node(4, 2);
+    let mut asked = |number, audit| {
+        let input = Input::AuditAsked { audit: AuditId([audit; 16]), variant: VARIANT };
+        feed(&mut node, Timestamp(1), Event::At { gateway: gateway(number), input })
+    };
+    let done = |number, audit| {
+        [Action::At { gateway: gateway(number), output: Output::Audit { audit: AuditId([audit; 16]) } }]
+    };
+    (0..16).for_each(|audit| assert_eq!(asked(0, audit), done(0, audit)));
+    let refused = Output::RefuseAudit { audit: AuditId([16; 16]) };
+    assert_eq!(asked(0, 16), [Action::At { gateway: gateway(0), output: refused }]);
+    // The first again is answered with the first.
+    assert_eq!(asked(0, 0), []);
+    assert_eq!(asked(1, 0), done(1, 0));
 }
 
 #[test]
