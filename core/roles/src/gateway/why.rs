@@ -11,8 +11,8 @@ use ol_protocol::{MicroCredits, Micros, NodeId, OperatorId, TaskId, TenantId, Ti
 use ol_sched::{Attempt, Attempts, Gate, Granted, Passed, Picked, Prediction, Rate, Reason, Trial};
 use ol_trust::Standing;
 
-/// Tasks whose decisions are kept, those that run included: a few seconds of a busy gateway and days of a small one. Some five hundred
-/// bytes each, two megabytes in all.
+/// Tasks whose decisions are kept, those that run included: a few seconds of a busy gateway and days of a small one. Some seven hundred
+/// bytes each, three megabytes in all.
 pub const TASKS_KEPT: usize = 4_096;
 
 /// Nodes that were looked at for these tasks, over all attempts. Where there are more, fewer tasks are kept: eighty bytes each are three megabytes.
@@ -161,9 +161,10 @@ impl Decisions {
                 self.looked_at -= looked_at(&before);
             }
             None => {
+                // Before it is added, so that the memory grows to the limit and not to twice that.
+                self.bound(TASKS_KEPT - 1);
                 self.numbers.insert(task, self.first + self.kept.len() as u64);
                 self.kept.push_back(new);
-                self.bound();
             }
         }
     }
@@ -182,9 +183,11 @@ impl Decisions {
     pub(super) fn give(&mut self, task: TaskId, given: Given) {
         let looked_at = given.picked.open.len() + given.picked.closed.len();
         if let Some(of) = self.of(task) {
+            // Most tasks have one.
+            of.attempts.reserve_exact(1);
             of.attempts.push(given);
             self.looked_at += looked_at;
-            self.bound();
+            self.bound(TASKS_KEPT);
         }
     }
 
@@ -204,8 +207,8 @@ impl Decisions {
         }
     }
 
-    fn bound(&mut self) {
-        while self.kept.len() > TASKS_KEPT || self.looked_at > LOOKED_AT_KEPT {
+    fn bound(&mut self, tasks: usize) {
+        while self.kept.len() > tasks || self.looked_at > LOOKED_AT_KEPT {
             let Some(oldest) = self.kept.pop_front() else { return };
             self.first += 1;
             self.numbers.remove(&oldest.task);
