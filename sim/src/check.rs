@@ -2,6 +2,7 @@
 
 use crate::config::{Broken, Report};
 use crate::content::Content;
+use crate::conversation::Conversation;
 use crate::engine::work;
 use crate::host::Kind;
 use crate::world::{World, tenant};
@@ -21,6 +22,7 @@ pub(crate) struct Facts {
     pub(crate) answer: u32,
     pub(crate) max: u32,
     pub(crate) tenant: TenantId,
+    pub(crate) conversation: Option<Conversation>,
     // Whether its content may become public.
     pub(crate) public: bool,
     pub(crate) content: Content,
@@ -46,6 +48,7 @@ impl Facts {
             answer,
             max,
             tenant,
+            conversation: None,
             public,
             content: Content::default(),
             attempts: 0,

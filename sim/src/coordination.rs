@@ -87,7 +87,7 @@ impl Setting {
             ..Fleet::default()
         };
         let deadline = Micros::from_secs(60);
-        let demand = Demand { lengths: Some(self.lengths), deadline, leaves: 0.0, plain: true };
+        let demand = Demand { lengths: Some(self.lengths), deadline, leaves: 0.0, goes_on: 0.0, plain: true };
         let config = Config {
             nodes: self.nodes,
             seconds: self.seconds,
