@@ -2,6 +2,7 @@
 
 use crate::config::{Broken, OfRegion, Report};
 use crate::content::Content;
+use crate::conversation::Conversation;
 use crate::engine::work;
 use crate::host::Kind;
 use crate::world::{World, tenant};
@@ -22,6 +23,7 @@ pub(crate) struct Facts {
     pub(crate) answer: u32,
     pub(crate) max: u32,
     pub(crate) tenant: TenantId,
+    pub(crate) conversation: Option<Conversation>,
     // Whether its content may become public.
     pub(crate) public: bool,
     // Where it came from, and where it may be computed.
@@ -51,6 +53,7 @@ impl Facts {
             answer,
             max,
             tenant,
+            conversation: None,
             public,
             home: 0,
             place: Where::Anywhere,

@@ -13,6 +13,8 @@ pub struct Demand {
     pub deadline: Micros,
     /// Chance that a client goes away before its answer.
     pub leaves: f64,
+    /// Chance that a request goes on with a conversation that was answered, and repeats it; without it there are none.
+    pub goes_on: f64,
     /// Whether all tenants can pay, and nobody asks for an answer that can be trusted, as else one request in sixteen does.
     pub plain: bool,
     /// Where requests come from, and what that is to the gateway; without it regions mean nothing to most requests.
@@ -33,7 +35,8 @@ pub enum Home {
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { lengths: None, deadline: Micros::from_secs(120), leaves: 0.02, plain: false, home: None }
+        let deadline = Micros::from_secs(120);
+        Self { lengths: None, deadline, leaves: 0.02, goes_on: 0.0, plain: false, home: None }
     }
 }
 
@@ -252,6 +255,10 @@ pub struct Report {
     pub goodput: f64,
     /// Where a region was lost: how long until at most one answer in twenty of each second took more than three times the median from before, in milliseconds.
     pub restored_after_ms: Option<u64>,
+    /// Prompt tokens of all attempts that engines began, and those of them that they held from an earlier turn.
+    pub prompt_tokens: u64,
+    /// See there.
+    pub resident_tokens: u64,
     /// Output tokens that were relayed.
     pub tokens: u64,
     /// Epochs that were settled.

@@ -90,7 +90,8 @@ impl Setting {
             ..Fleet::default()
         };
         let deadline = Micros::from_secs(60);
-        let demand = Demand { lengths: Some(self.lengths), deadline, leaves: 0.0, plain: true, home: None };
+        let lengths = Some(self.lengths);
+        let demand = Demand { lengths, deadline, leaves: 0.0, goes_on: 0.0, plain: true, home: None };
         let config = Config {
             nodes: self.nodes,
             seconds: self.seconds,

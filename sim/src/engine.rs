@@ -101,11 +101,15 @@ impl World {
             .then(|| (engines.below(job.answer.min(job.max) as usize) as u32, engines.span(fleet.pauses.1)));
         let (prompt, tokens) = (TokenCount(job.prompt), job.prompt + job.content.count());
         let host = &mut self.hosts[place];
+        let held = job.conversation.map_or(0, |number| host.held.of(number)).min(job.prompt.saturating_sub(1));
+        let tokens = tokens - held;
         let phase = Phase { began: self.now, takes: Micros(0), work: Micros(0) };
         host.runs.insert(attempt, Run { job, stopped: false, began: false, slowness, pause, phase });
         let takes = Micros(host.prefill.0 * u64::from(tokens));
         self.begin_phase(place, attempt, takes, prefilled(tokens));
-        self.send_up(place, Up::Started { attempt, prompt });
+        self.report.prompt_tokens += u64::from(prompt.0);
+        self.report.resident_tokens += u64::from(held);
+        self.send_up(place, Up::Started { attempt, prompt, resident: TokenCount(held) });
         Ok(())
     }
 
@@ -185,6 +189,9 @@ impl World {
             return self.tell(place, Input::EngineFailed { attempt, code: FailCode::Internal });
         }
         let job = run.job;
+        if let Some(number) = job.conversation {
+            self.hosts[place].held.keep(number, job.prompt + job.content.count());
+        }
         self.hosts[place].made.insert(attempt, job.content.clone());
         let whole = job.content.count() >= job.answer.min(job.max);
         let finish = match (whole, job.answer <= job.max) {

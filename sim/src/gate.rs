@@ -36,7 +36,7 @@ pub(crate) enum Up {
     Join,
     Draining,
     Grant { total: u64 },
-    Started { attempt: AttemptId, prompt: TokenCount },
+    Started { attempt: AttemptId, prompt: TokenCount, resident: TokenCount },
     Tokens { attempt: AttemptId, count: TokenCount, added: TokenCount, maker: Maker },
     Done { commitment: Commitment, grant: u64 },
     Refuse { attempt: AttemptId, code: FailCode, grant: u64 },
@@ -118,8 +118,8 @@ impl World {
             Up::Join => Ok(()),
             Up::Draining => self.feed(Input::NodeDraining { node }),
             Up::Grant { total } => self.granted(place, total),
-            Up::Started { attempt, prompt } => {
-                self.feed(Input::Started { node, attempt, prompt_tokens: prompt, resident_tokens: TokenCount(0) })
+            Up::Started { attempt, prompt, resident } => {
+                self.feed(Input::Started { node, attempt, prompt_tokens: prompt, resident_tokens: resident })
             }
             Up::Tokens { attempt, count, added, maker } => {
                 self.frame = Some(Frame { attempt, added: added.0, maker });
@@ -209,6 +209,7 @@ impl World {
             Output::Relay { attempt, count } => return self.relay(attempt, count),
             Output::Finish { task, finished } => {
                 self.respond(task);
+                self.answered_in_conversation(task);
                 return self.finished(task, &finished);
             }
             Output::Own { like, .. } => self.own(&like, inputs),
@@ -291,7 +292,13 @@ impl World {
         if facts.content.count() != resumed_from.0 {
             return Err(facts.wrong(attempt.task, "resumed elsewhere than it was relayed to"));
         }
-        let job = Job { prompt: facts.prompt, answer: facts.answer, max: facts.max, content: facts.content.clone() };
+        let job = Job {
+            prompt: facts.prompt,
+            conversation: facts.conversation.map(|conversation| conversation.number),
+            answer: facts.answer,
+            max: facts.max,
+            content: facts.content.clone(),
+        };
         self.send_down(place, Down::Assign { attempt, epoch, resumed_from, order, job });
         Ok(())
     }
@@ -398,9 +405,11 @@ impl World {
         if let Some(equal) = demand.lengths {
             (lengths, max) = (equal, 512);
         }
-        let [prompt, answer] = lengths;
+        let [asked, answer] = lengths;
         let of = tenant(random.below(self.config.tenants as usize) as u32);
         let leaves = random.happens(demand.leaves).then(|| random.span(Micros::from_secs(1)));
+        let conversation = self.converse(of);
+        let (of, prompt) = conversation.map_or((of, asked), |known| (known.tenant, known.before + asked));
         self.agenda.plan(next, Event::Arrive);
         self.report.tasks += 1;
         let bytes = digest(Domain::Task, &[&self.config.seed.to_le_bytes(), &self.report.tasks.to_le_bytes()]).0;
@@ -410,6 +419,7 @@ impl World {
         let mut facts = Facts::new(self.now, [prompt, answer, max], of, public);
         (facts.home, facts.place) = self.origin(&task);
         facts.tier = if demand.plain { Tier::Standard } else { tier_of(&task) };
+        facts.conversation = conversation;
         self.tasks.insert(task, facts);
         if self.gateway.is_none() {
             return self.refused(task);
@@ -481,11 +491,13 @@ impl World {
 }
 
 fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<TrustFloor>) -> Submission {
+    let bound = facts.prompt + facts.prompt / 4 + 8;
+    let prefixes = facts.conversation.map(|conversation| conversation.prefixes(facts.prompt, bound));
     Submission {
         task,
         tenant: facts.tenant,
         variant: VARIANT,
-        prompt_tokens_max: TokenCount(facts.prompt + facts.prompt / 4 + 8),
+        prompt_tokens_max: TokenCount(bound),
         output_tokens_max: TokenCount(facts.max),
         price: PRICE,
         max_price: None,
@@ -495,7 +507,7 @@ fn submission(task: TaskId, facts: &Facts, deadline: Micros, floor: Option<Trust
         floor,
         place: facts.place,
         tier: facts.tier,
-        prefixes: Vec::new(),
+        prefixes: prefixes.unwrap_or_default(),
     }
 }
 

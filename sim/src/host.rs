@@ -2,6 +2,7 @@
 
 use crate::config::{Broken, Config};
 use crate::content::{self, Content, HONEST, Maker};
+use crate::conversation::Held;
 use crate::engine::Run;
 use crate::gate::Up;
 use crate::random::Random;
@@ -53,6 +54,7 @@ pub(crate) enum Down {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) prompt: u32,
+    pub(crate) conversation: Option<u64>,
     // Where the model ends the text, and the request's limit.
     pub(crate) answer: u32,
     pub(crate) max: u32,
@@ -105,6 +107,7 @@ pub(crate) struct Host {
     pub(crate) down_free: Timestamp,
     pub(crate) runs: BTreeMap<AttemptId, Run>,
     pub(crate) jobs: BTreeMap<AttemptId, Job>,
+    pub(crate) held: Held,
     // Work of its engine, as a node that is not slow would take for it.
     pub(crate) worked: Micros,
     // How long its slots were taken, in each third of the time.
@@ -173,6 +176,7 @@ impl Host {
             worked: Micros(0),
             busy: [Micros(0); 3],
             jobs: BTreeMap::new(),
+            held: Held::default(),
             orders: BTreeMap::new(),
             made: BTreeMap::new(),
             storing: BTreeMap::new(),
@@ -215,6 +219,7 @@ impl Host {
         self.armed = None;
         self.link = None;
         self.jobs.clear();
+        self.held = Held::default();
         self.orders.clear();
         self.made.clear();
         self.storing.clear();

@@ -38,7 +38,7 @@ impl World {
         let number = self.chances.hostile.below(600) as u32;
         match self.chances.hostile.below(12) {
             0 => Up::Tokens { attempt, count: TokenCount(number), added: TokenCount(number % 40), maker: NOISE },
-            1 => Up::Started { attempt, prompt: TokenCount(number) },
+            1 => Up::Started { attempt, prompt: TokenCount(number), resident: TokenCount(number % 50) },
             2 => Up::Grant { total: u64::from(number % 7) },
             3 => Up::Grant { total: u64::MAX - u64::from(number) },
             4 => Up::Refuse { attempt, code: FailCode::Overloaded, grant: self.hosts[place].granted },

@@ -12,6 +12,7 @@ mod books;
 mod check;
 mod config;
 mod content;
+mod conversation;
 pub mod coordination;
 mod engine;
 mod gate;

@@ -4,6 +4,7 @@ use crate::agenda::Agenda;
 use crate::bank::Bank;
 use crate::check::{Ended, Facts};
 use crate::config::{Broken, Config, Report, Violation};
+use crate::conversation::Conversation;
 use crate::host::{Host, Kind};
 use crate::log::Log;
 use crate::random::{Random, Use};
@@ -18,7 +19,7 @@ use ol_protocol::{
     TenantId, Timestamp, VariantId,
 };
 use ol_roles::Gateway;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How long everything may take to come to rest after the last request: two time limits of an audit, and some.
 const REST: Micros = Micros::from_secs(400);
@@ -102,6 +103,8 @@ pub(crate) struct World {
     pub(crate) ended: Vec<Ended>,
     pub(crate) frame: Option<crate::gate::Frame>,
     pub(crate) bank: Bank,
+    pub(crate) conversations: VecDeque<Conversation>,
+    pub(crate) begun: u64,
     quiet_since: Option<u64>,
 }
 
@@ -144,6 +147,8 @@ impl World {
             ended: Vec::new(),
             frame: None,
             bank: Bank::default(),
+            conversations: VecDeque::new(),
+            begun: 0,
             quiet_since: None,
             config,
         };

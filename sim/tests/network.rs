@@ -1,8 +1,9 @@
 //! Whole networks, many seeds.
 
 use ol_protocol::Timestamp;
+use ol_sched::Rule;
 use ol_sim::coordination::{self, Setting};
-use ol_sim::{Config, Fleet, Report, run};
+use ol_sim::{Config, Demand, Fleet, Report, run};
 
 fn twice(config: &Config) -> Report {
     let first = run(config).unwrap_or_else(|violation| panic!("{violation}"));
@@ -29,6 +30,31 @@ fn churn_loses_no_receipt_and_no_token() {
         overtaken += report.raced + report.moved;
     }
     assert!(overtaken > 100, "{overtaken}");
+}
+
+#[test]
+fn conversations_go_on_where_they_are_held() {
+    let resident = |rule, seed| {
+        let demand = Demand { goes_on: 0.8, ..Demand::default() };
+        let fleet = Fleet { slow: 0.0, ..Fleet::default() };
+        let report = twice(&Config {
+            seed,
+            rule,
+            demand,
+            fleet,
+            churn_per_minute: 5.0,
+            seconds: 60,
+            rate: 10.0,
+            ..Config::default()
+        });
+        assert_eq!((report.lost, report.paid_twice), (0, 0), "{report:?}");
+        report.resident_tokens as f64 / report.prompt_tokens as f64
+    };
+    for seed in 0..5 {
+        let (ours, random) = (resident(Rule::Cost, seed), resident(Rule::Random, seed));
+        println!("seed {seed}: {ours:.3} of all prompt tokens, {random:.3} where any node is taken");
+        assert!(ours > 0.4 && ours > 2.5 * random, "seed {seed}: {ours} {random}");
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ const CLIENTS: usize = 2;
 /// Conversations that the gateway's memory holds while a look into it is measured, and turns of each.
 const REMEMBERED: u32 = 16_384;
 const REMEMBERED_TURNS: usize = 8;
+const ROUNDS: u32 = 10;
 
 /// What people talk about: one paragraph a conversation, and a question a turn.
 const PARAGRAPHS: [&str; 4] = [
@@ -280,7 +281,8 @@ fn report(args: &Args, model: &str, turns: &[Turn]) -> Value {
     })
 }
 
-// What a turn costs the gateway: digests of its messages, a look for each of its beginnings, and one more conversation to remember.
+// What the ninth turn of a conversation that nobody answered costs the gateway, by the wall clock: digests of its messages, a look for each of
+// its beginnings, and one more conversation to remember.
 fn gateway_us() -> f64 {
     let node = NodeId([7; 32]);
     let content = "x".repeat(256);
@@ -296,19 +298,23 @@ fn gateway_us() -> f64 {
     let mut residency = Residency::default();
     let mut remember = |number: u32| {
         let prefixes = prefixes(number);
-        // The choice of a node asks three times.
-        let found = (0..3).filter(|_| residency.find(&prefixes).is_some()).count();
+        // A choice asks twice.
+        let found = (0..2).filter(|_| residency.find(&prefixes).is_some()).count();
         if let Some(last) = prefixes.last() {
             residency.answered(last.digest, node);
         }
         found
     };
-    let before: usize = (0..REMEMBERED).map(&mut remember).sum();
-    let began = Instant::now();
-    let found: usize = (REMEMBERED..2 * REMEMBERED).map(&mut remember).sum();
-    let us = began.elapsed().as_secs_f64() * 1e6 / f64::from(REMEMBERED);
-    assert_eq!((before, found), (0, 0), "conversations that nobody began");
-    (us * 100.0).round() / 100.0
+    let mut found: usize = (0..REMEMBERED).map(&mut remember).sum();
+    let mut least = f64::MAX;
+    // Others disturb the machine: the best round counts.
+    for round in 1..=ROUNDS {
+        let began = Instant::now();
+        found += (round * REMEMBERED..(round + 1) * REMEMBERED).map(&mut remember).sum::<usize>();
+        least = least.min(began.elapsed().as_secs_f64() * 1e6 / f64::from(REMEMBERED));
+    }
+    assert_eq!(found, 0, "conversations that nobody began");
+    (least * 100.0).round() / 100.0
 }
 
 fn quantile(values: &mut [f64], share: f64) -> f64 {

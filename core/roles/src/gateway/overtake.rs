@@ -76,9 +76,8 @@ impl Gateway {
     }
 
     /// Whether a task's prompt may be read once more.
-    pub(super) fn may_repeat(&self, id: TaskId, task: &Task) -> bool {
-        let ask = self.needs(id, task, &[], Trial::Never);
-        self.allowance.has(self.rates.usual(ask.variant).prefill(ask.prompt))
+    pub(super) fn may_repeat(&self, task: &Task) -> bool {
+        self.allowance.has(self.rates.usual(task.submission.variant).prefill(task.to_read()))
     }
 
     /// The first token of an attempt came, or vectors: how fast its node prefills, and that it was in time.
@@ -145,7 +144,7 @@ impl Gateway {
     fn race(&mut self, now: Timestamp, attempt: AttemptId, out: &mut Vec<Output>) -> Option<()> {
         let id = attempt.task;
         let task = self.tasks.get(&id)?;
-        if self.setup.rule != Rule::Cost || !task.attempts.may_overtake() || !self.may_repeat(id, task) {
+        if self.setup.rule != Rule::Cost || !task.attempts.may_overtake() || !self.may_repeat(task) {
             return None;
         }
         let excluded = self.excluded(id, task);
@@ -185,7 +184,7 @@ impl Gateway {
         let variant = task.submission.variant;
         let usual = self.flow(variant).token_nanos();
         let is_slow = usual.is_some_and(|usual| nanos > usual.saturating_mul(SLOW));
-        let may = self.setup.rule == Rule::Cost && task.attempts.may_overtake() && self.may_repeat(id, task);
+        let may = self.setup.rule == Rule::Cost && task.attempts.may_overtake() && self.may_repeat(task);
         if !is_slow || !may {
             return;
         }

@@ -106,6 +106,16 @@ impl Task {
         (audited.unwrap_or(self.submission.price), audited.is_some())
     }
 
+    /// Tokens of its prompt, or their bound until a node has counted them.
+    pub(super) fn prompt(&self) -> TokenCount {
+        self.said.values().next().map_or(self.submission.prompt_tokens_max, |said| said.prompt)
+    }
+
+    /// Tokens that its next node has to read: the prompt, and what was delivered.
+    pub(super) fn to_read(&self) -> TokenCount {
+        TokenCount(self.prompt().0.saturating_add(self.attempts.delivered().0))
+    }
+
     fn waiting(&self, cost: TokenCount) -> Entry {
         let Submission { task, tenant, .. } = self.submission;
         Entry { task, tenant, want: self.submission.want(), cost, deadline: self.attempts.deadline() }
@@ -307,7 +317,7 @@ impl Gateway {
         let want = task.submission.want();
         let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
-        let trial = if self.trials.has() && self.may_repeat(id, task) { Trial::First } else { Trial::Last };
+        let trial = if self.trials.has() && self.may_repeat(task) { Trial::First } else { Trial::Last };
         let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
         let picked = match placement.choose(now, &ask) {
@@ -331,16 +341,14 @@ impl Gateway {
 
     /// What a task asks of its next node.
     pub(super) fn needs<'a>(&self, id: TaskId, task: &Task, excluded: &'a [NodeId], trial: Trial) -> Ask<'a> {
-        let Submission { variant, prompt_tokens_max, output_tokens_max, .. } = task.submission;
+        let Submission { variant, output_tokens_max, .. } = task.submission;
         let delivered = task.attempts.delivered();
-        let prompt = task.said.values().next().map_or(prompt_tokens_max, |said| said.prompt);
         let left = output_tokens_max.0.saturating_sub(delivered.0);
         // A long answer goes on for longer than the mean says: at least a quarter of it.
         let length = self.rates.length(variant).0;
         let rest = length.saturating_sub(delivered.0).max(length / 4).min(left);
         let deadline = task.attempts.deadline();
-        let resident = self.resident(task, prompt);
-        let prompt = TokenCount(prompt.0.saturating_add(delivered.0));
+        let (resident, prompt) = (self.resident(task, task.prompt()), task.to_read());
         let Submission { place, tier, .. } = task.submission;
         let (output, attempts) = (TokenCount(rest), ATTEMPTS_MAX.saturating_sub(task.attempts.all().len() as u8));
         Ask { task: id, variant, place, tier, prompt, output, deadline, attempts, excluded, trial, resident }

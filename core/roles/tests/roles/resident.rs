@@ -1,7 +1,7 @@
 //! Conversations that go on where their earlier turns are held.
 
 use crate::world::{Assigned, Bench, PROMPT, assigned, commitment, finished, node, submission};
-use ol_protocol::commitment::Finish;
+use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::{Digest, Micros, NodeId, TokenCount};
 use ol_roles::gateway::event::{Input, Submission};
 use ol_sched::Prefix;
@@ -84,33 +84,32 @@ fn nobody_waits_for_a_warm_node() {
 
 #[test]
 fn a_node_that_left_or_says_that_it_has_nothing_is_like_any_other() {
-    let goes_home = |back: bool| {
+    let goes_home = |then: fn(&mut Bench, u8)| {
         let is_home = |number: &u8| {
             let mut bench = answered(6, 0..8);
-            if back {
-                bench.feed(Input::NodeLeft { node: node(10) });
-                bench.join(10);
-                // It is measured anew, as a newcomer is.
-                let to = bench.assign(90);
-                answer(&mut bench, &to, 0);
-                bench.grant(10);
-                bench.grant(10);
-            }
+            then(&mut bench, *number);
             begin(&mut bench, turn(1 + number, conversation(*number, 2))).node == node(10)
         };
         (0..8).filter(is_home).count()
     };
-    assert_eq!(goes_home(false), 8);
-    let after_its_return = goes_home(true);
+    assert_eq!(goes_home(|_, _| {}), 8);
+    let after_its_return = goes_home(|bench, _| {
+        bench.feed(Input::NodeLeft { node: node(10) });
+        bench.join(10);
+        // It is measured anew, as a newcomer is.
+        let to = bench.assign(90);
+        answer(bench, &to, 0);
+        bench.grant(10);
+        bench.grant(10);
+    });
     assert!(after_its_return < 6, "{after_its_return}");
-    let mut bench = answered(2, 0..1);
-    let to = begin(&mut bench, turn(1, conversation(0, 2)));
-    bench.feed(says(&to, PROMPT, 0));
-    bench.feed(Input::ClientGone { task: to.attempt.task });
-    bench.grant(10);
-    // Forgotten: five tasks of the same conversation are drawn among both.
-    let homes: Vec<NodeId> = (2..5).map(|n| begin(&mut bench, turn(n, conversation(0, 2))).node).collect();
-    assert!(homes.contains(&node(11)), "{homes:?}");
+    let after_its_word = goes_home(|bench, number| {
+        let to = begin(bench, turn(50, conversation(number, 2)));
+        bench.feed(says(&to, PROMPT, 0));
+        bench.feed(Input::ClientGone { task: to.attempt.task });
+        bench.grant(10);
+    });
+    assert!(after_its_word < 6, "{after_its_word}");
 }
 
 #[test]
@@ -136,25 +135,51 @@ fn a_node_that_says_it_held_more_than_the_prompt_has_loses_the_task() {
     assert_eq!(bench.gateway.counters().wrong_counts, 1);
 }
 
+// A prompt of 400 tokens in a conversation, of which an answer before left nearly all behind.
+const LONG: u32 = 400;
+
+fn long(task: u8) -> Submission {
+    let prefixes = vec![Prefix { digest: Digest([0xc0; 32]), tokens: TokenCount(490) }];
+    Submission { prompt_tokens_max: TokenCount(500), ..turn(task, prefixes) }
+}
+
+// As `answer`, of a long prompt; a pass takes as long as eleven tokens.
+fn answer_long(bench: &mut Bench, to: &Assigned, says_resident: u32, computed: u64) {
+    bench.feed(says(to, LONG, says_resident));
+    bench.wait(Micros(computed * 2_000 + 20_000));
+    for count in 1..=10 {
+        bench.progress(to, count, 1);
+        bench.wait(Micros(10_000));
+    }
+    bench.done(&Commitment { prompt_tokens: TokenCount(LONG), ..commitment(to, 10, Finish::EndOfText) });
+    bench.feed(Input::Responded { task: to.attempt.task, response: Digest([0x72; 32]) });
+    bench.grant(to.node.0[0]);
+}
+
 #[test]
 fn a_warm_answer_does_not_make_its_node_pass_for_fast() {
-    // Warm answers that begin at once, from node 10 alone, say it has nothing, or that it has all: either way its tasks without a past go where
-    // they went before.
+    // Answers that begin at once, all from one node, which says why, or that it held nothing: either way tasks of others go to both.
     for says_so in [true, false] {
-        let mut bench = answered(2, 0..1);
-        for n in 0..20 {
-            let to = begin(&mut bench, turn(50 + n, conversation(0, 2)));
-            bench.feed(says(&to, PROMPT, if says_so { PROMPT - 1 } else { 0 }));
-            bench.wait(Micros(20_100));
-            for count in 1..=10 {
-                bench.progress(&to, count, 1);
-                bench.wait(Micros(10_000));
-            }
-            bench.done(&commitment(&to, 10, Finish::EndOfText));
-            bench.feed(Input::Responded { task: to.attempt.task, response: Digest([0x72; 32]) });
-            bench.grant(to.node.0[0]);
+        let mut bench = Bench::new();
+        for n in [11, 10] {
+            bench.join(n);
+            let to = begin(&mut bench, long(100 + n));
+            assert_eq!(to.node, node(n), "a newcomer goes first");
+            answer_long(&mut bench, &to, 0, u64::from(LONG));
         }
-        let strangers: Vec<NodeId> = (1..4).map(|n| begin(&mut bench, turn(n, conversation(7, n))).node).collect();
+        for n in 0..20 {
+            let to = begin(&mut bench, long(50 + n));
+            assert_eq!(to.node, node(10), "answer {n}");
+            answer_long(&mut bench, &to, if says_so { LONG - 1 } else { 0 }, 11);
+        }
+        let strangers: Vec<NodeId> = (1..9)
+            .map(|n| {
+                let to = begin(&mut bench, Submission { prefixes: Vec::new(), ..long(n) });
+                bench.feed(Input::ClientGone { task: to.attempt.task });
+                bench.grant(to.node.0[0]);
+                to.node
+            })
+            .collect();
         assert!(strangers.contains(&node(11)), "says so {says_so}: {strangers:?}");
     }
 }
