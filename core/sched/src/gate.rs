@@ -18,18 +18,6 @@ pub enum Gate {
         /// The region.
         region: Region,
     },
-    /// The node fails too often for the tier.
-    #[error(
-        "node {} ends {} of 100 attempts well, too few for the tier with time for {attempts} attempts", .node.short(), f64::from(*.reliability_ppm) / 1e4
-    )]
-    Unreliable {
-        /// The node.
-        node: NodeId,
-        /// Its share of attempts that ended well, in millionths.
-        reliability_ppm: u32,
-        /// How many attempts there is time for.
-        attempts: u64,
-    },
     /// No node is reliable enough for the tier.
     #[error(
         "the best node ends {} of 100 attempts well, too few for tier {tier} with time for {attempts} attempts: allow more time, or ask for a lower tier", f64::from(*.best_ppm) / 1e4
@@ -164,7 +152,7 @@ impl Gate {
         match self {
             Self::NoNodeHasVariant => "variant",
             Self::NoNodeInRegion { .. } => "region",
-            Self::Unreliable { .. } | Self::TierTooHigh { .. } => "tier",
+            Self::TierTooHigh { .. } => "tier",
             Self::NoFreeSlot { .. } => "slot",
             Self::Excluded { .. } => "excluded",
             Self::Quarantined { .. } => "quarantine",
@@ -188,9 +176,6 @@ impl Gate {
         match *self {
             Self::NoNodeHasVariant | Self::NoNodeInRegion { .. } => Vec::new(),
             Self::Excluded { .. } | Self::NotMeasured { .. } => Vec::new(),
-            Self::Unreliable { reliability_ppm, attempts, .. } => {
-                vec![("reliability_ppm", reliability_ppm.into()), ("attempts", attempts)]
-            }
             Self::TierTooHigh { best_ppm, attempts, .. } => {
                 vec![("best_ppm", best_ppm.into()), ("attempts", attempts)]
             }
@@ -219,10 +204,7 @@ impl Gate {
     /// Whose gate it is, if it is one node's.
     pub const fn node(&self) -> Option<NodeId> {
         match *self {
-            Self::Excluded { node }
-            | Self::Quarantined { node, .. }
-            | Self::NotMeasured { node }
-            | Self::Unreliable { node, .. } => Some(node),
+            Self::Excluded { node } | Self::Quarantined { node, .. } | Self::NotMeasured { node } => Some(node),
             Self::NoNodeHasVariant
             | Self::NoNodeInRegion { .. }
             | Self::TierTooHigh { .. }

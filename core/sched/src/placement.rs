@@ -150,6 +150,8 @@ pub struct Open {
     pub turn: Turn,
     /// Predicted time to the last token, less what may be chance.
     pub cost: Micros,
+    /// Whether it is reliable enough for the task's tier.
+    pub keeps: bool,
     /// The node.
     pub node: NodeId,
 }
@@ -206,6 +208,10 @@ impl Placement<'_> {
         if open.is_empty() {
             closed.clear();
             self.open(now, ask, self.stretch(ask.want(), draw), open, closed);
+        }
+        if ask.tier != Tier::Standard && !open.iter().any(|node| node.keeps) {
+            let keepers = self.stretch(ask.want(), draw).filter(|node| self.keeps(now, ask, *node));
+            self.open(now, ask, keepers, open, closed);
         }
         self.cheapest(ask, open, draw)
     }
@@ -330,11 +336,6 @@ impl Placement<'_> {
         if predicted.begin > left && is_measured {
             return Err(Gate::DeadlineTooShort { needed: predicted.begin, left });
         }
-        let attempts = attempts_in(left, predicted.end, u64::from(ask.attempts));
-        let reliability = self.reliabilities.of(node);
-        if !ask.tier.is_kept(reliability, attempts) {
-            return Err(Gate::Unreliable { node, reliability_ppm: reliability.ppm(), attempts });
-        }
         let turn = match ask.trial {
             _ if is_measured => Turn::Known,
             Trial::Never => return Err(Gate::NotMeasured { node }),
@@ -346,12 +347,25 @@ impl Placement<'_> {
         let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
         let is_elsewhere = matches!(ask.place, Where::Preferably(region) if self.offers.region(node) != Some(region));
         let cost = if is_elsewhere { Micros(cost.0.saturating_add(cost.0 / ELSEWHERE)) } else { cost };
-        Ok(Open { turn, cost, node })
+        Ok(Open { turn, cost, node, keeps: self.keeps(now, ask, node) })
+    }
+
+    // Whether the node is reliable enough for the task's tier, with the attempts that there is time for.
+    fn keeps(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId) -> bool {
+        let takes = self.predict(node, ask).end;
+        let attempts = attempts_in(ask.deadline.since(now), takes, u64::from(ask.attempts));
+        ask.tier.is_kept(self.reliabilities.of(node), attempts)
     }
 
     fn cheapest(&self, ask: &Ask<'_>, open: &[Open], draw: &mut Draw) -> Option<NodeId> {
-        let turn = open.iter().map(|node| node.turn).min()?;
-        let open = || open.iter().filter(|node| node.turn == turn);
+        let is_kept = open.iter().any(|node| node.keeps);
+        if !is_kept {
+            // The promise may be broken: less likely where it is most reliable, and for certain by waiting.
+            let reliable = |open: &&Open| (self.reliabilities.of(open.node), core::cmp::Reverse(open.cost));
+            return open.iter().max_by_key(reliable).map(|open| open.node);
+        }
+        let turn = open.iter().filter(|node| node.keeps).map(|node| node.turn).min()?;
+        let open = || open.iter().filter(|node| node.keeps && node.turn == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
         let near: Vec<NodeId> = open().filter(|node| node.cost <= limit).map(|node| node.node).collect();
@@ -745,12 +759,10 @@ mod tests {
         assert_eq!(world.pick(&hurried), Ok(node(1)));
         assert_eq!(world.pick(&Ask { tier: Tier::Three, ..ask(0) }), Ok(node(0)));
         assert_eq!(world.pick(&Ask { deadline, ..ask(0) }), Ok(node(0)));
+        // Where none is, it goes to the best of them: to wait would break the promise for certain.
         (0..10).for_each(|_| world.reliabilities.ended(node(1), false));
-        let gates = world.pick(&hurried).expect_err("none is");
-        let unreliable = |index| {
-            let reliability_ppm = world.reliabilities.of(node(index)).ppm();
-            Gate::Unreliable { node: node(index), reliability_ppm, attempts: 1 }
-        };
-        assert!(gates.contains(&unreliable(0)) && gates.contains(&unreliable(1)), "{gates:?}");
+        (0..5).for_each(|_| world.reliabilities.ended(node(0), true));
+        let best = [0, 1].into_iter().max_by_key(|index| world.reliabilities.of(node(*index)));
+        assert_eq!(world.pick(&hurried).ok(), best.map(node));
     }
 }

@@ -197,3 +197,32 @@ fn a_client_that_leaves_pays_for_what_was_made_and_nobody_waits_for_it() {
     assert!((pieces..1_900).contains(&charged), "{charged} of at least {pieces}");
     eventually("an empty gateway", || (gateway.metric("tasks_active") == 0).then_some(()));
 }
+
+// The attack: more connections than there may be, each with a byte of a request, and streams whose answers nobody reads.
+#[test]
+fn clients_that_ask_slowly_or_never_read_hold_up_nobody() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let _node = Node::join(&gateway.ticket, &folder.path().join("node"));
+    gateway.wait_for_nodes(1);
+    let api = gateway.api();
+    api.chat(&chat("before", 4, 1)).good();
+    let unread: Vec<_> = (0..4).map(|seed| api.stream(&chat("tell me everything", 1_900, seed))).collect();
+    let silent: Vec<std::net::TcpStream> = (0..800)
+        .map(|_| {
+            let mut socket = std::net::TcpStream::connect(gateway.address).unwrap();
+            // One that made room for another is closed already.
+            drop(socket.write_all(b"P"));
+            socket
+        })
+        .collect();
+    for seed in 0..8 {
+        api.chat(&chat("and now?", 4, seed)).good();
+    }
+    // Who asks is not sent away: its answer goes on.
+    for mut stream in unread {
+        stream.finish();
+    }
+    drop(silent);
+}
