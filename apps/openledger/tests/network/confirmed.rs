@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 const FLOOR: f64 = 0.994;
 
 fn asking(seed: u64, stream: bool) -> Value {
-    let mut body = chat("Tell me about ports.", 12, seed);
+    // Another conversation each time: the same one would go to the node that has it.
+    let mut body = chat(&format!("Tell me about port {seed}."), 12, seed);
     body["openledger"] = json!({"min_trust": FLOOR});
     body["stream"] = stream.into();
     body
