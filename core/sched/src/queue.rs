@@ -102,7 +102,9 @@ impl Queue {
             return Err(Gate::TenantQueueFull { queued: queued as u64, max: TENANT_QUEUE_MAX as u64 });
         }
         self.arrivals += 1;
-        self.lines.entry(entry.want).or_default().push(entry.tenant, self.arrivals, entry.task);
+        let virtual_time = self.lines_of(entry.want.variant).map(|(_, line)| line.virtual_time).max();
+        let begun = || Line { virtual_time: virtual_time.unwrap_or(0), ..Line::default() };
+        self.lines.entry(entry.want).or_insert_with(begun).push(entry.tenant, self.arrivals, entry.task);
         self.by_tenant.insert(entry.tenant, queued + 1);
         self.by_deadline.insert((entry.deadline, entry.task));
         self.entries.insert(entry.task, (self.arrivals, entry));
@@ -121,6 +123,12 @@ impl Queue {
         let entry = *self.peek_for(want)?;
         if let Some(line) = self.lines.get_mut(&want) {
             line.serve(entry.tenant, u128::from(entry.cost.0.max(1)));
+            let served_at = line.virtual_time;
+            // Who comes to another line of the variant starts level with those here.
+            for (_, line) in self.lines.range_mut(all_of(want.variant)).take_while(|(of, _)| of.variant == want.variant)
+            {
+                line.virtual_time = line.virtual_time.max(served_at);
+            }
         }
         self.remove(entry.task)
     }
@@ -166,11 +174,15 @@ impl Queue {
         self.lines.keys().copied()
     }
 
-    /// The line whose next task came first, of those that wait for the variant and are not to be passed by.
-    pub fn oldest_line(&self, variant: VariantId, is_passed: impl Fn(&Want) -> bool) -> Option<Want> {
-        let all = Want { variant, region: None }..;
-        let lines = self.lines.range(all).take_while(|(want, _)| want.variant == variant);
-        lines.filter(|(want, _)| !is_passed(want)).min_by_key(|(_, line)| line.arrival()).map(|(want, _)| *want)
+    /// The line whose next task has its turn, of those that wait for the variant and are not to be passed by: in the order of starts as within
+    /// a line, so that a tenant with many tasks in one holds up nobody in another.
+    pub fn next_line(&self, variant: VariantId, is_passed: impl Fn(&Want) -> bool) -> Option<Want> {
+        let lines = self.lines_of(variant).filter(|(want, _)| !is_passed(want));
+        lines.min_by_key(|(_, line)| line.head()).map(|(want, _)| *want)
+    }
+
+    fn lines_of(&self, variant: VariantId) -> impl Iterator<Item = (&Want, &Line)> {
+        self.lines.range(all_of(variant)).take_while(move |(want, _)| want.variant == variant)
     }
 
     /// How many wait in a line.
@@ -196,6 +208,10 @@ impl Queue {
     }
 }
 
+fn all_of(variant: VariantId) -> core::ops::RangeFrom<Want> {
+    Want { variant, region: None }..
+}
+
 impl Line {
     fn push(&mut self, tenant: TenantId, arrival: u64, task: TaskId) {
         self.tasks += 1;
@@ -215,9 +231,10 @@ impl Line {
         self.waiting.get(tenant)?.tasks.first_key_value().map(|(_, &task)| task)
     }
 
-    fn arrival(&self) -> Option<u64> {
-        let (_, tenant) = self.by_start.first()?;
-        self.waiting.get(tenant)?.tasks.first_key_value().map(|(arrival, _)| *arrival)
+    // Start and arrival of the first task.
+    fn head(&self) -> Option<(u128, u64)> {
+        let (start, tenant) = self.by_start.first()?;
+        self.waiting.get(tenant)?.tasks.first_key_value().map(|(arrival, _)| (*start, *arrival))
     }
 
     fn serve(&mut self, tenant: TenantId, cost: u128) {
@@ -348,13 +365,29 @@ mod tests {
     fn tasks_that_are_bound_to_a_region_have_a_line_of_their_own() {
         let bound = Want { variant: VARIANT, region: "eu".parse().ok() };
         let mut queue = filled(&[Entry { want: bound, ..entry(0, 1, 1) }, entry(1, 1, 1)]);
-        assert_eq!(queue.oldest_line(VARIANT, |_| false), Some(bound));
+        assert_eq!(queue.next_line(VARIANT, |_| false), Some(bound));
         // Where their region has no free slot, the others go on.
-        assert_eq!(queue.oldest_line(VARIANT, |want| *want == bound), Some(VARIANT.into()));
-        assert_eq!(queue.oldest_line(VariantId([8; 32]), |_| false), None);
+        assert_eq!(queue.next_line(VARIANT, |want| *want == bound), Some(VARIANT.into()));
+        assert_eq!(queue.next_line(VariantId([8; 32]), |_| false), None);
         assert_eq!(order(&mut queue), [task(1)]);
         assert_eq!(queue.waiters(bound, tenant(1)), Waiters { tasks: 1, tenants: 1, own: 1 });
         assert_eq!(queue.pop_for(bound).map(|entry| entry.task), Some(task(0)));
+    }
+
+    // The attack: many tasks that are bound to a region, and so stand in a line of their own.
+    #[test]
+    fn a_tenant_with_many_tasks_in_one_line_holds_up_nobody_in_another() {
+        let bound = Want { variant: VARIANT, region: "eu".parse().ok() };
+        let mut queue = Queue::default();
+        (0..100).for_each(|index| assert_eq!(queue.push(Entry { want: bound, ..entry(index, 1, 10) }), Ok(())));
+        let served = |queue: &mut Queue| {
+            let line = queue.next_line(VARIANT, |_| false).expect("some wait");
+            queue.pop_for(line).map(|entry| entry.tenant)
+        };
+        (0..10).for_each(|_| assert_eq!(served(&mut queue), Some(tenant(1))));
+        (100..104).for_each(|index| assert_eq!(queue.push(entry(index, 2, 10)), Ok(())));
+        let order: Vec<_> = (0..8).filter_map(|_| served(&mut queue)).collect();
+        assert_eq!(order.iter().filter(|of| **of == tenant(2)).count(), 4, "{order:?}");
     }
 
     #[test]

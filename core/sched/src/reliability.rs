@@ -91,46 +91,35 @@ struct Share {
 #[derive(Debug, Clone, Default)]
 pub struct Reliabilities {
     shares: BTreeMap<NodeId, Share>,
-    connected: BTreeSet<(u64, NodeId)>,
+    connected: BTreeSet<NodeId>,
 }
 
 impl Reliabilities {
     /// A node connected.
     pub fn join(&mut self, node: NodeId) {
-        self.connected.insert((self.of(node).0, node));
+        self.connected.insert(node);
     }
 
     /// A node's connection ended. What is known of it stays.
     pub fn leave(&mut self, node: NodeId) {
-        self.connected.remove(&(self.of(node).0, node));
+        self.connected.remove(&node);
         // Forgets any: strangers are as good as those that are forgotten.
         while self.shares.len() > self.connected.len() + NODES_MAX {
-            let is_away = |(node, share): &(&NodeId, &Share)| !self.connected.contains(&(share.billionths, **node));
-            let Some(node) = self.shares.iter().find(is_away).map(|(node, _)| *node) else { break };
+            let Some(node) = self.shares.keys().find(|node| !self.connected.contains(*node)).copied() else { break };
             self.shares.remove(&node);
         }
     }
 
     /// An attempt ended well, or failed by the node's fault.
     pub fn ended(&mut self, node: NodeId, is_well: bool) {
-        let before = self.of(node);
         let share = self.shares.entry(node).or_insert(PRIOR);
         share.billionths = (share.billionths * share.weight + u64::from(is_well) * ONE) / (share.weight + 1);
         share.weight = (share.weight + 1).min(ATTEMPTS - 1);
-        let now = share.billionths;
-        if self.connected.remove(&(before.0, node)) {
-            self.connected.insert((now, node));
-        }
     }
 
     /// What is known of the node, or thought of a stranger.
     pub fn of(&self, node: NodeId) -> Reliability {
         Reliability(self.shares.get(&node).unwrap_or(&PRIOR).billionths)
-    }
-
-    /// That of the most reliable node that is connected.
-    pub fn best(&self) -> Option<Reliability> {
-        self.connected.last().map(|(billionths, _)| Reliability(*billionths))
     }
 }
 
@@ -176,20 +165,6 @@ mod tests {
         let attempts = |left, takes| attempts_in(Micros::from_secs(left), Micros::from_secs(takes), 4);
         assert_eq!([attempts(0, 1), attempts(11, 1), attempts(12, 1), attempts(600, 1)], [1, 1, 2, 4]);
         assert_eq!(attempts_in(Micros(u64::MAX), Micros(u64::MAX), 0), 1);
-    }
-
-    #[test]
-    fn the_best_is_one_that_is_connected() {
-        let mut known = Reliabilities::default();
-        assert_eq!(known.best(), None);
-        known.join(NODE);
-        known.join(NodeId([2; 32]));
-        (0..10).for_each(|_| known.ended(NODE, true));
-        assert_eq!(known.best(), Some(known.of(NODE)));
-        known.leave(NODE);
-        assert_eq!(known.best().map(Reliability::ppm), Some(900_000));
-        known.join(NODE);
-        assert_eq!(known.best(), Some(known.of(NODE)));
     }
 
     #[test]

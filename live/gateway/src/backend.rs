@@ -8,7 +8,7 @@ use ol_protocol::sampler::Sampling;
 use ol_protocol::tenant::TenantEntry;
 use ol_protocol::tile::Tile;
 use ol_protocol::top_up::TopUp;
-use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, TaskId, TenantId};
+use ol_protocol::{Digest, Epoch, MicroCredits, Micros, NodeId, Price, Region, TaskId, TenantId};
 use ol_sched::{Tier, Where};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -136,6 +136,8 @@ pub struct QuoteRequest {
     pub max_price: Option<MicroCredits>,
     /// The least trust value, in millionths, that its answer may have.
     pub min_trust_ppm: Option<u32>,
+    /// The only region that may compute it.
+    pub region: Option<Region>,
 }
 
 /// A price that holds for a while, and what a request would cost.

@@ -42,8 +42,9 @@ fn asked(
     if policy.quote.is_some() {
         return Err(Refusal::invalid("openledger.quote", "a quote can't be asked for under another one"));
     }
+    let region = policy.place()?.bound();
     let Policy { quantisation, max_price, min_trust, .. } = policy;
-    Ok(QuoteRequest { tenant, model, quantisation, size, max_tokens, max_price, min_trust_ppm: min_trust })
+    Ok(QuoteRequest { tenant, model, quantisation, size, max_tokens, max_price, min_trust_ppm: min_trust, region })
 }
 
 /// A quote as clients read it.

@@ -51,16 +51,12 @@ impl Room {
             if let Ok(permit) = Arc::clone(&places).try_acquire_owned() {
                 break permit;
             }
-            let (now, due) = (Instant::now(), lock(&self.waiting).first_due());
-            if due.is_some_and(|due| due <= now) {
-                lock(&self.waiting).send_first_away();
-            }
-            let again = due.unwrap_or(now).max(now) + GRACE;
+            let again = lock(&self.waiting).make_room(Instant::now());
             tokio::select! {
                 permit = Arc::clone(&places).acquire_owned() => {
                     break permit.expect("the semaphore is never closed");
                 }
-                () = sleep_until(due.filter(|due| *due > now).unwrap_or(again)) => {}
+                () = sleep_until(again) => {}
             }
         };
         let place = Place {
@@ -75,15 +71,16 @@ impl Room {
 }
 
 impl Waiting {
-    // When the one that has waited longest may be sent away.
-    fn first_due(&self) -> Option<Instant> {
-        self.turns.first_key_value().map(|(_, (since, _))| *since + GRACE)
-    }
-
-    fn send_first_away(&mut self) {
+    // Sends the one away that has waited longest, if its grace is over; says when to look again.
+    fn make_room(&mut self, now: Instant) -> Instant {
+        match self.turns.first_key_value() {
+            Some((_, (since, _))) if *since + GRACE > now => return *since + GRACE,
+            Some(_) | None => {}
+        }
         if let Some((_, (_, leave))) = self.turns.pop_first() {
             leave.notify_one();
         }
+        now + GRACE
     }
 }
 
@@ -108,9 +105,14 @@ impl Place {
         Asking(Arc::clone(self))
     }
 
-    /// Ends when somebody else needs the place.
+    /// Ends when somebody else needs the place, unless a request came in the meantime.
     pub(crate) async fn left(&self) {
-        self.leave.notified().await;
+        loop {
+            self.leave.notified().await;
+            if lock(&self.turn).is_some() {
+                return;
+            }
+        }
     }
 }
 

@@ -457,8 +457,11 @@ async fn admit<B: Backend>(
     }
     let body = body::read(incoming, app.body).await?;
     let mut request = Parsed::parse(api, &body)?;
+    // What headers say is part of what is asked.
+    let mut said: Vec<(&str, &[u8])> = Vec::new();
     for (name, value) in headers {
         if let Some(name) = name.as_str().strip_prefix("x-openledger-") {
+            said.push((name, value.as_bytes()));
             let value = value.to_str().map_err(|_| {
                 Refusal::invalid(format!("x-openledger-{name}"), format!("`x-openledger-{name}` must be plain text"))
             })?;
@@ -469,7 +472,11 @@ async fn admit<B: Backend>(
     let slot = match idempotency_key(headers)? {
         None => None,
         Some(key) => {
-            let claimed = digest(Domain::Request, &[b"idempotent", &[api as u8], &request_digest.0]);
+            said.sort_unstable();
+            let api = [api as u8];
+            let mut asked: Vec<&[u8]> = vec![b"idempotent", &api, &request_digest.0];
+            asked.extend(said.iter().flat_map(|(name, value)| [name.as_bytes(), value]));
+            let claimed = digest(Domain::Request, &asked);
             match app.answers.claim(tenant.id, key, claimed, Instant::now())? {
                 Claim::Answered(kept) => return Ok(Admitted::Repeated(kept)),
                 Claim::New(slot) => Some(slot),

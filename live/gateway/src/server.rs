@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -43,6 +43,9 @@ pub const STALL_TIME: Duration = Duration::from_secs(300);
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Pause after a failed accept: the process is out of descriptors, and others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked at whether a client has taken all that it was sent, before its connection makes room.
+const UNSENT_LOOK: Duration = Duration::from_millis(50);
 
 /// How to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +199,8 @@ impl Server {
         place: Arc<Place>,
         mut ended: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + use<> {
-        let io = TokioIo::new(Timed::new(socket, self.config.write_time));
+        let unsent = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(Timed::new(socket, self.config.write_time, Arc::clone(&unsent)));
         let router = self.router.clone();
         let head_time = self.config.head_time;
         let open = Open::new(Arc::clone(&self.metrics));
@@ -226,7 +230,19 @@ impl Server {
             };
             let result = tokio::select! {
                 result = connection.as_mut() => result,
-                () = place.left() => return tracing::debug!("a connection made room for another"),
+                () = place.left() => {
+                    tracing::debug!("a connection makes room for another");
+                    // What its client has not taken yet of an answer still goes out.
+                    let emptied = async {
+                        while unsent.load(Ordering::Relaxed) {
+                            sleep(UNSENT_LOOK).await;
+                        }
+                    };
+                    tokio::select! {
+                        result = connection.as_mut() => result,
+                        () = emptied => return,
+                    }
+                }
                 () = ending => {
                     connection.as_mut().graceful_shutdown();
                     connection.await

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,14 +17,17 @@ pub(crate) struct Timed<S> {
     limit: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Whether one does.
+    unsent: Arc<AtomicBool>,
 }
 
 impl<S> Timed<S> {
-    pub(crate) const fn new(socket: S, limit: Duration) -> Self {
-        Self { socket, limit, waiting: None }
+    pub(crate) const fn new(socket: S, limit: Duration, unsent: Arc<AtomicBool>) -> Self {
+        Self { socket, limit, waiting: None, unsent }
     }
 
     fn progress<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.unsent.store(result.is_pending(), Ordering::Relaxed);
         if result.is_ready() {
             self.waiting = None;
             return result;
@@ -78,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stands_still_fails_the_write() {
         let (near, _far) = tokio::io::duplex(8);
-        let mut socket = Timed::new(near, Duration::from_millis(10));
+        let mut socket = Timed::new(near, Duration::from_millis(10), Arc::default());
         assert_eq!(socket.write_all(&[0; 9]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

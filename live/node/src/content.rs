@@ -5,7 +5,8 @@ use ol_net::frame::{Assign, BadSampling, Payload};
 use ol_protocol::commitment::Finish;
 use ol_protocol::digest::{Domain, digest};
 use ol_protocol::variant::{Assurance, Work};
-use ol_protocol::{Digest, Salt};
+use ol_protocol::{Digest, Salt, Scope};
+use ol_store::Peer;
 
 /// A payload that no engine can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,8 +73,9 @@ fn prompt(payload: &Payload) -> Result<Prompt, Error> {
     }
 }
 
-/// The engine's task for an assignment.
-pub fn task(assign: &Assign) -> Result<GenerateTask, Error> {
+/// The engine's task for an assignment of a gateway. What it leaves for later tasks is that gateway's alone, whatever scopes others name: a scope is known
+/// to all nodes that had a task of it.
+pub fn task(assign: &Assign, peer: Peer) -> Result<GenerateTask, Error> {
     let Assign { payload, seed, resume, scope, .. } = assign;
     let generate = payload.generate().ok_or(Error::Work)?;
     Ok(GenerateTask {
@@ -85,8 +87,15 @@ pub fn task(assign: &Assign) -> Result<GenerateTask, Error> {
         // The field counts the chosen token too: 1 asks for it alone.
         top_logprobs: u8::try_from(generate.top_logprobs.saturating_sub(1)).unwrap_or(u8::MAX),
         resume: resume.clone(),
-        scope: *scope,
+        scope: scope.map(|scope| within(peer, &scope)),
     })
+}
+
+fn within(peer: Peer, scope: &Scope) -> Scope {
+    let Digest(whole) = digest(Domain::Scope, &[b"link", &peer.network.0, &peer.gateway.0, &scope.0]);
+    let mut short = [0; Scope::BYTES];
+    short.copy_from_slice(&whole[..Scope::BYTES]);
+    Scope(short)
 }
 
 /// The engine's task for an audit: of all of the output.
@@ -148,6 +157,18 @@ fn deviation(a: &[f32], b: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ol_protocol::{GatewayId, NetworkId};
+
+    // The attack: a gateway that learned another's scope, from a node of its own, names it at a node that both have.
+    #[test]
+    fn the_same_scope_of_two_gateways_is_two_scopes_of_the_engine() {
+        let scope = Scope([7; 16]);
+        let of = |network, gateway| {
+            within(Peer { network: NetworkId([network; 32]), gateway: GatewayId([gateway; 32]) }, &scope)
+        };
+        assert_eq!(of(1, 2), of(1, 2));
+        assert!(of(1, 2) != of(1, 3) && of(1, 2) != of(2, 2) && of(1, 2) != scope);
+    }
 
     #[test]
     fn equal_vectors_do_not_deviate_and_others_do() {

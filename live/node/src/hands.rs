@@ -239,7 +239,7 @@ impl LinkHands {
                 }),
             );
         }
-        match content::task(assign) {
+        match content::task(assign, self.identity.peer) {
             Ok(task) => engine.generate(task, sink(attempt, content.stop.clone(), inbox)),
             Err(_) => inputs.push(Input::EngineFailed { attempt, code: FailCode::Invalid }),
         }
@@ -350,9 +350,12 @@ impl LinkHands {
         }
     }
 
-    fn audit(&mut self, id: AuditId) {
-        let Some(audit) = self.audits.get(&id) else { return };
-        let Some(engine) = self.engines.get(&audit.variant).cloned() else { return };
+    fn audit(&mut self, id: AuditId, inputs: &mut Vec<Input>) {
+        let Some(audit) = self.audits.get(&id) else { return inputs.push(Input::AuditDone { audit: id }) };
+        let Some(engine) = self.engines.get(&audit.variant).cloned() else {
+            inputs.push(Input::AuditDone { audit: id });
+            return self.refuse_audit(id, "the variant is not served here".into());
+        };
         let inbox = self.inbox.clone();
         if let Payload::Embed { texts } = &audit.payload {
             return engine
@@ -368,7 +371,10 @@ impl LinkHands {
                 }
                 engine.score(task, Box::new(move |result| drop(inbox.tell(Message::Scored(id, result)))));
             }
-            Err(error) => self.refuse_audit(id, error.to_string()),
+            Err(error) => {
+                inputs.push(Input::AuditDone { audit: id });
+                self.refuse_audit(id, error.to_string());
+            }
         }
     }
 
@@ -587,7 +593,7 @@ impl LinkHands {
                     tracing::warn!(gateway = %self.name(), sequence, "the disk is slow: an acknowledged batch will be sent again");
                 }
             }
-            Output::Audit { audit } => self.audit(audit),
+            Output::Audit { audit } => self.audit(audit, inputs),
             Output::RefuseAudit { audit } => {
                 self.refuse_audit(audit, "the variant is not served here, or too much is audited already".into())
             }

@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let joined_seconds = began.elapsed().as_secs_f64();
     let after = (gateway.process.resident_kib(), cpu_us(&gateway));
     let idle = Duration::from_secs(u64::from(args.idle));
-    ghosts.block_on(tokio::time::sleep(idle));
+    ghosts.block_on(async { tokio::time::sleep(idle).await });
     let idle_us = cpu_us(&gateway).saturating_sub(after.1);
     let stopped = Instant::now();
     lively.block_on(reach(&gateway, args.nodes - silent, |connected, wanted| connected <= wanted, GONE_LIMIT))?;

@@ -103,6 +103,11 @@ impl World {
     fn feed(&mut self, input: Input) {
         self.out.clear();
         self.gateway.handle(self.now, input, &mut self.out);
+        // A task may wait for a node that is not free yet, and be sent with a later input.
+        self.running.extend(self.out.iter().filter_map(|output| match output {
+            Output::Assign { node, attempt, .. } => Some((*node, *attempt)),
+            _ => None,
+        }));
     }
 
     fn grant(&mut self, node: NodeId, slots: u64) {
@@ -145,11 +150,8 @@ impl World {
         let began = Instant::now();
         self.feed(Input::Submitted(submission));
         let took = began.elapsed().as_nanos() as u64;
-        let assigned = self.out.iter().find_map(|output| match output {
-            Output::Assign { node, attempt, .. } => Some((*node, *attempt)),
-            _ => None,
-        });
-        self.running.push_back(assigned.context("a free node was not found")?);
+        let is_refused = self.out.iter().any(|output| matches!(output, Output::Refuse { .. }));
+        ensure!(!is_refused, "a task was refused: {:?}", self.out);
         Ok(took)
     }
 

@@ -31,7 +31,7 @@ impl Gateway {
         if let Some(task) = self.tasks.get_mut(&attempt.task) {
             task.attempts.expect(attempt.attempt, late_after);
             let is_odd = said.resident.0 < expected.0 / 2;
-            task.said.insert(attempt.attempt, Begun { is_odd, ..said });
+            task.said.insert(attempt.attempt, Begun { is_odd, is_expected: true, ..said });
         }
     }
 }

@@ -56,12 +56,14 @@ pub(super) struct Begun {
     pub(super) resident: TokenCount,
     /// Whether they are far fewer than was expected of it. Either it forgot, or it passes for fast: its time shows nothing.
     pub(super) is_odd: bool,
+    // Whether the gateway knew that the node has some: what it has from others' requests, as the network's own, is not shown.
+    pub(super) is_expected: bool,
 }
 
 impl Begun {
     /// What it says.
     pub(super) fn new(prompt: TokenCount, resident: TokenCount) -> Self {
-        Self { prompt, resident, is_odd: false }
+        Self { prompt, resident, is_odd: false, is_expected: false }
     }
 }
 
@@ -223,13 +225,21 @@ impl Gateway {
         let output = self.rates.length(variant).min(output_tokens_max);
         let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
         let attempts = attempts_in(deadline, takes, u64::from(ATTEMPTS_MAX));
-        match self.reliabilities.best() {
+        let may = |node: &NodeId| {
+            let is_there = submission.place.bound().is_none_or(|region| self.offers.region(*node) == Some(region));
+            is_there && self.offers.takes(*node, variant)
+        };
+        // Only who asks for a promise pays for the look at all nodes.
+        let asked = Some(tier).filter(|tier| *tier != Tier::Standard);
+        let best =
+            asked.and_then(|_| self.workers.keys().filter(|node| may(node)).map(|n| self.reliabilities.of(*n)).max());
+        match best {
             Some(best) if !tier.is_kept(best, attempts) => {
                 let (tier, best_ppm) = (tier.name(), best.ppm());
                 Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier, best_ppm, attempts }]))
             }
-            Some(best) if tier != Tier::Standard => Ok(Some(Passed::Tier { best_ppm: best.ppm(), attempts })),
-            Some(_) | None => Ok(None),
+            Some(best) => Ok(Some(Passed::Tier { best_ppm: best.ppm(), attempts })),
+            None => Ok(None),
         }
     }
 
@@ -270,11 +280,12 @@ impl Gateway {
     /// Hands waiting tasks of a variant to nodes for as long as there are slots that are worth taking.
     pub(super) fn dispatch(&mut self, now: Timestamp, variant: VariantId, out: &mut Vec<Output>) {
         let mut passed_over = Vec::new();
-        // Lines whose next task waits for a node that is not free yet.
+        // Lines whose next task waits for a node that is not free yet, or that were looked at often enough; and how often.
         let mut waiting: Vec<Want> = Vec::new();
-        while passed_over.len() < limits::PASSED_OVER_MAX {
+        let mut looks: BTreeMap<Want, usize> = BTreeMap::new();
+        loop {
             let is_passed = |want: &Want| waiting.contains(want) || self.offers.supply(*want).ready_count == 0;
-            let Some(want) = self.queue.oldest_line(variant, is_passed) else { break };
+            let Some(want) = self.queue.next_line(variant, is_passed) else { break };
             let Some(id) = self.queue.peek_for(want).map(|entry| entry.task) else { break };
             match self.choose(now, id) {
                 Choice::Wait => {
@@ -287,11 +298,16 @@ impl Gateway {
                     self.queue.pop_for(want);
                     if !self.send(now, id, picked, out) {
                         passed_over.push(id);
+                        waiting.push(want);
                     }
                 }
                 Choice::Nobody(gates) => {
                     self.queue.pop_for(want);
                     passed_over.push(id);
+                    *looks.entry(want).or_default() += 1;
+                    if looks.get(&want) >= Some(&limits::PASSED_OVER_MAX) {
+                        waiting.push(want);
+                    }
                     if let Some(of) = self.decisions.of(id) {
                         of.nobody = gates;
                     }
@@ -538,7 +554,11 @@ impl Gateway {
             let attempt = AttemptId { task: id, attempt: commitment.attempt };
             self.awaited.insert(attempt, task.attempts.deadline());
         }
-        let resident_tokens = task.said.get(&commitment.attempt).map_or(TokenCount(0), |said| said.resident);
+        let resident_tokens = task
+            .said
+            .get(&commitment.attempt)
+            .filter(|said| said.is_expected)
+            .map_or(TokenCount(0), |said| said.resident);
         let conversation = task.submission.prefixes.last().map(|prefix| prefix.digest);
         let attempt = AttemptId { task: id, attempt: commitment.attempt };
         let outrun = task.attempts.outrun(commitment.attempt);

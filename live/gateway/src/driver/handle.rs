@@ -175,7 +175,7 @@ impl Handle {
             .iter()
             .filter(|(id, _)| wanted.quoted.is_none_or(|quoted| quoted == **id))
             .filter(|(_, served)| works(&served.variant) && fits(&served.variant))
-            .max_by_key(|(_, served)| (is_there(served), served.referees > 0, served.nodes))
+            .max_by_key(|(_, served)| (served.referees > 0, is_there(served), served.nodes))
             .map(|(id, served)| (**id, served.variant.clone()))
             .ok_or_else(|| {
                 if wanted.quoted.is_some() {

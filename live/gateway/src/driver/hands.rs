@@ -19,7 +19,7 @@ use ol_net::frame::{self, Role, Welcome};
 use ol_net::{CloseCode, Down, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
-use ol_protocol::digest::{Domain, salted};
+use ol_protocol::digest::{Domain, digest, salted};
 use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, Record};
@@ -202,8 +202,11 @@ impl GatewayHands {
             Up::Batch { bytes, orders, outputs } => self.batch(node, &bytes, orders, outputs, inputs),
             Up::Verdict { audit, outcome, .. } => self.verdict(node, audit, outcome, inputs),
             Up::Pong { nonce } => {
-                if let Some((from, sent)) = self.pings.remove(&nonce).filter(|(from, _)| *from == node) {
-                    inputs.push(Input::RoundTrip { node: from, took: now.since(sent) });
+                // Another's ping stays: only who it was sent to knows its nonce.
+                if self.pings.get(&nonce).is_some_and(|(to, _)| *to == node)
+                    && let Some((_, sent)) = self.pings.remove(&nonce)
+                {
+                    inputs.push(Input::RoundTrip { node, took: now.since(sent) });
                 }
             }
             Up::Calibration { bytes } => self.calibrated(node, &bytes, inputs),
@@ -543,11 +546,21 @@ impl GatewayHands {
         }
     }
 
+    // Who could guess it would answer before it was asked, and seem to stand next door.
+    fn nonce(&self, ping: u64) -> u64 {
+        let Digest([a, b, c, d, e, f, g, h, ..]) = digest(
+            Domain::Nonce,
+            &[b"ping", &self.shared.master, &self.shared.started_at.to_le_bytes(), &ping.to_le_bytes()],
+        );
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     fn ping(&mut self, now: Timestamp, nodes: impl IntoIterator<Item = NodeId>) {
         for node in nodes {
             self.next_ping += 1;
-            self.pings.insert(self.next_ping, (node, now));
-            self.send(node, Down::Ping { nonce: self.next_ping });
+            let nonce = self.nonce(self.next_ping);
+            self.pings.insert(nonce, (node, now));
+            self.send(node, Down::Ping { nonce });
         }
     }
 

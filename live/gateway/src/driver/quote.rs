@@ -76,13 +76,13 @@ impl Handle {
 
     /// A quote for a request.
     pub(super) async fn offer(&self, asked: QuoteRequest) -> Result<backend::Quote, Refusal> {
-        let QuoteRequest { tenant, model, quantisation, size, max_tokens, max_price, min_trust_ppm } = asked;
+        let QuoteRequest { tenant, model, quantisation, size, max_tokens, max_price, min_trust_ppm, region } = asked;
         let of_work = match &size {
             Size::Payload(payload) => Some(work(payload)),
             Size::PromptTokens(_) => None,
         };
         let quantisation = quantisation.as_ref();
-        let wanted = Wanted { model: &model, work: of_work, quantisation, region: None, quoted: None };
+        let wanted = Wanted { model: &model, work: of_work, quantisation, region, quoted: None };
         let (id, variant) = self.variant(&wanted)?;
         let price = self.shared.price;
         let pay_bp = lock(&self.shared.parameters).audit.pay_bp;
