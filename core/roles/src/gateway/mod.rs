@@ -1,6 +1,7 @@
 //! The gateway: takes requests in, hands them to nodes that granted capacity, agrees with them on counts, puts their
 //! signed batches in the log, has drawn results audited, and settles epochs.
 
+mod admit;
 mod audit;
 mod batch;
 pub mod codec;
