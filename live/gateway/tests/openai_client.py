@@ -323,7 +323,7 @@ def bad_parameters_are_bad_requests_that_name_them():
         "max_tokens": {"max_tokens": 0},
         "stop": {"stop": ["a", "b", "c", "d", "e"]},
         "speed": {"extra_body": {"speed": 9}},
-        "openledger.region": {"extra_body": {"openledger": {"region": "eu"}}},
+        "openledger.region": {"extra_body": {"openledger": {"region": "Europe"}}},
         "openledger.min_trust": {"extra_body": {"openledger": {"min_trust": 1.5}}},
     }.items():
         error = raises(openai.BadRequestError, 400, lambda options=options: chat(**options))
