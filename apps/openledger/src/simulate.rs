@@ -108,6 +108,11 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn bar(message: &'static str) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
+    Ok(ProgressBar::new(0).with_style(style).with_message(message))
+}
+
 fn network(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !(args.rate.is_finite() && args.rate > 0.0 && args.rate <= 1e6) {
         bail!("--rate must be above 0 and at most 1000000 requests a second");
@@ -141,13 +146,11 @@ fn network(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 fn trust(args: &TrustArgs) -> anyhow::Result<ExitCode> {
     let setting = Setting::new(args.seed);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
-    let bar = ProgressBar::new(0).with_style(style);
+    let bar = bar("policies and cheats")?;
     let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     };
-    bar.set_message("policies and cheats");
     let rows = ol_sim::trust::compare(&setting, &mut progress);
     bar.set_message("trust values");
     bar.reset_eta();
@@ -182,8 +185,7 @@ type Comparison =
     fn(&coordination::Setting, &mut dyn FnMut(u64, u64)) -> Result<Vec<coordination::Row>, ol_sim::Violation>;
 
 fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<ExitCode> {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
-    let bar = ProgressBar::new(0).with_style(style).with_message("policies");
+    let bar = bar("policies")?;
     let broken = "the simulation broke an invariant";
     let setting = coordination::Setting::new(args.seed);
     let mut progress = |done, all| {
@@ -201,8 +203,7 @@ fn coordination(args: &CoordinationArgs, compare: Comparison) -> anyhow::Result<
 }
 
 fn regions(args: &CoordinationArgs) -> anyhow::Result<ExitCode> {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
-    let bar = ProgressBar::new(0).with_style(style).with_message("policies");
+    let bar = bar("policies")?;
     let setting = coordination::Setting::new(args.seed);
     let mut progress = |done, all| {
         bar.set_length(all);
@@ -305,8 +306,7 @@ fn line(row: &Row) -> anyhow::Result<String> {
 
 fn adversaries(args: &AdversariesArgs) -> anyhow::Result<ExitCode> {
     let setting = ol_sim::adversaries::Setting::new(args.seed);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})")?;
-    let bar = ProgressBar::new(0).with_style(style).with_message("adversaries");
+    let bar = bar("adversaries")?;
     let rows = ol_sim::adversaries::compare(&setting, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);

@@ -223,6 +223,11 @@ impl Offers {
         }
     }
 
+    /// Whether the node stands where a task is bound to; one that is bound to no region may go anywhere.
+    pub fn stands_in(&self, node: NodeId, bound: Option<Region>) -> bool {
+        bound.is_none() || self.region(node) == bound
+    }
+
     /// A node takes no new work; what it has goes on.
     pub fn drain(&mut self, node: NodeId) {
         let Some(known) = self.nodes.get_mut(&node) else { return };

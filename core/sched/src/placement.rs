@@ -210,7 +210,8 @@ impl Placement<'_> {
             self.open(now, ask, self.stretch(ask.want(), draw), open, closed);
         }
         if ask.tier != Tier::Standard && !open.iter().any(|node| node.keeps) {
-            let keepers = self.stretch(ask.want(), draw).filter(|node| self.keeps(now, ask, *node));
+            let keeps = |node: &NodeId| self.keeps(now, ask, *node, self.predict(*node, ask).end);
+            let keepers = self.stretch(ask.want(), draw).filter(keeps);
             self.open(now, ask, keepers, open, closed);
         }
         self.cheapest(ask, open, draw)
@@ -218,8 +219,7 @@ impl Placement<'_> {
 
     // Whether a node that was not drawn has a slot, and stands where the task may be.
     fn is_ready(&self, ask: &Ask<'_>, node: NodeId) -> bool {
-        let is_there = ask.place.bound().is_none_or(|region| self.offers.region(node) == Some(region));
-        is_there && self.offers.free(node, ask.variant) > 0
+        self.offers.stands_in(node, ask.place.bound()) && self.offers.free(node, ask.variant) > 0
     }
 
     // A few of the fastest classes.
@@ -347,14 +347,14 @@ impl Placement<'_> {
         let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
         let is_elsewhere = matches!(ask.place, Where::Preferably(region) if self.offers.region(node) != Some(region));
         let cost = if is_elsewhere { Micros(cost.0.saturating_add(cost.0 / ELSEWHERE)) } else { cost };
-        Ok(Open { turn, cost, node, keeps: self.keeps(now, ask, node) })
+        Ok(Open { turn, cost, node, keeps: self.keeps(now, ask, node, predicted.end) })
     }
 
     // Whether the node is reliable enough for the task's tier, with the attempts that there is time for.
-    fn keeps(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId) -> bool {
-        let takes = self.predict(node, ask).end;
-        let attempts = attempts_in(ask.deadline.since(now), takes, u64::from(ask.attempts));
-        ask.tier.is_kept(self.reliabilities.of(node), attempts)
+    fn keeps(&self, now: Timestamp, ask: &Ask<'_>, node: NodeId, takes: Micros) -> bool {
+        let attempts = || attempts_in(ask.deadline.since(now), takes, u64::from(ask.attempts));
+        // Most ask for no promise, and need no look at what is known of the node.
+        ask.tier == Tier::Standard || ask.tier.is_kept(self.reliabilities.of(node), attempts())
     }
 
     fn cheapest(&self, ask: &Ask<'_>, open: &[Open], draw: &mut Draw) -> Option<NodeId> {

@@ -110,27 +110,23 @@ impl Gateway {
         Ok(worst)
     }
 
-    // Whether any node is reliable enough for the tier, with the attempts that there is time for.
+    // Whether any node is reliable enough for the tier, with the attempts that there is time for. Only who asks for a promise pays for the
+    // look at all nodes.
     fn can_be_promised(&self, submission: &Submission) -> Result<Option<Passed>, Refusal> {
-        let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, .. } = submission;
+        let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, place, .. } = submission;
+        if tier == Tier::Standard {
+            return Ok(None);
+        }
+        let may = |node: &&NodeId| self.offers.takes(**node, variant) && self.offers.stands_in(**node, place.bound());
+        let reliabilities = self.workers.keys().filter(may).map(|node| self.reliabilities.of(*node));
+        let Some(best) = reliabilities.max() else { return Ok(None) };
         let output = self.rates.length(variant).min(output_tokens_max);
         let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
         let attempts = attempts_in(deadline, takes, u64::from(ATTEMPTS_MAX));
-        let may = |node: &NodeId| {
-            let is_there = submission.place.bound().is_none_or(|region| self.offers.region(*node) == Some(region));
-            is_there && self.offers.takes(*node, variant)
-        };
-        // Only who asks for a promise pays for the look at all nodes.
-        let asked = Some(tier).filter(|tier| *tier != Tier::Standard);
-        let best =
-            asked.and_then(|_| self.workers.keys().filter(|node| may(node)).map(|n| self.reliabilities.of(*n)).max());
-        match best {
-            Some(best) if !tier.is_kept(best, attempts) => {
-                let (tier, best_ppm) = (tier.name(), best.ppm());
-                Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier, best_ppm, attempts }]))
-            }
-            Some(best) => Ok(Some(Passed::Tier { best_ppm: best.ppm(), attempts })),
-            None => Ok(None),
+        let best_ppm = best.ppm();
+        match tier.is_kept(best, attempts) {
+            true => Ok(Some(Passed::Tier { best_ppm, attempts })),
+            false => Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier: tier.name(), best_ppm, attempts }])),
         }
     }
 

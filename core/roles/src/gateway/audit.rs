@@ -224,8 +224,9 @@ impl Gateway {
             let all = (!is_patient).then(|| self.workers.keys().copied()).into_iter().flatten();
             let working = all.filter(|node| self.offers.takes(*node, variant));
             for node in ready.chain(working).filter(|node| !busy.contains(node) && seen.insert(*node)) {
-                let is_there = audit.region.is_none_or(|region| self.offers.region(node) == Some(region));
-                let may = is_there && !audit.tried.contains(&node) && !self.distrusted.contains_key(&node);
+                let may = self.offers.stands_in(node, audit.region)
+                    && !audit.tried.contains(&node)
+                    && !self.distrusted.contains_key(&node);
                 let Some(operator) = self.workers.get(&node).filter(|of| may && **of != audit.operator) else {
                     continue;
                 };

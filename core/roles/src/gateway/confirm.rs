@@ -22,8 +22,9 @@ impl Gateway {
     pub(super) fn can_be_trusted(&self, submission: &Submission) -> Result<(), Refusal> {
         let Some(TrustFloor { value_ppm, assurance }) = submission.floor else { return Ok(()) };
         let variant = submission.variant;
-        let is_there = |node: &NodeId| submission.place.bound().is_none_or(|at| self.offers.region(*node) == Some(at));
-        let serving = || self.workers.keys().filter(|node| self.offers.serves(**node, variant) && is_there(node));
+        let bound = submission.place.bound();
+        let may = |node: &&NodeId| self.offers.serves(**node, variant) && self.offers.stands_in(**node, bound);
+        let serving = || self.workers.keys().filter(may);
         let of = |node: &NodeId, evidence| self.trust_ppm(*node, variant, assurance, evidence);
         let evidence = self.best_evidence(submission);
         if serving().any(|node| of(node, evidence) >= value_ppm) {
