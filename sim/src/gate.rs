@@ -185,7 +185,7 @@ impl World {
         self.feed(Input::NodeJoined { node, operator, referee, variants: vec![VARIANT], region })?;
         if referee {
             // It says again what it measured, on each link.
-            self.feed(Input::Calibrated(calibration(self.genesis.network(), node)))?;
+            self.feed(Input::Calibrated(Box::new(calibration(self.genesis.network(), node))))?;
         }
         self.feed(Input::RoundTrip { node, took })
     }

@@ -23,16 +23,14 @@ fn twenty_calm_networks_answer_everything_and_repeat_themselves() {
 
 #[test]
 fn churn_loses_no_receipt_and_no_token() {
-    let (mut overtaken, mut lost) = (0, 0);
+    let (mut overtaken, mut failed_over) = (0, 0);
     for seed in 0..20 {
         let report = twice(&Config { seed, churn_per_minute: 40.0, seconds: 60, ..Config::default() });
-        assert!(report.failed_over > 0, "{report:?}");
+        assert_eq!(report.lost, 0, "{report:?}");
         overtaken += report.raced + report.moved;
-        lost += report.lost;
+        failed_over += report.failed_over;
     }
-    assert!(overtaken > 100, "{overtaken}");
-    // Two nodes of twenty are lost a minute, each in its turn: all four attempts of one task in some thousand are.
-    assert!(lost <= 2, "{lost}");
+    assert!(overtaken > 100 && failed_over > 100, "{overtaken} {failed_over}");
 }
 
 #[test]

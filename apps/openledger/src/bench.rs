@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod margins;
 mod measure;
+mod placement;
 mod prefix;
 mod progress;
 mod trust;
@@ -33,6 +34,8 @@ enum What {
     Gateway(gateway::Args),
     /// What an engine does in a second of processor time.
     Engine(engine::Args),
+    /// How long a gateway takes to decide who gets a task, and what it remembers of a node, by the number of nodes.
+    Placement(placement::Args),
     /// What links to thousands of nodes cost a gateway, and how soon it notices those that fall silent.
     Connections(connections::Args),
     /// What a receipt costs the ledger, stage by stage.
@@ -50,6 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Gateway(args) => gateway::run(args),
         What::Engine(args) => engine::run(args),
+        What::Placement(args) => placement::run(args),
         What::Connections(args) => connections::run(args),
         What::Ledger(args) => ledger::run(args),
         What::Prefix(args) => prefix::run(args),

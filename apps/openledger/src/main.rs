@@ -30,6 +30,10 @@ mod why;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// A gateway's task is some hundred small allocations that live for milliseconds and end on another thread (docs/adr/0032).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A network of many uneven, untrusted machines as one AI service that developers can rely on.
 #[derive(Debug, Parser)]
 #[command(name = "openledger", version, about, max_term_width = 110)]

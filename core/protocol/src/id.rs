@@ -89,7 +89,13 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]).map(char::from).collect()
+    // Beforehand as long as it gets: a receipt's headers and lines of the log have a dozen of these.
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// Reads exactly `out.len()` bytes of hexadecimal; `None` for any other length or alphabet.

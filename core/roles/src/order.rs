@@ -123,11 +123,12 @@ fn tag(master: &[u8; 32], body: &[u8]) -> Digest {
 // The tag is another for every body, so that no two masks are the same: a synthetic initialisation vector (RFC 5297), with the
 // keyed digest as its function. Masking twice gives the body back.
 fn masked(master: &[u8; 32], tag: &[u8], body: &[u8]) -> alloc::vec::Vec<u8> {
-    let blocks = (0u32..).zip(body.chunks(32)).flat_map(|(number, block)| {
+    let mut bytes = body.to_vec();
+    for (number, block) in (0u32..).zip(bytes.chunks_mut(32)) {
         let mask = digest(Domain::Task, &[b"order mask", master, tag, &number.to_le_bytes()]);
-        block.iter().zip(mask.0).map(|(byte, mask)| byte ^ mask)
-    });
-    blocks.collect()
+        block.iter_mut().zip(mask.0).for_each(|(byte, mask)| *byte ^= mask);
+    }
+    bytes
 }
 
 #[cfg(test)]

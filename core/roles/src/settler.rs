@@ -3,6 +3,7 @@
 mod panel;
 mod snapshot;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_ledger::{Account, Auditor, Finding, Ledger, Summary};
@@ -168,7 +169,8 @@ pub struct Settler {
     policy: Policy,
     // By prover, then verifier.
     calibrations: BTreeMap<(VariantId, VariantId), Calibrated>,
-    open: BTreeMap<AttemptId, Open>,
+    // Boxed: ids come in the order of time, so that whatever leaves the front of a tree's leaf moves all that follow.
+    open: BTreeMap<AttemptId, Box<Open>>,
     // Receipts of the open epoch in log order: settlement's order.
     earned: Vec<AttemptId>,
     // Of the open epoch's draw secret and nonce secret.
@@ -339,7 +341,8 @@ impl Settler {
             if self.open.contains_key(&id) {
                 continue;
             }
-            self.open.insert(id, Open::new(receipt.clone(), Candidate { root, leaf, chance }, false));
+            let open = Open::new(receipt.clone(), Candidate { root, leaf, chance }, false);
+            self.open.insert(id, Box::new(open));
             self.earned.push(id);
         }
     }
@@ -478,7 +481,7 @@ impl Settler {
         // Who votes after the vote that decided is paid for it.
         let is_vote = outcome.level() == Some(Level::Panel) && self.panels.contains_key(&subject);
         let is_open = |open: &&Open| open.finding.is_none() || is_vote;
-        let Some(open) = self.open.get(&subject).filter(is_open) else { return Ok(()) };
+        let Some(open) = self.open.get(&subject).map(Box::as_ref).filter(is_open) else { return Ok(()) };
         let (verdict, stated) = match outcome {
             AuditOutcome::Verdict { verdict, ruling } => (verdict, ruling),
             AuditOutcome::Unauditable { .. } => {
@@ -550,9 +553,8 @@ impl Settler {
     // What the referee shows to anyone who runs the variant is evidence, once its content is open.
     fn refute(&mut self, subject: AttemptId, verdict: &Verdict, judgement: Judgement) {
         let (deterrent, now) = (self.parameters().audit.deterrent, self.epoch());
-        let Some(Receipt { commitment, charge, .. }) = self.open.get(&subject).map(|open| &open.receipt) else {
-            return;
-        };
+        let Some(open) = self.open.get(&subject) else { return };
+        let Receipt { commitment, charge, .. } = &open.receipt;
         if !is_refuted(commitment, verdict, judgement) {
             return;
         }
@@ -697,9 +699,9 @@ impl Settler {
 
     /// What the next close will give back to tenants for failed results.
     pub fn refunds_due(&self) -> Vec<(AttemptId, (TenantId, MicroCredits))> {
-        let failed = |(_, open): &(&AttemptId, &Open)| open.finding == Some(Finding::Failed);
+        let failed = self.open.iter().filter(|(_, open)| open.finding == Some(Finding::Failed));
         let amount = |open: &Open| (open.receipt.charge.tenant, open.receipt.charge.amount);
-        self.open.iter().filter(failed).map(|(id, open)| (*id, amount(open))).collect()
+        failed.map(|(id, open)| (*id, amount(open))).collect()
     }
 
     /// Balances in micro-credits.

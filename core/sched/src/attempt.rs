@@ -6,6 +6,8 @@ use ol_protocol::{Micros, NodeId, Timestamp, TokenCount};
 
 /// How many nodes a task may try: with one failure in ten, all four fail once in ten thousand tasks.
 pub const ATTEMPTS_MAX: u8 = 4;
+/// How many it may have with those that left it further than they found it when their link broke: a long answer outlives more nodes.
+const ATTEMPTS_EVER: usize = 8;
 /// How many attempts of a task may run at once: the first, and one that is to overtake it.
 const RUNNING_MAX: usize = 2;
 /// Time to the first token of an attempt: a prompt of 16,000 tokens at 294 a second, the embedded engine on one core.
@@ -181,8 +183,8 @@ impl Attempts {
 
     /// Gives the task to a node and returns the attempt's number.
     pub fn begin(&mut self, node: NodeId, now: Timestamp, expected: Expected) -> Result<u8, Gate> {
-        let number = u8::try_from(self.attempts.len()).unwrap_or(ATTEMPTS_MAX);
-        if number >= ATTEMPTS_MAX || self.running().count() >= RUNNING_MAX {
+        let number = u8::try_from(self.attempts.len()).unwrap_or(u8::MAX);
+        if self.left() == 0 || self.running().count() >= RUNNING_MAX {
             return Err(Gate::AttemptsSpent { max: ATTEMPTS_MAX });
         }
         let (resumed_from, reached) = (self.delivered, self.delivered);
@@ -203,7 +205,17 @@ impl Attempts {
     /// Whether there may be an attempt beside the one that runs, or instead of it, though it did not fail: one is left then for
     /// a failure.
     pub fn may_overtake(&self) -> bool {
-        self.attempts.len() + 1 < usize::from(ATTEMPTS_MAX) && self.running().count() == 1
+        self.left() > 1 && self.running().count() == 1
+    }
+
+    /// How many more attempts there may be.
+    pub fn left(&self) -> u8 {
+        let counts = |attempt: &&Attempt| {
+            attempt.failed != Some(Reason::Disconnected) || attempt.reached == attempt.resumed_from
+        };
+        let ever = ATTEMPTS_EVER.saturating_sub(self.attempts.len());
+        let spent = self.attempts.iter().filter(counts).count();
+        u8::try_from(usize::from(ATTEMPTS_MAX).saturating_sub(spent).min(ever)).unwrap_or(0)
     }
 
     /// What a frame is worth that says `count` tokens of the task exist, those of earlier attempts included. Changes
@@ -403,6 +415,29 @@ mod tests {
         assert_eq!(task.begin(B, at(3), LATE), Ok(1));
         assert_eq!(task.all(), [failed, attempt(B, 3, 3)]);
         assert_eq!(task.accept(B, 1, count(4)), Accepted::New(1));
+    }
+
+    #[test]
+    fn a_link_that_broke_after_a_few_tokens_spends_none_of_the_attempts_but_not_without_end() {
+        let mut task = begun();
+        for number in 0..7 {
+            assert_eq!(task.left(), 3.min(7 - number));
+            task.progress(number, at(2), count(u32::from(number) + 1));
+            assert!(task.fail(number, Reason::Disconnected).is_some());
+            assert_eq!(task.begin(A, at(3), LATE), Ok(number + 1));
+        }
+        task.progress(7, at(4), count(9));
+        assert!(task.fail(7, Reason::Disconnected).is_some());
+        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { max: 4 }));
+
+        // Nothing came of these.
+        let mut task = begun();
+        for number in 0..3 {
+            assert!(task.fail(number, Reason::Disconnected).is_some());
+            assert_eq!(task.begin(A, at(3), LATE), Ok(number + 1));
+        }
+        assert!(task.fail(3, Reason::Disconnected).is_some());
+        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { max: 4 }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const ONE: u64 = 1 << 42;
 
 /// How many times slower than usual a node is that may be passed by. Nodes less slow are always used: if all waited for the
 /// fastest, these would be all there is, and everybody would wait.
-const SLOW: u64 = 2;
+pub(crate) const SLOW: u64 = 2;
 
 /// What waiting gains at least: less is within what predictions err by.
 const GAINED: Micros = Micros::from_millis(50);

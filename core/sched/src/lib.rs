@@ -31,6 +31,6 @@ pub use placement::{Ask, Picked, Placement, Prediction, Rule, Trial};
 pub use queue::{Entry, Queue, Waiters};
 pub use rate::{Rate, Rates};
 pub use region::{Regions, Want, Where};
-pub use reliability::{Reliabilities, Tier};
+pub use reliability::{Reliabilities, Reliability, Tier};
 pub use residency::{Prefix, Residency, Resident};
 pub use slots::{Change, Slots};

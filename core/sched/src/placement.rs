@@ -9,9 +9,10 @@
 //! all nodes misses the few fast ones that are free where most that are free are slow: it is taken class by class.
 
 use crate::breaker::Breaker;
+use crate::flow::SLOW;
 use crate::gate::Gate;
 use crate::offer::Offers;
-use crate::rate::Rates;
+use crate::rate::{Rate, Rates};
 use crate::region::{Want, Where};
 use crate::reliability::{Reliabilities, Tier, attempts_in};
 use crate::residency::{PASS_TOKENS, Resident};
@@ -163,7 +164,11 @@ pub enum Turn {
     Trial,
     /// By its cost.
     Known,
-    /// Where nobody else is.
+    /// Nobody measured it yet, and it is idle: most such nodes are as fast as most nodes are.
+    New,
+    /// By its cost too, but it is known to be much slower than others.
+    Slow,
+    /// Where nobody else is. Whose measure has become old was not used for long, and most often for being slow.
     Unknown,
 }
 
@@ -242,7 +247,7 @@ impl Placement<'_> {
             }
             let before = open.len();
             self.open(now, ask, sample(alike, draw), open, closed);
-            known += open.iter().skip(before).filter(|node| node.turn == Turn::Known).count();
+            known += open.iter().skip(before).filter(|node| matches!(node.turn, Turn::Known | Turn::Slow)).count();
             if known > 0 && slowest == usize::MAX {
                 slowest = class + usize::from(CLASSES_COMPARED);
             }
@@ -286,7 +291,10 @@ impl Placement<'_> {
 
     /// What the task is predicted to take on the node.
     pub fn predict(&self, node: NodeId, ask: &Ask<'_>) -> Prediction {
-        let rate = self.rates.of(node, ask.variant);
+        self.predict_by(&self.rates.of(node, ask.variant), node, ask)
+    }
+
+    fn predict_by(&self, rate: &Rate, node: NodeId, ask: &Ask<'_>) -> Prediction {
         let tokens = ask.prefill(node);
         let (service, prefill) = (rate.predict(tokens, ask.output), rate.prefill(tokens));
         let in_flight = self.offers.in_flight(node);
@@ -329,25 +337,36 @@ impl Placement<'_> {
         if let Some(until) = self.breaker.quarantined(node, now) {
             return Err(Gate::Quarantined { node, until });
         }
-        let predicted = self.predict(node, ask);
+        let rate = self.rates.of(node, ask.variant);
+        let predicted = self.predict_by(&rate, node, ask);
         let left = ask.deadline.since(now);
-        let is_measured = self.rates.of(node, ask.variant).is_measured();
+        let is_measured = rate.is_measured();
         // A guess refuses nobody: a node that was never measured would otherwise never be.
         if predicted.begin > left && is_measured {
             return Err(Gate::DeadlineTooShort { needed: predicted.begin, left });
         }
         let turn = match ask.trial {
+            _ if is_measured && self.is_slow(&rate, ask.variant) => Turn::Slow,
             _ if is_measured => Turn::Known,
             Trial::Never => return Err(Gate::NotMeasured { node }),
             Trial::First if self.offers.in_flight(node) == 0 => Turn::Trial,
             // It answered the conversation so far, and is no stranger.
             Trial::First | Trial::Last if ask.is_resident(node) => Turn::Known,
+            Trial::First | Trial::Last if self.is_new(node, ask.variant) => Turn::New,
             Trial::First | Trial::Last => Turn::Unknown,
         };
-        let cost = self.rates.of(node, ask.variant).hopeful(predicted.end);
+        let cost = rate.hopeful(predicted.end);
         let is_elsewhere = matches!(ask.place, Where::Preferably(region) if self.offers.region(node) != Some(region));
         let cost = if is_elsewhere { Micros(cost.0.saturating_add(cost.0 / ELSEWHERE)) } else { cost };
         Ok(Open { turn, cost, node, keeps: self.keeps(now, ask, node, predicted.end) })
+    }
+
+    fn is_slow(&self, rate: &Rate, variant: VariantId) -> bool {
+        rate.token_nanos() > self.rates.usual(variant).token_nanos().saturating_mul(SLOW)
+    }
+
+    fn is_new(&self, node: NodeId, variant: VariantId) -> bool {
+        self.offers.in_flight(node) == 0 && !self.rates.was_measured(node, variant)
     }
 
     // Whether the node is reliable enough for the task's tier, with the attempts that there is time for.
@@ -531,6 +550,25 @@ mod tests {
         assert_eq!(pick(&world, Trial::Last), Ok(node(1)));
         let gates = pick(&world, Trial::Never).expect_err("only a stranger is free");
         assert!(gates.contains(&Gate::NotMeasured { node: node(1) }), "{gates:?}");
+    }
+
+    // Hundreds of nodes that had just come stood idle, as the only one that was known and free was slow, and hardly worth waiting past.
+    #[test]
+    fn a_node_that_nobody_measured_yet_goes_before_one_that_is_known_to_be_slow() {
+        let mut world = World::new(4, 4);
+        world.decodes_in(2, 400_000);
+        (0..2).for_each(|index| world.decodes_in(index, 10_000));
+        let pick = |world: &World| world.pick(&Ask { trial: Trial::Last, ..ask(0) });
+        for index in 0..2 {
+            (0..4).for_each(|_| assert_eq!(world.offers.spend(node(index), VARIANT), Some(())));
+        }
+        assert_eq!(pick(&world), Ok(node(3)));
+        // One of which a measure has become old does not.
+        world.decodes_in(3, 10_000);
+        world.rates.refresh(node(3), VARIANT, NOW);
+        assert_eq!(world.rates.expire(LATER), [(node(3), VARIANT)]);
+        world.offers.classify(node(3), VARIANT, 0);
+        assert_eq!(pick(&world), Ok(node(2)));
     }
 
     #[test]

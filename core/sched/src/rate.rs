@@ -293,6 +293,11 @@ impl Rates {
         Rate { prefill, decode, round_trip }
     }
 
+    /// Whether the node was measured ever, though the measure may have become old.
+    pub fn was_measured(&self, node: NodeId, variant: VariantId) -> bool {
+        self.fresh.contains_key(&(node, variant))
+    }
+
     /// Drops what is known of the node.
     pub fn forget(&mut self, node: NodeId) {
         self.speeds.remove(&node);

@@ -3,10 +3,11 @@
 use super::event::{Output, Refusal, Submission};
 use super::task::{State, Task};
 use super::{Gateway, limits};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
-use ol_protocol::{MicroCredits, Micros, NodeId, Timestamp};
+use ol_protocol::{MicroCredits, Micros, Timestamp};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::queue::QUEUE_MAX;
 use ol_sched::reliability::attempts_in;
@@ -30,7 +31,7 @@ impl Gateway {
         self.decisions.open(now, &submission);
         let audited_price = self.audited_price(&submission);
         let mut passed = Vec::with_capacity(GATES);
-        let admitted = self.admit(&submission, &mut passed);
+        let admitted = self.admit(now, &submission, &mut passed);
         if let Some(of) = self.decisions.of(task) {
             of.passed = passed;
         }
@@ -54,7 +55,7 @@ impl Gateway {
             settled: MicroCredits::ZERO,
             submission,
         };
-        self.tasks.insert(task, entry);
+        self.tasks.insert(task, Box::new(entry));
         self.enqueue(now, task, out);
     }
 
@@ -70,7 +71,7 @@ impl Gateway {
         self.refuse(now, task, refusal, gates, out);
     }
 
-    fn admit(&mut self, submission: &Submission, passed: &mut Vec<Passed>) -> Result<(), Refusal> {
+    fn admit(&mut self, now: Timestamp, submission: &Submission, passed: &mut Vec<Passed>) -> Result<(), Refusal> {
         let &Submission { task, tenant, variant, floor, .. } = submission;
         match self.offers.supply(variant).node_count {
             0 => return Err(Refusal::Impossible(vec![Gate::NoNodeHasVariant])),
@@ -82,9 +83,9 @@ impl Gateway {
                 node_count => passed.push(Passed::Region { region, node_count }),
             }
         }
-        passed.extend(self.can_be_promised(submission)?);
+        passed.extend(self.can_be_promised(now, submission)?);
         let needed = self.is_affordable(submission, passed)?;
-        self.can_be_trusted(submission)?;
+        self.can_be_trusted(now, submission)?;
         passed.extend(floor.map(|floor| Passed::Trust { needed_ppm: floor.value_ppm }));
         passed.extend(self.is_served_soon(submission)?);
         self.collect(tenant);
@@ -110,16 +111,13 @@ impl Gateway {
         Ok(worst)
     }
 
-    // Whether any node is reliable enough for the tier, with the attempts that there is time for. Only who asks for a promise pays for the
-    // look at all nodes.
-    fn can_be_promised(&self, submission: &Submission) -> Result<Option<Passed>, Refusal> {
-        let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, place, .. } = submission;
+    // Whether any node is reliable enough for the tier, with the attempts that there is time for.
+    fn can_be_promised(&mut self, now: Timestamp, submission: &Submission) -> Result<Option<Passed>, Refusal> {
+        let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, .. } = submission;
         if tier == Tier::Standard {
             return Ok(None);
         }
-        let may = |node: &&NodeId| self.offers.takes(**node, variant) && self.offers.stands_in(**node, place.bound());
-        let reliabilities = self.workers.keys().filter(may).map(|node| self.reliabilities.of(*node));
-        let Some(best) = reliabilities.max() else { return Ok(None) };
+        let Some(best) = self.most_reliable(now, submission.want()) else { return Ok(None) };
         let output = self.rates.length(variant).min(output_tokens_max);
         let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
         let attempts = attempts_in(deadline, takes, u64::from(ATTEMPTS_MAX));

@@ -12,7 +12,7 @@ use ol_protocol::evidence::Evidence;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
 use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, NodeId, OperatorId, Region, TaskId, TenantId, Timestamp, TokenCount, VariantId};
-use ol_sched::Reason;
+use ol_sched::{Reason, Want};
 use ol_trust::draw;
 
 /// A drawn attempt until its audit is final.
@@ -105,7 +105,10 @@ impl Gateway {
             self.audits.iter().filter(|(_, audit)| is_waiting(audit)).map(|(id, _)| *id).collect();
         self.leave_out_silent(now);
         let waiting = self.calibrated_of(now, waiting, out);
-        let operators: BTreeSet<OperatorId> = self.workers.values().copied().collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let are_few = self.are_operators_few();
         let referee = self.settler.genesis().referee;
         let mut with_referee =
             self.audits.values().filter(|a| a.running.is_some_and(|(n, due)| n == referee && due > now)).count();
@@ -117,7 +120,7 @@ impl Gateway {
             waiting.into_iter().partition(|id| self.looked_at.is_none_or(|last| *id > last));
         for id in after.into_iter().chain(before).take(limits::AUDITS_LOOKED_AT) {
             self.looked_at = Some(id);
-            let Some((auditor, level, variant)) = self.auditor(now, &id, &busy, &operators) else {
+            let Some((auditor, level, variant)) = self.auditor(now, &id, &busy, are_few) else {
                 if self.audits.get(&id).is_some_and(|audit| audit.by_referee) {
                     self.seat(now, id, &mut busy, out);
                 }
@@ -185,16 +188,9 @@ impl Gateway {
 
     // By draw among other operators that have a node with a free slot, as their nodes' own audits speak for them; the referee where operators are too few to
     // audit each other, where a failure has to be confirmed, and where nobody else is left.
-    fn auditor(
-        &self,
-        now: Timestamp,
-        id: &AuditId,
-        busy: &BTreeSet<NodeId>,
-        operators: &BTreeSet<OperatorId>,
-    ) -> Option<Auditor> {
+    fn auditor(&self, now: Timestamp, id: &AuditId, busy: &BTreeSet<NodeId>, are_few: bool) -> Option<Auditor> {
         let audit = self.audits.get(id)?;
-        let few = operators.len() < self.settler.parameters().audit.cross_audit_operators_min as usize;
-        if few || audit.by_referee {
+        if are_few || audit.by_referee {
             return self.referee_for(audit.variant);
         }
         match self.peer(audit, &self.free_auditors(now, audit, busy)) {
@@ -208,7 +204,15 @@ impl Gateway {
         }
     }
 
-    /// Nodes of other operators that have a free slot, and whose word is worth something.
+    // Whether there are fewer operators than audit each other.
+    fn are_operators_few(&self) -> bool {
+        let enough = self.settler.parameters().audit.cross_audit_operators_min as usize;
+        let mut operators = BTreeSet::new();
+        !self.workers.values().any(|operator| operators.insert(*operator) && operators.len() >= enough)
+    }
+
+    /// Nodes of other operators that have a free slot, and whose word is worth something; of very many nodes some that were drawn, others
+    /// each time.
     pub(super) fn free_auditors(
         &self,
         now: Timestamp,
@@ -219,9 +223,17 @@ impl Gateway {
         let mut seen = BTreeSet::new();
         // Where no slot comes free, audits are done beside the tasks: else who keeps all nodes busy would never be audited.
         let is_patient = now < audit.drawn_at.after(limits::AUDIT_PATIENCE);
+        let drawn = self.rank(audit.subject, &audit.node).wrapping_add(now.0);
+        let mut from = NodeId([0; 32]);
+        from.0[..8].copy_from_slice(&drawn.to_be_bytes());
         for variant in self.settler.verifiers(audit.variant) {
-            let ready = is_patient.then(|| self.offers.ready_nodes(variant)).into_iter().flatten();
-            let all = (!is_patient).then(|| self.workers.keys().copied()).into_iter().flatten();
+            let want = Want { variant, region: audit.region };
+            let first = drawn.checked_rem(self.offers.supply(want).ready_count).unwrap_or(0) as usize;
+            let ready = || self.offers.ready_nodes(want);
+            let ready = is_patient.then(|| ready().skip(first).chain(ready().take(first))).into_iter().flatten();
+            let ready = ready.take(limits::AUDITORS_LOOKED_AT);
+            let all = || self.workers.range(from..).chain(self.workers.range(..from)).map(|(node, _)| *node);
+            let all = (!is_patient).then(all).into_iter().flatten().take(limits::AUDITORS_LOOKED_AT);
             let working = all.filter(|node| self.offers.takes(*node, variant));
             for node in ready.chain(working).filter(|node| !busy.contains(node) && seen.insert(*node)) {
                 let may = self.offers.stands_in(node, audit.region)

@@ -4,6 +4,7 @@ use super::event::{Entry, Match, Output};
 use super::task::{State, Task};
 use super::{Appended, Gateway, limits};
 use crate::order::Order;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_protocol::batch::{SignedBatch, VerifiedBatch};
@@ -142,7 +143,7 @@ impl Gateway {
 
     fn receipt(&mut self, commitment: Commitment, order: &Order, held: Match, before: &[Receipt]) -> Receipt {
         let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
-        let task = self.tasks.get(&id.task);
+        let task = self.tasks.get(&id.task).map(Box::as_ref);
         let is_settled = task.is_none() && order.boot == self.setup.boot;
         let (prompt_tokens, output_tokens) = match is_settled {
             // What was not handed in as long as the task was remembered is nobody's: its tenant has the money back.
@@ -206,7 +207,7 @@ impl Gateway {
     fn forget_settled(&mut self, receipts: &[Receipt]) -> Vec<TaskId> {
         let only = |task: &Task| matches!(task.state, State::Ended { .. }) && task.attempts.all().len() == 1;
         let mut settled: Vec<TaskId> = receipts.iter().map(|receipt| receipt.commitment.task).collect();
-        settled.retain(|id| self.tasks.get(id).is_some_and(only));
+        settled.retain(|id| self.tasks.get(id).map(Box::as_ref).is_some_and(only));
         for id in &settled {
             self.drop_task(*id);
         }

@@ -7,6 +7,7 @@ use super::Setup;
 use super::event::{Input, Match, Submission, TrustFloor};
 use crate::node::FailCode;
 use crate::settler::{Fault, Settler};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_protocol::batch::{BATCH_MAX, BatchHeader, SignedBatch, VerifiedBatch};
@@ -213,7 +214,7 @@ impl Input {
             16 => Self::PayloadLost { audit: AuditId(r.array()?) },
             17 => Self::TopUp(Slice::from_bytes(r.bytes("top-up", RECORD_BYTES_MAX)?)?),
             20 => Self::Change(ParameterChange::read(r)?),
-            22 => Self::Calibrated(Calibration::read(r)?),
+            22 => Self::Calibrated(Box::new(Calibration::read(r)?)),
             23 => Self::Evidence(Evidence::read(r)?),
             24 => Self::Published { tenant: TenantId(r.array()?), task: TaskId(r.array()?) },
             21 => Self::NoFunds { tenant: TenantId(r.array()?), is_unknown: truth(r)? },

@@ -17,21 +17,15 @@ impl Gateway {
         submission.price.with_audit(self.settler.parameters().audit.pay_bp)
     }
 
-    /// Whether some node may give an answer that is trusted so far. Some thirty powers for each node that is asked about: one where the first will do, all where
-    /// none will.
-    pub(super) fn can_be_trusted(&self, submission: &Submission) -> Result<(), Refusal> {
+    /// Whether some node may give an answer that is trusted so far.
+    pub(super) fn can_be_trusted(&mut self, now: Timestamp, submission: &Submission) -> Result<(), Refusal> {
         let Some(TrustFloor { value_ppm, assurance }) = submission.floor else { return Ok(()) };
-        let variant = submission.variant;
-        let bound = submission.place.bound();
-        let may = |node: &&NodeId| self.offers.serves(**node, variant) && self.offers.stands_in(**node, bound);
-        let serving = || self.workers.keys().filter(may);
-        let of = |node: &NodeId, evidence| self.trust_ppm(*node, variant, assurance, evidence);
-        let evidence = self.best_evidence(submission);
-        if serving().any(|node| of(node, evidence) >= value_ppm) {
+        let (want, evidence) = (submission.want(), self.best_evidence(submission));
+        if self.most_trusted(now, want, assurance, evidence) >= value_ppm {
             return Ok(());
         }
-        let best_ppm = serving().map(|node| of(node, Evidence::Clean)).max().unwrap_or(0);
-        let could = self.settler.is_calibrated(variant) && best_ppm < value_ppm;
+        let best_ppm = self.most_trusted(now, want, assurance, Evidence::Clean);
+        let could = self.settler.is_calibrated(want.variant) && best_ppm < value_ppm;
         let gate = if could { Gate::TrustTooHigh { needed_ppm: value_ppm, best_ppm } } else { Gate::NoAuditor };
         Err(Refusal::Impossible(vec![gate]))
     }
@@ -56,7 +50,8 @@ impl Gateway {
         self.trust_ppm(node, variant, floor.assurance, evidence) >= floor.value_ppm
     }
 
-    fn trust_ppm(&self, node: NodeId, variant: VariantId, assurance: Assurance, evidence: Evidence) -> u32 {
+    /// In millionths; some thirty powers.
+    pub(super) fn trust_ppm(&self, node: NodeId, variant: VariantId, assurance: Assurance, evidence: Evidence) -> u32 {
         let assurance = if self.settler.is_calibrated(variant) { assurance } else { Assurance::None };
         (ol_trust::value(&self.settler.standing(node, variant), evidence, assurance) * 1e6) as u32
     }

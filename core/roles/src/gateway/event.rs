@@ -1,6 +1,7 @@
 //! What can happen to a gateway, and what it wants done. Ids, sizes and digests only, never payload.
 
 use crate::node::FailCode;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use ol_ledger::Summary;
@@ -243,7 +244,7 @@ pub enum Input {
     /// The issuer changed parameters.
     Change(ParameterChange),
     /// The referee measured what honest answers look like; its signature was checked.
-    Calibrated(Calibration),
+    Calibrated(Box<Calibration>),
     /// What [`Output::Open`] asked for: the tenant lets it be public.
     Evidence(Evidence),
     /// A tenant lets its request become public after all: what of it was refuted is evidence.
@@ -493,7 +494,7 @@ pub enum Output {
         /// The audit.
         audit: AuditId,
         /// All of the panel's, which are in the log.
-        seals: [Seal; PANEL],
+        seals: Box<[Seal; PANEL]>,
     },
     /// An audit ended.
     Audited {

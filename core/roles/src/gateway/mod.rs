@@ -4,6 +4,7 @@
 mod admit;
 mod audit;
 mod batch;
+mod best;
 pub mod codec;
 mod confirm;
 mod epoch;
@@ -18,6 +19,7 @@ mod task;
 pub mod why;
 
 use crate::settler::Settler;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use event::{Input, Output};
@@ -31,7 +33,10 @@ use ol_protocol::{
     Timestamp, VariantId,
 };
 use ol_sched::hedge::{Allowance, Trials};
-use ol_sched::{Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Regions, Reliabilities, Residency, Rule, Want};
+use ol_sched::{
+    Breaker, Flow, Limits, Offers, Queue, Rates, Reason, Regions, Reliabilities, Reliability, Residency, Rule, Want,
+};
+use ol_trust::Evidence;
 use task::Begun;
 
 /// What a gateway starts from.
@@ -152,6 +157,8 @@ pub struct Gateway {
     rates: Rates,
     breaker: Breaker,
     reliabilities: Reliabilities,
+    reliable: best::Recent<Want, Option<Reliability>>,
+    trusted: best::Recent<(Want, Evidence), u32>,
     regions: Regions,
     residency: Residency,
     queue: Queue,
@@ -161,7 +168,8 @@ pub struct Gateway {
     trials: Trials,
     alarms: BTreeSet<(Timestamp, TaskId)>,
     last: Option<NodeId>,
-    tasks: BTreeMap<TaskId, task::Task>,
+    // Boxed: ids come in the order of time, so that whatever leaves the front of a tree's leaf moves all that follow.
+    tasks: BTreeMap<TaskId, Box<task::Task>>,
     workers: BTreeMap<NodeId, OperatorId>,
     referee: Option<BTreeSet<VariantId>>,
     next_batch: BTreeMap<NodeId, u64>,
@@ -202,6 +210,8 @@ impl Gateway {
             rates: Rates::default(),
             breaker: Breaker::default(),
             reliabilities: Reliabilities::default(),
+            reliable: best::Recent::default(),
+            trusted: best::Recent::default(),
             regions: Regions::default(),
             residency: Residency::default(),
             queue: Queue::default(),
@@ -481,7 +491,7 @@ impl Machine for Gateway {
             Input::TopUp(slice) => self.top_up(now, slice, out),
             Input::NoFunds { tenant, is_unknown } => self.no_funds(now, tenant, is_unknown, out),
             Input::Change(change) => self.change(change, out),
-            Input::Calibrated(calibration) => self.calibrated(now, calibration, out),
+            Input::Calibrated(calibration) => self.calibrated(now, *calibration, out),
             Input::Evidence(evidence) => self.evidence(evidence, out),
             Input::Published { tenant, task } => self.published(tenant, task, out),
             Input::Misbehaved { node } => self.misbehaved(now, node),

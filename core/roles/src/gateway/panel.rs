@@ -4,6 +4,7 @@
 use super::audit::Audit;
 use super::event::{Entry, Output};
 use super::{Appended, Gateway, limits};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -164,7 +165,11 @@ impl Gateway {
         let Some(seals) = panel.seals().filter(|_| panel.stage == Stage::Sealed) else { return };
         panel.stage = Stage::Opening { due: now.after(limits::OPENING) };
         let present = panel.members.iter().filter(|(_, member)| !member.is_out);
-        out.extend(present.map(|(node, _)| Output::Unseal { auditor: *node, audit: id, seals: seals.clone() }));
+        out.extend(present.map(|(node, _)| Output::Unseal {
+            auditor: *node,
+            audit: id,
+            seals: Box::new(seals.clone()),
+        }));
     }
 
     /// A member opens what it sealed. Who says that the result is good shows with the prover's log-probabilities that it computed.

@@ -13,7 +13,6 @@ use ol_protocol::record::AttemptId;
 use ol_protocol::{
     Digest, Epoch, MicroCredits, Micros, NodeId, Price, Region, TaskId, Timestamp, TokenCount, VariantId,
 };
-use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::flow::Share;
 use ol_sched::{Accepted, Ask, Attempts, Entry, Expected, Gate, Picked, Placement, Reason, Rule, Tier, Trial, Want};
 use ol_trust::Evidence;
@@ -220,7 +219,7 @@ impl Gateway {
         let deadline = task.attempts.deadline();
         let (resident, prompt) = (self.resident(task, task.prompt()), task.to_read());
         let Submission { place, tier, .. } = task.submission;
-        let (output, attempts) = (TokenCount(rest), ATTEMPTS_MAX.saturating_sub(task.attempts.all().len() as u8));
+        let (output, attempts) = (TokenCount(rest), task.attempts.left());
         Ask { task: id, variant, place, tier, prompt, output, deadline, attempts, excluded, trial, resident }
     }
 
@@ -498,6 +497,7 @@ impl Gateway {
         let delivered = task.attempts.delivered();
         task.attempts.fail(attempt.attempt, reason);
         let (others, attempts) = (task.attempts.running().count(), task.attempts.all().len() as u8);
+        let may_go_on = task.attempts.left() > 0;
         self.blame(now, node, reason);
         self.stop(now, node, attempt);
         self.counters.failed_over += 1;
@@ -505,7 +505,7 @@ impl Gateway {
             // The other one goes on alone.
             return self.arm(attempt.task);
         }
-        if attempts < ATTEMPTS_MAX {
+        if may_go_on {
             return self.enqueue(now, attempt.task, out);
         }
         let refusal = Refusal::Attempts { attempts, delivered };

@@ -1,6 +1,7 @@
 //! A settler's state as bytes: to restart from, and for the digest that a close states.
 
 use super::{Calibrated, Candidate, Fault, Open, Settler};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use ol_ledger::{Auditor, Ledger};
@@ -88,7 +89,8 @@ impl Settler {
             let accuser = (flags & ACCUSED != 0).then_some(accuser);
             (receipt.charge.public, receipt.charge.with_audit) = (flags & PUBLIC != 0, flags & WITH_AUDIT != 0);
             receipt.charge.region = if flags & IN_REGION == 0 { None } else { Region::read(&mut held).ok()? };
-            open.insert(id, Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) });
+            let known = Open { accuser, ..Open::new(receipt, Candidate { root, leaf, chance }, true) };
+            open.insert(id, Box::new(known));
         }
         held.finish().ok()?;
         let refuted = if flags & REFUTED == 0 { &[] } else { r.bytes("refuted commitments", usize::MAX).ok()? };

@@ -296,7 +296,7 @@ impl Any {
                 4 => {
                     let (prover, verifier) = (self.variant(), self.variant());
                     let measured_at = Timestamp(self.large());
-                    Input::Calibrated(Calibration { measured_at, ..calibration(prover, verifier) })
+                    Input::Calibrated(Box::new(Calibration { measured_at, ..calibration(prover, verifier) }))
                 }
                 0 => Input::TopUp(self.top_up()),
                 1 => Input::NoFunds { tenant: TenantId([2; 16]), is_unknown: self.below(2) == 0 },

@@ -557,7 +557,7 @@ fn nobody_audits_what_was_not_measured_and_it_is_paid_in_the_end() {
 #[test]
 fn another_variant_audits_once_the_referee_has_measured_the_pair() {
     let (mut bench, answer) = uncalibrated();
-    let out = bench.feed(Input::Calibrated(calibration(VARIANT, OTHER)));
+    let out = bench.feed(Input::Calibrated(Box::new(calibration(VARIANT, OTHER))));
     let [(auditor, audit, _, level)] = asked(&out)[..] else { panic!("{out:?}") };
     assert_eq!((auditor, level), (referee(), Level::Referee));
     let with = |output: &Output| matches!(output, Output::Audit { variant: OTHER, tolerance_micro: 50_000, .. });
@@ -576,12 +576,12 @@ fn only_the_referee_says_what_honest_answers_look_like_and_the_latest_word_holds
         Calibration { network: ol_protocol::NetworkId([9; 32]), ..said.clone() },
     ];
     for calibration in foreign {
-        assert_eq!(bench.feed(Input::Calibrated(calibration)), []);
+        assert_eq!(bench.feed(Input::Calibrated(Box::new(calibration))), []);
     }
-    bench.feed(Input::Calibrated(said.clone()));
+    bench.feed(Input::Calibrated(Box::new(said.clone())));
     let later = Calibration { measured_at: Timestamp(2), tolerance_micro: 7, ..said.clone() };
-    bench.feed(Input::Calibrated(later.clone()));
-    assert_eq!(bench.feed(Input::Calibrated(said)), []);
+    bench.feed(Input::Calibrated(Box::new(later.clone())));
+    assert_eq!(bench.feed(Input::Calibrated(Box::new(said))), []);
     assert_eq!(bench.gateway.settler().calibration(VARIANT, OTHER), Some(&later));
     bench.write();
     let snapshot = {

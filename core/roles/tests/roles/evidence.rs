@@ -170,7 +170,7 @@ fn what_only_the_gateway_says_refutes_nobody() {
 fn a_verdict_of_another_variant_refutes_nobody() {
     let other = VariantId([9; 32]);
     let (mut bench, answer, audit) = earned();
-    bench.feed(Input::Calibrated(calibration(VARIANT, other)));
+    bench.feed(Input::Calibrated(Box::new(calibration(VARIANT, other))));
     let out = bench.verdict(3, audit, &answer, |v| {
         v.variant = other;
         v.finish_fits = false;

@@ -123,7 +123,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let mut bench = Self::uncalibrated();
-        bench.feed(Input::Calibrated(calibration(VARIANT, VARIANT)));
+        bench.feed(Input::Calibrated(Box::new(calibration(VARIANT, VARIANT))));
         bench.write();
         bench
     }

@@ -62,7 +62,8 @@ pub(super) struct GatewayHands {
     asker: mpsc::Sender<own::Told>,
     pub(super) event_log: Option<ol_drive::log::Writer>,
     peers: BTreeMap<NodeId, Peer>,
-    contents: BTreeMap<TaskId, Content>,
+    // Boxed: ids come in the order of time, so that whatever leaves the front of a tree's leaf moves all that follow.
+    contents: BTreeMap<TaskId, Box<Content>>,
     frame: Option<frame::Tokens>,
     ending: Option<Ending>,
     audits: BTreeMap<AuditId, Running>,
@@ -321,7 +322,7 @@ impl GatewayHands {
 
     fn submit(&mut self, now: Timestamp, new: New, inputs: &mut Vec<Input>) {
         let submission = new.submission.clone();
-        self.contents.insert(submission.task, Content::of(new, now));
+        self.contents.insert(submission.task, Box::new(Content::of(new, now)));
         inputs.push(Input::Submitted(submission));
     }
 
@@ -627,7 +628,7 @@ impl Hands for GatewayHands {
             Message::Evidence { auditor, audit, how, row } => self.audit(auditor, audit, how, row, inputs),
             Message::RecallDue { audit, subject } => self.recall_due(audit, subject, inputs),
             Message::Opened { commitment, row } => beside::opened(&commitment, row, inputs),
-            Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, batch),
+            Message::Found { node, generation, sequence, batch } => self.found(node, generation, sequence, *batch),
             Message::Claimed { tenant, result } => {
                 self.claims = self.claims.saturating_sub(1);
                 inputs.push(beside::claimed(tenant, result));

@@ -128,7 +128,7 @@ pub enum Message {
         /// Its number.
         sequence: u64,
         /// The batch; an error if it can't be asked for now.
-        batch: Result<Option<NodeBatch>, ol_store::Error>,
+        batch: Box<Result<Option<NodeBatch>, ol_store::Error>>,
     },
     /// What a claim brought.
     Claimed {

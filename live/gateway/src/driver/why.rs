@@ -61,7 +61,7 @@ fn attempt(of: &TaskDecisions, given: &Given, number: u8) -> Value {
     let picked = &given.picked;
     let candidates = picked.open.iter().map(|open| {
         json!({
-            "node": open.node.to_string(), "predicted_us": open.cost.0, "is_measured": open.turn == Turn::Known,
+            "node": open.node.to_string(), "predicted_us": open.cost.0, "is_measured": matches!(open.turn, Turn::Known | Turn::Slow),
         })
     });
     let closed = picked.closed.iter().map(|(node, gate)| Gate { node: Some(node.to_string()), ..Gate::from(gate) });

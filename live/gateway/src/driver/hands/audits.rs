@@ -69,7 +69,7 @@ impl GatewayHands {
     pub(super) fn calibrated(&mut self, node: NodeId, bytes: &[u8], inputs: &mut Vec<Input>) {
         let calibration = Calibration::from_bytes(bytes).ok().filter(|c| c.verify().is_ok());
         match calibration.filter(|c| c.referee == node) {
-            Some(calibration) => inputs.push(Input::Calibrated(calibration)),
+            Some(calibration) => inputs.push(Input::Calibrated(Box::new(calibration))),
             None => self.misbehaved(node, "a calibration that is not the node's own", inputs),
         }
     }

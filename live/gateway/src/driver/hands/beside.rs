@@ -103,7 +103,7 @@ impl GatewayHands {
         self.ask(
             after,
             move |read| read.batch(node, sequence),
-            move |batch| Message::Found { node, generation, sequence, batch },
+            move |batch| Message::Found { node, generation, sequence, batch: Box::new(batch) },
         );
     }
 
