@@ -117,8 +117,10 @@ impl World {
             return Err(facts.wrong(task, "tokens of somebody else"));
         }
         let took = now.since(facts.arrived);
+        let should = work(facts.prompt, whole);
         let (tier, ended) = (facts.tier, Ended { arrived: facts.arrived, home: facts.home, answer: None });
         self.latencies.push(took);
+        self.stretches.push(took.0 * 100 / should.0.max(1));
         self.answers.push((now, took));
         let there = self.places.get(&finished.node).map_or(0, |place| self.hosts[*place].region);
         self.report.tiers[tier as usize].iter_mut().for_each(|count| *count += 1);
@@ -395,6 +397,10 @@ impl World {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.sort_unstable();
         let at = |percent: usize| latencies.get(latencies.len() * percent / 100).map_or(0, |Micros(m)| m / 1_000);
+        let mut stretches = std::mem::take(&mut self.stretches);
+        stretches.sort_unstable();
+        let stretched =
+            |percent: usize| stretches.get(stretches.len() * percent / 100).map_or(0.0, |times| *times as f64 / 100.0);
         let caught = self.hosts.iter().filter(|host| host.kind == Kind::Cheater && host.caught).count();
         let counters = self.gateway.as_ref().map(|gateway| *gateway.counters()).unwrap_or_default();
         let logged = |of: fn(&Record) -> bool| self.log.records().iter().filter(|record| of(record)).count() as u64;
@@ -421,6 +427,8 @@ impl World {
             cheaters_caught: caught as u64,
             latency_p50_ms: at(50),
             latency_p99_ms: at(99),
+            stretch_p50: stretched(50),
+            stretch_p99: stretched(99),
             digest: self.trace.value(),
             ..std::mem::take(&mut self.report)
         };

@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct Demand {
     /// Prompt and answer of all requests, in tokens; without it lengths are exponential.
     pub lengths: Option<[u32; 2]>,
+    /// Prompt and answer of one request in four, where all others are equal.
+    pub long: Option<[u32; 2]>,
     /// How long a client waits for the whole answer.
     pub deadline: Micros,
     /// Chance that a client goes away before its answer.
@@ -36,13 +38,24 @@ pub enum Home {
 impl Default for Demand {
     fn default() -> Self {
         let deadline = Micros::from_secs(120);
-        Self { lengths: None, deadline, leaves: 0.02, goes_on: 0.0, plain: false, home: None }
+        Self { lengths: None, long: None, deadline, leaves: 0.02, goes_on: 0.0, plain: false, home: None }
     }
+}
+
+/// How a node breaks what its grants promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreachOfPromise {
+    /// It grants sixteen times the slots that it has, and computes all in those.
+    OverPromises,
+    /// It says nothing after an answer's first token, until it is taken back.
+    StandsStill,
 }
 
 /// Engines of the nodes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fleet {
+    /// What one node in ten does to its tasks, though each frame of it is in order.
+    pub breach: Option<BreachOfPromise>,
     /// Chance that a node is slow.
     pub slow: f64,
     /// How many times slower.
@@ -75,6 +88,7 @@ pub struct Fleet {
 impl Default for Fleet {
     fn default() -> Self {
         Self {
+            breach: None,
             slow: 0.125,
             slow_factor: 10,
             changes_every: None,
@@ -241,6 +255,10 @@ pub struct Report {
     pub latency_p50_ms: u64,
     /// The 99th percentile of the same.
     pub latency_p99_ms: u64,
+    /// Median of how many times longer answers took than a usual node takes that does nothing else.
+    pub stretch_p50: f64,
+    /// The 99th percentile of the same.
+    pub stretch_p99: f64,
     /// Attempts that were begun beside another that was late.
     pub raced: u64,
     /// Attempts that were taken from a slow node in the middle, to go on with a faster one.

@@ -1,6 +1,6 @@
 //! Ways to choose a node, side by side: the same gateway and nodes, the same requests, another rule.
 
-use crate::config::{Config, Demand, Fleet, Home, OfRegion, Report, Violation};
+use crate::config::{BreachOfPromise, Config, Demand, Fleet, Home, OfRegion, Report, Violation};
 use crate::run;
 use crate::world::World;
 use ol_protocol::{Micros, Timestamp};
@@ -15,6 +15,14 @@ const POLICIES: [(Rule, &str); 5] = [
     (Rule::LeastOutstanding, "least outstanding"),
     (Rule::TwoChoices, "power of two choices"),
 ];
+
+const PROMISE: &str = "one node in ten grants sixteen times the slots it has";
+const STILL: &str = "one node in ten stands still after the first token";
+
+const LONG: &str = "30 % of nodes are ten times slower, and one request in four is eight times as much work";
+
+/// Prompt and answer of these.
+const LONG_LENGTHS: [u32; 2] = [4_000, 500];
 
 const UNEVEN: &str =
     "five regions, 20 to 250 ms away, 1 % of frames lost; the first asks four times as much for a minute";
@@ -55,6 +63,8 @@ pub struct Row {
     pub p99_ms: u64,
     /// The one by the other.
     pub p99_over_p50: f64,
+    /// The 99th percentile of how many times longer an answer took than a usual node takes that does nothing else, by its median.
+    pub stretch_p99_over_p50: f64,
     /// Work of engines beyond one prefill of each prompt and one decode of each answer, in percent of these.
     pub extra_work_pct: f64,
     /// Tasks that were admitted and not answered in time, though their clients waited.
@@ -91,7 +101,7 @@ impl Setting {
         };
         let deadline = Micros::from_secs(60);
         let lengths = Some(self.lengths);
-        let demand = Demand { lengths, deadline, leaves: 0.0, goes_on: 0.0, plain: true, home: None };
+        let demand = Demand { lengths, long: None, deadline, leaves: 0.0, goes_on: 0.0, plain: true, home: None };
         let config = Config {
             nodes: self.nodes,
             seconds: self.seconds,
@@ -121,6 +131,9 @@ impl Setting {
                 Config { fleet: far, regions: 5, seconds: 180, ..config }
             }
             "1,000 nodes start at once" => Config { fleet: even, nodes: 1_000, operators: 500, seconds: 15, ..config },
+            PROMISE => Config { fleet: Fleet { breach: Some(BreachOfPromise::OverPromises), ..even }, ..config },
+            STILL => Config { fleet: Fleet { breach: Some(BreachOfPromise::StandsStill), ..even }, ..config },
+            LONG => Config { demand: Demand { long: Some(LONG_LENGTHS), ..demand }, ..config },
             "steady" => Config { fleet: even, seconds: 30, ..config },
             _ => config,
         }
@@ -129,7 +142,11 @@ impl Setting {
     // Asked for that share of what the nodes could answer if all of them worked all the time.
     fn loaded(&self, rule: Rule, situation: &str, load: f64) -> Result<Config, Violation> {
         let config = self.config(rule, situation);
-        let capacity = World::new(config.clone())?.capacity(self.lengths);
+        let world = World::new(config.clone())?;
+        let capacity = match config.demand.long {
+            Some(long) => 1.0 / (0.75 / world.capacity(self.lengths) + 0.25 / world.capacity(long)),
+            None => world.capacity(self.lengths),
+        };
         Ok(Config { rate: (load * capacity).round(), ..config })
     }
 
@@ -154,6 +171,7 @@ impl Row {
             p50_ms: p50,
             p99_ms: p99,
             p99_over_p50: hundredths(p99 as f64 / p50.max(1) as f64),
+            stretch_p99_over_p50: hundredths(report.stretch_p99 / report.stretch_p50.max(0.01)),
             extra_work_pct: hundredths(report.extra_work_pct),
             lost: report.lost,
             paid_twice: report.paid_twice,
@@ -224,7 +242,15 @@ pub fn regions(setting: &Setting, progress: &mut dyn FnMut(u64, u64)) -> Result<
 pub fn tails(setting: &Setting, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Row>, Violation> {
     let slow = "30 % of nodes are ten times slower";
     let turns = "30 % of nodes are ten times slower, others each half minute";
-    compare(setting, &[(slow, 0.3), (slow, 0.6), (turns, 0.5)], progress)
+    compare(setting, &[(slow, 0.3), (slow, 0.6), (turns, 0.5), (LONG, 0.3), (LONG, 0.6)], progress)
+}
+
+/// Nodes that take more than they can do, or begin and do not go on.
+///
+/// # Errors
+/// The first check that failed.
+pub fn promises(setting: &Setting, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Row>, Violation> {
+    compare(setting, &[(PROMISE, 0.3), (PROMISE, 0.6), (STILL, 0.3), (STILL, 0.6)], progress)
 }
 
 /// Nodes that are killed.

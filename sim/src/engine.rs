@@ -1,6 +1,6 @@
 //! Modelled engines: a prefill, then tokens in frames; slower where more runs at once, now and then for no reason.
 
-use crate::config::Broken;
+use crate::config::{BreachOfPromise, Broken};
 use crate::content;
 use crate::gate::Up;
 use crate::host::{Host, Job};
@@ -20,6 +20,9 @@ const DECODE: Micros = Micros(5_000);
 /// How long an engine stands still whose next frame is to cross the gateway's decision.
 const STALL: Micros = Micros(19_950_000);
 const STALL_JITTER: usize = 200_000;
+
+/// Longer than any client waits.
+const FOREVER: Micros = Micros::from_secs(86_400);
 
 /// An attempt that an engine has.
 #[derive(Debug)]
@@ -65,7 +68,9 @@ fn decoded(before: Micros, tokens: u32) -> Micros {
 impl Host {
     // How much longer everything takes now.
     fn slowness(&self, crowding: f64) -> f64 {
-        self.slow as f64 * (1.0 + crowding * self.runs.len().saturating_sub(1) as f64)
+        let (running, engines) = (self.runs.len(), self.engines.max(1) as usize);
+        let shared = (running as f64 / engines as f64).max(1.0);
+        self.slow as f64 * (1.0 + crowding * running.min(engines).saturating_sub(1) as f64) * shared
     }
 
     /// What runs ends here, done or not.
@@ -84,7 +89,7 @@ impl World {
 
     pub(crate) fn capacity_of(&self, host: &Host, [prompt, answer]: [u32; 2]) -> f64 {
         let micros = host.prefill.0 * u64::from(prompt) + host.decode.0 * u64::from(answer.saturating_sub(1));
-        let slots = f64::from(host.slots);
+        let slots = f64::from(host.engines);
         let crowded = 1.0 + self.config.fleet.crowding * (slots - 1.0).max(0.0);
         slots * 1e6 / (micros as f64 * host.slow as f64 * crowded)
     }
@@ -123,6 +128,9 @@ impl World {
         let count = run.job.content.count();
         if let Some((_, pause)) = run.pause.take_if(|(at, _)| *at < count + CHUNK) {
             takes = takes.saturating_add(pause);
+        }
+        if host.breach == Some(BreachOfPromise::StandsStill) && run.began {
+            takes = FOREVER;
         }
         if stalls && run.began {
             takes = takes.saturating_add(STALL).saturating_add(Micros(self.chances.engines.below(STALL_JITTER) as u64));

@@ -403,7 +403,7 @@ impl World {
         let mut lengths = [60.0, 100.0].map(|mean| (random.exponential(mean) as u32).clamp(1, 512));
         let mut max = if random.happens(0.2) { 64 } else { 512 };
         if let Some(equal) = demand.lengths {
-            (lengths, max) = (equal, 512);
+            (lengths, max) = (demand.long.filter(|_| random.happens(0.25)).unwrap_or(equal), 512);
         }
         let [asked, answer] = lengths;
         let of = tenant(random.below(self.config.tenants as usize) as u32);

@@ -1,6 +1,6 @@
 //! A modelled node: its machine, engine, disk, and its end of the link.
 
-use crate::config::{Broken, Config};
+use crate::config::{BreachOfPromise, Broken, Config};
 use crate::content::{self, Content, HONEST, Maker};
 use crate::conversation::Held;
 use crate::engine::Run;
@@ -25,6 +25,9 @@ const DISK: Micros = Micros(2_000);
 
 /// When the gateway notices that a link is dead of which no end came.
 const SILENT: Micros = Micros::from_secs(5);
+
+/// How many times its slots a node grants that promises more than it has.
+const PROMISED: u32 = 16;
 
 /// How long a node waits before it dials again.
 pub(crate) const REDIAL: Micros = Micros::from_secs(1);
@@ -89,7 +92,10 @@ pub(crate) struct Host {
     pub(crate) kind: Kind,
     pub(crate) region: u32,
     place: usize,
+    // That it grants, and that it has.
     pub(crate) slots: u32,
+    pub(crate) engines: u32,
+    pub(crate) breach: Option<BreachOfPromise>,
     // Of a token, before `slow`.
     pub(crate) prefill: Micros,
     pub(crate) decode: Micros,
@@ -143,7 +149,9 @@ impl Host {
         let referee = kind == Kind::Referee;
         let operator = if referee { genesis.referee_operator } else { operator(index % config.operators.max(1)) };
         let slow = if !referee && random.happens(config.fleet.slow) { config.fleet.slow_factor } else { 1 };
-        let slots = if referee { 0 } else { 1 + random.below(config.fleet.slots_max as usize) as u32 };
+        let engines = if referee { 0 } else { 1 + random.below(config.fleet.slots_max as usize) as u32 };
+        let breach = config.fleet.breach.filter(|_| !referee && index.is_multiple_of(10));
+        let slots = if breach == Some(BreachOfPromise::OverPromises) { engines * PROMISED } else { engines };
         let served = Served {
             network: genesis.network(),
             gateway: genesis.gateway,
@@ -159,6 +167,8 @@ impl Host {
             region: random.below(config.regions.max(1) as usize) as u32,
             place,
             slots,
+            engines,
+            breach,
             prefill: Micros(300 + random.below(300) as u64),
             decode: Micros(3_000 + random.below(4_000) as u64),
             slow,

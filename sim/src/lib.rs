@@ -26,7 +26,7 @@ pub mod trust;
 mod world;
 
 pub use books::Books;
-pub use config::{Broken, Config, Demand, Fleet, Home, OfRegion, Report, Violation};
+pub use config::{BreachOfPromise, Broken, Config, Demand, Fleet, Home, OfRegion, Report, Violation};
 
 /// Simulates, and checks as it goes.
 ///

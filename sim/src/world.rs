@@ -99,6 +99,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) report: Report,
     pub(crate) latencies: Vec<Micros>,
+    // The same in hundredths of what each should take.
+    pub(crate) stretches: Vec<u64>,
     pub(crate) answers: Vec<(Timestamp, Micros)>,
     pub(crate) ended: Vec<Ended>,
     pub(crate) frame: Option<crate::gate::Frame>,
@@ -143,6 +145,7 @@ impl World {
                 ..Report::default()
             },
             latencies: Vec::new(),
+            stretches: Vec::new(),
             answers: Vec::new(),
             ended: Vec::new(),
             frame: None,

@@ -30,6 +30,8 @@ enum Sim {
     Trust(TrustArgs),
     /// Ways to choose a node where many are slow: how long answers take, and how much work is done twice.
     Tails(CoordinationArgs),
+    /// Ways to choose a node where some take more than they can do, or begin and do not go on.
+    Promises(CoordinationArgs),
     /// The same where nodes are killed, a region is lost, or all start at once.
     Churn(CoordinationArgs),
     /// The same where more is asked for than can be answered.
@@ -101,6 +103,7 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<ExitCode> {
         Sim::Run(args) => network(args),
         Sim::Trust(args) => trust(args),
         Sim::Tails(args) => coordination(args, coordination::tails),
+        Sim::Promises(args) => coordination(args, coordination::promises),
         Sim::Churn(args) => coordination(args, coordination::churn),
         Sim::Overload(args) => coordination(args, coordination::overload),
         Sim::Regions(args) => regions(args),
@@ -248,12 +251,13 @@ fn show(rows: &[coordination::Row]) {
         if std::mem::replace(&mut situation, row.situation) != row.situation {
             say(format!("\n{}; {} nodes, {} s", row.situation, row.nodes, row.seconds));
             say(format!(
-                "{:<21} {:>5} {:>7} {:>7} {:>8} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
+                "{:<21} {:>5} {:>7} {:>7} {:>8} {:>7} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
                 "policy",
                 "load",
                 "p50 ms",
                 "p99 ms",
                 "p99/p50",
+                "stretch",
                 "second %",
                 "work %",
                 "lost",
@@ -265,12 +269,13 @@ fn show(rows: &[coordination::Row]) {
         }
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         say(format!(
-            "{:<21} {:>5} {:>7} {:>7} {:>8} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
+            "{:<21} {:>5} {:>7} {:>7} {:>8} {:>7} {:>9} {:>6} {:>5} {:>5} {:>7} {:>9} {:>11}",
             row.policy,
             row.load,
             row.p50_ms,
             row.p99_ms,
             row.p99_over_p50,
+            row.stretch_p99_over_p50,
             row.second_attempts_pct,
             row.extra_work_pct,
             row.lost,
