@@ -4,7 +4,8 @@
 //! `--node-listen` as a flag.
 
 use crate::join::Joins;
-use ol_protocol::Region;
+use ol_gateway::driver::PriceRule;
+use ol_protocol::{MicroCredits, Price, Region};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::fmt;
@@ -132,6 +133,67 @@ impl FromStr for RegionName {
     }
 }
 
+/// A price for some of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PriceEntry {
+    model: Option<String>,
+    quantisation: Option<String>,
+    region: Option<RegionName>,
+    prompt_price: u64,
+    output_price: u64,
+}
+
+/// Prices beside the one that always holds; as text an inline TOML array.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<PriceEntry>")]
+pub(crate) struct PriceList(Vec<PriceEntry>);
+
+/// An entry fits everything.
+#[derive(Debug, PartialEq, Eq, ThisError)]
+#[error(
+    "each of `prices` needs a `model`, a `quantisation` or a `region`; what else costs is `prompt_price` and `output_price` of the whole file"
+)]
+pub(crate) struct PriceOfAll;
+
+impl TryFrom<Vec<PriceEntry>> for PriceList {
+    type Error = PriceOfAll;
+
+    fn try_from(entries: Vec<PriceEntry>) -> Result<Self, PriceOfAll> {
+        let names =
+            |entry: &PriceEntry| entry.model.is_some() || entry.quantisation.is_some() || entry.region.is_some();
+        if entries.iter().all(names) { Ok(Self(entries)) } else { Err(PriceOfAll) }
+    }
+}
+
+impl FromStr for PriceList {
+    type Err = toml::de::Error;
+
+    fn from_str(text: &str) -> Result<Self, toml::de::Error> {
+        #[derive(Deserialize)]
+        struct Whole {
+            prices: PriceList,
+        }
+        toml::from_str(&format!("prices = {text}")).map(|Whole { prices }| prices)
+    }
+}
+
+impl PriceList {
+    /// As the gateway takes them.
+    pub(crate) fn rules(&self) -> Vec<PriceRule> {
+        let rule = |entry: &PriceEntry| PriceRule {
+            model: entry.model.clone(),
+            quantisation: entry.quantisation.clone(),
+            region: entry.region.map(|RegionName(region)| region),
+            price: Price {
+                prompt_per_million: MicroCredits(entry.prompt_price),
+                output_per_million: MicroCredits(entry.output_price),
+            },
+        };
+        self.0.iter().map(rule).collect()
+    }
+}
+
 /// Why there is no configuration.
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
@@ -224,6 +286,8 @@ settings! {
     prompt_price: u64,
     /// Price of a million output tokens, in micro-credits.
     output_price: u64,
+    /// Other prices, for models and regions; the first that fits holds.
+    prices: PriceList,
     /// Requests of a tenant in a minute.
     requests_per_minute: NonZeroU32,
     /// Tokens of a tenant in a minute.
@@ -271,6 +335,8 @@ pub(crate) struct Config {
     pub(crate) prompt_price: u64,
     /// Price of a million output tokens, in micro-credits.
     pub(crate) output_price: u64,
+    /// Other prices, for models and regions.
+    pub(crate) prices: PriceList,
     /// Requests of a tenant in a minute.
     pub(crate) requests_per_minute: NonZeroU32,
     /// Tokens of a tenant in a minute.
@@ -321,6 +387,7 @@ impl Config {
             threads: given.threads,
             prompt_price: given.prompt_price.unwrap_or(PROMPT_PRICE),
             output_price: given.output_price.unwrap_or(OUTPUT_PRICE),
+            prices: given.prices.unwrap_or_default(),
             requests_per_minute: given.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
             tokens_per_minute: given.tokens_per_minute.unwrap_or(TOKENS_PER_MINUTE),
             join: given.join.unwrap_or_default(),
@@ -427,6 +494,7 @@ mod tests {
             threads: None,
             prompt_price: 2_000_000,
             output_price: 8_000_000,
+            prices: PriceList::default(),
             requests_per_minute: REQUESTS_PER_MINUTE,
             tokens_per_minute: TOKENS_PER_MINUTE,
             join: Joins::default(),
@@ -461,7 +529,8 @@ mod tests {
         let text = "listen = \"127.0.0.1:1\"\nnode_listen = \"0.0.0.0:2\"\ndata_dir = \"/d\"\nepoch_seconds = 3\n\
                     log = \"warn\"\nlog_format = \"json\"\nmodel = \"/m\"\nembedding_model = \"/e\"\n\
                     llama_server = \"http://l\"\nslots = 4\nthreads = 5\n\
-                    prompt_price = 6\noutput_price = 7\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
+                    prompt_price = 6\noutput_price = 7\n\
+                    prices = [{ region = \"eu\", prompt_price = 1, output_price = 2 }]\nrequests_per_minute = 8\ntokens_per_minute = 9\n\
                     allow_plain_http = false\njoin = []\njoin_token = \"t\"\nevent_log = \"/l\"\n\
                     region = \"r\"\nstore = \"s\"\n";
         assert_eq!(text.lines().count(), KEYS.len());
@@ -480,6 +549,7 @@ mod tests {
             threads: Some(number(5)),
             prompt_price: 6,
             output_price: 7,
+            prices: "[{ region = \"eu\", prompt_price = 1, output_price = 2 }]".parse().unwrap(),
             requests_per_minute: number(8),
             tokens_per_minute: number(9),
             join: Joins::default(),
@@ -507,6 +577,7 @@ mod tests {
             "5",
             "6",
             "7",
+            "[]",
             "8",
             "9",
             "true",
@@ -537,6 +608,10 @@ mod tests {
         let all = known("");
         assert_eq!(fault("\nlissen = \"x\"\n"), format!("FILE:2: lissen: no such setting; there are {all}"));
         assert!(fault("listen = \n").starts_with("FILE:1: listen: "));
+        let for_all = fault("prices = [{ prompt_price = 1, output_price = 2 }]\n");
+        assert_eq!(for_all, format!("FILE:1: prices: {PriceOfAll}"));
+        let unnamed = fault("[[prices]]\nregion = \"EU!\"\nprompt_price = 1\noutput_price = 2\n");
+        assert!(unnamed.starts_with("FILE:2: region: the name of a region has"), "{unnamed}");
         assert!(fault("listen = \"nowhere\"\n").starts_with("FILE:1: listen: invalid socket address"));
     }
 

@@ -105,7 +105,7 @@ pub(crate) async fn start(
         genesis,
         node_listen: config.node_listen,
         join_token: config.join_token.as_ref().map(|token| token.reveal().to_owned()),
-        price: price(config),
+        prices: prices(config),
         operator: home.operator_key()?.digest(),
         requests_per_minute: config.requests_per_minute.get(),
         tokens_per_minute: config.tokens_per_minute.get(),
@@ -137,12 +137,13 @@ pub(crate) async fn start(
     Ok(Running { gateway, address, key, stop, http })
 }
 
-/// The posted price of a configuration.
-pub(crate) const fn price(config: &Config) -> Price {
-    Price {
+/// The posted prices of a configuration.
+fn prices(config: &Config) -> driver::Prices {
+    let usual = Price {
         prompt_per_million: MicroCredits(config.prompt_price),
         output_per_million: MicroCredits(config.output_price),
-    }
+    };
+    driver::Prices { usual, rules: config.prices.rules() }
 }
 
 /// The database that a configuration names.

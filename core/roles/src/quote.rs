@@ -4,16 +4,16 @@
 use alloc::vec::Vec;
 use ol_protocol::bytes::{Reader, Writer};
 use ol_protocol::digest::{Domain, digest};
-use ol_protocol::{Digest, MicroCredits, Micros, Price, TenantId, Timestamp, VariantId};
+use ol_protocol::{Digest, MicroCredits, Micros, Price, Region, TenantId, Timestamp, VariantId};
 
 /// How long a quote holds: enough for a program or a person to decide in, and too short to speculate on.
 pub const LIFE: Micros = Micros::from_secs(60);
 
 /// Length of a sealed quote in bytes: the version, its terms and the tag.
-pub const BYTES: usize = 1 + 16 + 32 + 8 + 8 + 8 + 32;
+pub const BYTES: usize = 1 + 16 + 32 + Region::BYTES + 8 + 8 + 8 + 32;
 
 /// Version of these bytes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a gateway holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Quote {
     pub tenant: TenantId,
     /// What computes the answers.
     pub variant: VariantId,
+    /// The only region in which it computes them; prices may differ by it.
+    pub region: Option<Region>,
     /// What they are charged at.
     pub price: Price,
     /// When it ends.
@@ -44,14 +46,21 @@ pub enum Error {
 
 impl Quote {
     /// A quote that holds from now on.
-    pub const fn new(now: Timestamp, tenant: TenantId, variant: VariantId, price: Price) -> Self {
-        Self { tenant, variant, price, expires: now.after(LIFE) }
+    pub const fn new(
+        now: Timestamp,
+        tenant: TenantId,
+        variant: VariantId,
+        region: Option<Region>,
+        price: Price,
+    ) -> Self {
+        Self { tenant, variant, region, price, expires: now.after(LIFE) }
     }
 
     /// The terms and their tag.
     pub fn seal(&self, master: &[u8; 32]) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION).raw(&self.tenant.0).raw(&self.variant.0);
+        Region::write(self.region, &mut w);
         w.u64(self.price.prompt_per_million.0).u64(self.price.output_per_million.0).u64(self.expires.0);
         let mut bytes = w.finish();
         let tag = tag(master, &bytes);
@@ -80,10 +89,12 @@ impl Quote {
         let mut r = Reader::new(body);
         let _version = r.u8().ok().filter(|version| *version == VERSION)?;
         let (tenant, variant) = (TenantId(r.array().ok()?), VariantId(r.array().ok()?));
+        let region = Region::read(&mut r).ok()?;
         let (prompt, output) = (MicroCredits(r.u64().ok()?), MicroCredits(r.u64().ok()?));
         let expires = Timestamp(r.u64().ok()?);
         r.finish().ok()?;
-        Some(Self { tenant, variant, price: Price { prompt_per_million: prompt, output_per_million: output }, expires })
+        let price = Price { prompt_per_million: prompt, output_per_million: output };
+        Some(Self { tenant, variant, region, price, expires })
     }
 }
 
@@ -101,7 +112,7 @@ mod tests {
 
     fn quote() -> Quote {
         let price = Price { prompt_per_million: MicroCredits(2), output_per_million: MicroCredits(8) };
-        Quote::new(NOW, TENANT, VariantId([2; 32]), price)
+        Quote::new(NOW, TENANT, VariantId([2; 32]), "eu-north".parse().ok(), price)
     }
 
     #[test]

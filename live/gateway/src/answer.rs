@@ -375,6 +375,8 @@ struct ModelFacts<'a> {
     quantisation: &'a str,
     assurance: &'static str,
     price: PriceObject,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    region_prices: BTreeMap<&'a str, PriceObject>,
     regions: &'a BTreeMap<String, u32>,
 }
 
@@ -390,6 +392,11 @@ impl<'a> ModelObject<'a> {
             quantisation: &model.quantisation,
             assurance: model.assurance,
             price: PriceObject::of(model.price),
+            region_prices: model
+                .region_prices
+                .iter()
+                .map(|(region, price)| (&**region, PriceObject::of(*price)))
+                .collect(),
             regions: &model.regions,
         };
         Self { id: &model.id, object: "model", created: model.created, owned_by: &model.owned_by, openledger }

@@ -149,6 +149,8 @@ pub struct Quote {
     pub model: String,
     /// What computes it.
     pub variant: String,
+    /// The only region that may compute it, if one was named.
+    pub region: Option<String>,
     /// How its weights are stored.
     pub quantisation: String,
     /// What stands behind its answers.
@@ -289,6 +291,8 @@ pub struct ModelInfo {
     pub assurance: &'static str,
     /// What it costs.
     pub price: Price,
+    /// What it costs where requests are bound to a region, if not the same.
+    pub region_prices: BTreeMap<String, Price>,
     /// Nodes that serve it, by the region that they say they stand in.
     pub regions: BTreeMap<String, u32>,
     /// What it is for.

@@ -54,6 +54,8 @@ pub(crate) struct QuoteObject<'a> {
     id: &'a str,
     model: &'a str,
     variant: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<&'a str>,
     quantisation: &'a str,
     assurance: &'static str,
     price: PriceObject,
@@ -75,6 +77,7 @@ impl<'a> QuoteObject<'a> {
             id: &quote.id,
             model: &quote.model,
             variant: &quote.variant,
+            region: quote.region.as_deref(),
             quantisation: &quote.quantisation,
             assurance: quote.assurance,
             price: PriceObject::of(quote.price),

@@ -3,6 +3,7 @@
 use crate::http::{Api, chat};
 use crate::process::{Gateway, Node, eventually, run};
 use crate::proxy::Proxy;
+use crate::why::{charged, code, quote};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -22,6 +23,51 @@ fn answer(api: &Api, policy: &Value, seed: u64) -> Result<(String, String), Valu
     let document = answer.json();
     let text = |name: &str| document["openledger"][name].as_str().unwrap_or_default().to_owned();
     if answer.status == 200 { Ok((text("region"), text("receipt"))) } else { Err(document) }
+}
+
+#[test]
+fn a_region_has_a_price_of_its_own_for_who_is_bound_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let prices = "[[prices]]\nregion = \"eu-north\"\nprompt_price = 5000000\noutput_price = 7000000\n";
+    std::fs::write(at("gateway.toml"), prices).unwrap();
+    let gateway = Gateway::start(&at("gateway"), &["--config", at("gateway.toml").to_str().unwrap()]);
+    let _north = join(&gateway.ticket, &at("north"), "eu-north");
+    gateway.wait_for_nodes(1);
+    let api = gateway.api();
+    let facts = api.get("/v1/models").json()["data"][0]["openledger"].take();
+    assert_eq!(facts["price"]["prompt_micro_credits_per_million"], 2_000_000);
+    assert_eq!(facts["region_prices"]["eu-north"]["prompt_micro_credits_per_million"], 5_000_000);
+    let bound = json!({"region": "eu-north"});
+    // Until the first round trip was measured a node stands nowhere.
+    eventually("a bound answer", || answer(&api, &bound, 1).ok());
+    assert!(charged(&api.chat(&asking(&bound, 2)).good(), 5, 7));
+    assert!(charged(&api.chat(&asking(&json!({"prefer_region": "eu-north"}), 3)).good(), 2, 8));
+
+    let held = quote(&api, &asking(&bound, 4));
+    assert_eq!(
+        (&held["region"], &held["price"]["output_micro_credits_per_million"]),
+        (&"eu-north".into(), &json!(7_000_000))
+    );
+    let under = |mut policy: Value| {
+        policy["quote"] = held["id"].clone();
+        api.chat(&asking(&policy, 4))
+    };
+    let answer = under(bound).good();
+    assert!(charged(&answer, 5, 7), "{answer}");
+    std::fs::write(at("receipt.json"), api.receipt(answer["openledger"]["receipt"].as_str().unwrap()).to_string())
+        .unwrap();
+    let checked = run(&["verify", at("receipt.json").to_str().unwrap()]);
+    assert!(checked.out.contains("ok      the price is that of the quote"), "{}{}", checked.out, checked.err);
+    // The attack: the price of one region for work anywhere, or the other way round.
+    for policy in [json!({}), json!({"prefer_region": "eu-north"})] {
+        assert_eq!(code(&under(policy)), (400, "quote_mismatch".into()));
+    }
+    let anywhere = quote(&api, &asking(&json!({}), 5));
+    assert!(anywhere["region"].is_null(), "{anywhere}");
+    let policy = json!({"region": "eu-north", "quote": anywhere["id"]});
+    assert_eq!(code(&api.chat(&asking(&policy, 5))), (400, "quote_mismatch".into()));
+    gateway.fsck();
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub(crate) fn under(quote: &Value, seed: u64) -> Value {
     body
 }
 
-fn charged(answer: &Value, prompt: u64, output: u64) -> bool {
+pub(crate) fn charged(answer: &Value, prompt: u64, output: u64) -> bool {
     let usage = &answer["usage"];
     let tokens = |name: &str| usage[name].as_u64().unwrap();
     let cost = tokens("prompt_tokens") * prompt + tokens("completion_tokens") * output;

@@ -3,6 +3,7 @@
 use super::document;
 use super::message::{Message, New};
 use super::prefix::prefixes;
+use super::prices::Prices;
 use super::questions::Questions;
 use super::start::RateLimits;
 use super::{quote, trust, why};
@@ -21,7 +22,6 @@ use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::Parameters;
 use ol_protocol::record::Record;
 use ol_protocol::tile::{Content, push_entry};
-use ol_protocol::unit::Price;
 use ol_protocol::variant::{self, Variant};
 use ol_protocol::{
     Digest, Epoch, GatewayId, Micros, NetworkId, NodeId, Region, Scope, TaskId, TenantId, Timestamp, TokenCount,
@@ -70,7 +70,7 @@ pub(super) struct Shared {
     pub(super) genesis: Genesis,
     pub(super) gateway: GatewayId,
     pub(super) master: [u8; 32],
-    pub(super) price: Price,
+    pub(super) prices: Prices,
     /// Digest of the operator's key.
     pub(super) operator: Digest,
     pub(super) variants: RwLock<BTreeMap<VariantId, Served>>,
@@ -212,7 +212,7 @@ impl Handle {
         } = submission;
         let prompt_max = prompt_tokens_max(&payload, variant.context_tokens);
         let output_max = output_tokens_max(generate.as_ref().and_then(|g| g.max_tokens), &variant)?;
-        let price = quote.as_ref().map_or(self.shared.price, |quote| quote.price);
+        let price = quote.as_ref().map_or_else(|| self.shared.prices.of(&variant, place.bound()), |quote| quote.price);
         let salt = seed::salt(&self.shared.master, &task);
         let client_seed = generate.as_ref().and_then(|g| g.client_seed);
         let nonce_secret = seed::nonce_secret(&self.shared.master, self.epoch());
@@ -295,7 +295,8 @@ impl Backend for Handle {
             context_tokens: v.context_tokens,
             quantisation: v.quantisation.clone(),
             assurance: v.assurance.name(),
-            price: self.shared.price,
+            price: self.shared.prices.of(v, None),
+            region_prices: self.shared.prices.by_region(v),
             regions: regions.iter().map(|(region, nodes)| (region.to_string(), *nodes)).collect(),
             work: match v.work {
                 variant::Work::Generate => Work::Generate,

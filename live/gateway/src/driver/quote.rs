@@ -38,14 +38,28 @@ pub(super) fn mismatch() -> Refusal {
     Refusal::new(Kind::Quote { code: "quote_mismatch" }, message)
 }
 
+fn elsewhere(quote: &Quote) -> Refusal {
+    let message = match quote.region {
+        Some(region) => format!(
+            "the quote is for requests with \"region\": \"{region}\" in `openledger`: name that, or ask for another"
+        ),
+        None => "the quote is for requests without a `region` in `openledger`: ask for another".to_owned(),
+    };
+    Refusal::new(Kind::Quote { code: "quote_mismatch" }, message)
+}
+
 /// What a receipt says of the quote.
 pub(super) fn facts(id: &str, quote: &Quote) -> Value {
-    json!({
+    let mut facts = json!({
         "id": id,
         "prompt_micro_credits_per_million": quote.price.prompt_per_million.0,
         "output_micro_credits_per_million": quote.price.output_per_million.0,
         "expires_at": quote.expires.0 / 1_000_000,
-    })
+    });
+    if let Some(region) = quote.region {
+        facts["region"] = region.to_string().into();
+    }
+    facts
 }
 
 fn bytes_of(id: &str) -> Vec<u8> {
@@ -62,7 +76,8 @@ pub(super) fn is_kept(said: &Value, receipts: &[Receipt]) -> Option<bool> {
     };
     Some(receipts.iter().all(|Receipt { commitment, charge }| {
         let is_price = charge.price == quote.price || (charge.with_audit && at_least(charge.price, quote.price));
-        (charge.tenant, commitment.variant) == (quote.tenant, quote.variant) && is_price
+        let is_same = (charge.tenant, commitment.variant, charge.region) == (quote.tenant, quote.variant, quote.region);
+        is_same && is_price
     }))
 }
 
@@ -71,7 +86,11 @@ impl Handle {
     pub(super) fn quoted(&self, submission: &Submission) -> Result<Option<Quote>, Refusal> {
         let Some(id) = &submission.quote else { return Ok(None) };
         let quote = Quote::open(&bytes_of(id), &self.shared.master, clock::now(), submission.tenant);
-        quote.map(Some).map_err(refused)
+        let quote = quote.map_err(refused)?;
+        match quote.region == submission.place.bound() {
+            true => Ok(Some(quote)),
+            false => Err(elsewhere(&quote)),
+        }
     }
 
     /// A quote for a request.
@@ -84,7 +103,7 @@ impl Handle {
         let quantisation = quantisation.as_ref();
         let wanted = Wanted { model: &model, work: of_work, quantisation, region, quoted: None };
         let (id, variant) = self.variant(&wanted)?;
-        let price = self.shared.price;
+        let price = self.shared.prices.of(&variant, region);
         let pay_bp = lock(&self.shared.parameters).audit.pay_bp;
         let price_with_audit = min_trust_ppm.and_then(|_| price.with_audit(pay_bp));
         let (prompt_max, output_max) = bounds(&size, max_tokens, &variant)?;
@@ -96,11 +115,12 @@ impl Handle {
         }
         let usual = self.look(move |machine| machine.usual_length(id)).await?;
         let (prompt, output) = (expected_prompt(&size).min(prompt_max), usual.0.min(output_max));
-        let quote = Quote::new(clock::now(), tenant, id, price);
+        let quote = Quote::new(clock::now(), tenant, id, region, price);
         Ok(backend::Quote {
             id: format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(quote.seal(&self.shared.master))),
             model,
             variant: id.to_string(),
+            region: region.map(|region| region.to_string()),
             quantisation: variant.quantisation,
             assurance: variant.assurance.name(),
             price,

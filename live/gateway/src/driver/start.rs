@@ -7,6 +7,7 @@ use super::journal::Journal;
 use super::links::{Door, accept};
 use super::message::{Message, News};
 use super::own::{self, Prompts};
+use super::prices::Prices;
 use super::questions::Questions;
 use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
@@ -70,8 +71,8 @@ pub struct Config {
     pub node_listen: SocketAddr,
     /// What newcomers must say, if anything.
     pub join_token: Option<String>,
-    /// The posted price.
-    pub price: Price,
+    /// The posted prices.
+    pub prices: Prices,
     /// Digest of the key with which its operator asks.
     pub operator: Digest,
     /// Requests in a minute of a tenant that has no limit of its own.
@@ -219,7 +220,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         genesis: genesis.clone(),
         gateway,
         master: config.master,
-        price: config.price,
+        prices: config.prices,
         operator: config.operator,
         variants: RwLock::new(BTreeMap::new()),
         keys: RwLock::new(keys),

@@ -229,6 +229,7 @@ impl Backend for Scripted {
             quantisation: "f32".into(),
             assurance: "seeded",
             price: PRICE,
+            region_prices: BTreeMap::new(),
             regions: BTreeMap::from([("local".to_owned(), 1)]),
             work,
         };
@@ -263,6 +264,7 @@ impl Backend for Scripted {
             id: "olq-scripted".into(),
             model: asked.model,
             variant: "ab".repeat(32),
+            region: asked.region.map(|region| region.to_string()),
             quantisation: "f32".into(),
             assurance: "seeded",
             price: PRICE,
