@@ -152,7 +152,8 @@ pub(crate) struct PriceList(Vec<PriceEntry>);
 /// An entry fits everything.
 #[derive(Debug, PartialEq, Eq, ThisError)]
 #[error(
-    "each of `prices` needs a `model`, a `quantisation` or a `region`; what else costs is `prompt_price` and `output_price` of the whole file"
+    "each of `prices` needs a `model`, a `quantisation` or a `region`: the price of all other work is `prompt_price` and \
+     `output_price` outside of them"
 )]
 pub(crate) struct PriceOfAll;
 
@@ -171,6 +172,7 @@ impl FromStr for PriceList {
 
     fn from_str(text: &str) -> Result<Self, toml::de::Error> {
         #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct Whole {
             prices: PriceList,
         }

@@ -15,6 +15,9 @@ pub const BYTES: usize = 1 + 16 + 32 + Region::BYTES + 8 + 8 + 8 + 32;
 /// Version of these bytes.
 const VERSION: u8 = 2;
 
+/// Quotes of before named no region.
+const WITHOUT_REGION: u8 = 1;
+
 /// What a gateway holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
@@ -76,7 +79,7 @@ impl Quote {
 
     /// What [`Quote::seal`] made with the same key, if it holds now for this tenant.
     pub fn open(bytes: &[u8], master: &[u8; 32], now: Timestamp, tenant: TenantId) -> Result<Self, Error> {
-        let (body, said) = bytes.split_last_chunk::<32>().filter(|_| bytes.len() == BYTES).ok_or(Error::Unknown)?;
+        let (body, said) = bytes.split_last_chunk::<32>().filter(|_| bytes.len() <= BYTES).ok_or(Error::Unknown)?;
         let differs = said.iter().zip(tag(master, body).0).fold(0, |acc, (a, b)| acc | (a ^ b));
         let quote = Self::read(body).filter(|quote| differs == 0 && quote.tenant == tenant).ok_or(Error::Unknown)?;
         match now < quote.expires {
@@ -87,9 +90,9 @@ impl Quote {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut r = Reader::new(body);
-        let _version = r.u8().ok().filter(|version| *version == VERSION)?;
+        let version = r.u8().ok().filter(|version| (WITHOUT_REGION..=VERSION).contains(version))?;
         let (tenant, variant) = (TenantId(r.array().ok()?), VariantId(r.array().ok()?));
-        let region = Region::read(&mut r).ok()?;
+        let region = if version == WITHOUT_REGION { None } else { Region::read(&mut r).ok()? };
         let (prompt, output) = (MicroCredits(r.u64().ok()?), MicroCredits(r.u64().ok()?));
         let expires = Timestamp(r.u64().ok()?);
         r.finish().ok()?;
@@ -126,6 +129,19 @@ mod tests {
         assert_eq!(open(NOW.after(LIFE)), Err(Error::Expired { ago: Micros(0) }));
         let late = open(NOW.after(Micros::from_secs(61))).map_err(|error| alloc::string::ToString::to_string(&error));
         assert_eq!(late, Err("the quote expired 1 s ago: ask for another with POST /v1/quotes".into()));
+    }
+
+    #[test]
+    fn a_quote_of_before_there_were_regions_holds_anywhere() {
+        let Quote { tenant, variant, price, expires, .. } = quote();
+        let mut w = Writer::new();
+        w.u8(WITHOUT_REGION).raw(&tenant.0).raw(&variant.0);
+        w.u64(price.prompt_per_million.0).u64(price.output_per_million.0).u64(expires.0);
+        let body = w.finish();
+        let sealed = [&body[..], &tag(&MASTER, &body).0].concat();
+        let known = Quote { region: None, ..quote() };
+        assert_eq!(Quote::open(&sealed, &MASTER, NOW, TENANT), Ok(known));
+        assert_eq!(Quote::terms(&sealed), Some(known));
     }
 
     // The attacks: another tenant names it, another gateway's is brought here, terms are changed.

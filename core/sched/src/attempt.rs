@@ -6,7 +6,8 @@ use ol_protocol::{Micros, NodeId, Timestamp, TokenCount};
 
 /// How many nodes a task may try: with one failure in ten, all four fail once in ten thousand tasks.
 pub const ATTEMPTS_MAX: u8 = 4;
-/// How many it may have with those that left it further than they found it when their link broke: a long answer outlives more nodes.
+/// How many it may have with those that did not fail it: that were overtaken, or left it further than they found it when their link broke. Twice as
+/// many: as often as it is failed it may be slow.
 const ATTEMPTS_EVER: usize = 8;
 /// How many attempts of a task may run at once: the first, and one that is to overtake it.
 const RUNNING_MAX: usize = 2;
@@ -210,8 +211,11 @@ impl Attempts {
 
     /// How many more attempts there may be.
     pub fn left(&self) -> u8 {
-        let counts = |attempt: &&Attempt| {
-            attempt.failed != Some(Reason::Disconnected) || attempt.reached == attempt.resumed_from
+        let counts = |attempt: &&Attempt| match attempt.failed {
+            // The gateway took it back for a faster one.
+            Some(Reason::Outrun | Reason::Slow) => false,
+            Some(Reason::Disconnected) => attempt.reached == attempt.resumed_from,
+            Some(_) | None => true,
         };
         let ever = ATTEMPTS_EVER.saturating_sub(self.attempts.len());
         let spent = self.attempts.iter().filter(counts).count();
@@ -418,6 +422,17 @@ mod tests {
     }
 
     #[test]
+    fn who_was_overtaken_spends_none_of_the_attempts() {
+        let mut task = begun();
+        for number in 0..3 {
+            assert!(task.may_overtake());
+            assert_eq!(task.begin(B, at(3), LATE), Ok(number + 1));
+            assert!(task.fail(number, Reason::Outrun).is_some());
+            assert_eq!(task.left(), 3);
+        }
+    }
+
+    #[test]
     fn a_link_that_broke_after_a_few_tokens_spends_none_of_the_attempts_but_not_without_end() {
         let mut task = begun();
         for number in 0..7 {
@@ -494,10 +509,10 @@ mod tests {
         assert!(task.may_overtake());
         assert_eq!(task.begin(B, at(2), LATE), Ok(1));
         assert!(!task.may_overtake());
-        task.fail(0, Reason::Slow);
+        task.fail(0, Reason::NodeError);
         assert!(task.may_overtake());
+        task.fail(1, Reason::NodeError);
         assert_eq!(task.begin(A, at(3), LATE), Ok(2));
-        task.fail(1, Reason::Slow);
         assert!(!task.may_overtake());
     }
 

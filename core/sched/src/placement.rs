@@ -83,6 +83,8 @@ impl Ask<'_> {
 pub enum Trial {
     /// It goes first if it is idle: it becomes known, and the task can be given to another if it is slow.
     First,
+    /// As last, but before nodes that are known to be slow: enough are being tried, and the task can be given to another.
+    Soon,
     /// It goes last: the task could not be given to another.
     Last,
     /// It will not do: the task is late already.
@@ -164,12 +166,24 @@ pub enum Turn {
     Trial,
     /// By its cost.
     Known,
-    /// Nobody measured it yet, and it is idle: most such nodes are as fast as most nodes are.
-    New,
     /// By its cost too, but it is known to be much slower than others.
     Slow,
+    /// Nobody measured it yet, and it is idle: most such nodes are as fast as most nodes are. In place of a slow one.
+    New,
     /// Where nobody else is. Whose measure has become old was not used for long, and most often for being slow.
     Unknown,
+}
+
+impl Turn {
+    // Whose cost is known are compared by it.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Trial => 0,
+            Self::Known | Self::Slow => 1,
+            Self::New => 2,
+            Self::Unknown => 3,
+        }
+    }
 }
 
 impl Placement<'_> {
@@ -351,9 +365,9 @@ impl Placement<'_> {
             Trial::Never => return Err(Gate::NotMeasured { node }),
             Trial::First if self.offers.in_flight(node) == 0 => Turn::Trial,
             // It answered the conversation so far, and is no stranger.
-            Trial::First | Trial::Last if ask.is_resident(node) => Turn::Known,
-            Trial::First | Trial::Last if self.is_new(node, ask.variant) => Turn::New,
-            Trial::First | Trial::Last => Turn::Unknown,
+            Trial::First | Trial::Soon | Trial::Last if ask.is_resident(node) => Turn::Known,
+            Trial::Soon if self.is_new(node, ask.variant) => Turn::New,
+            Trial::First | Trial::Soon | Trial::Last => Turn::Unknown,
         };
         let cost = rate.hopeful(predicted.end);
         let is_elsewhere = matches!(ask.place, Where::Preferably(region) if self.offers.region(node) != Some(region));
@@ -383,8 +397,9 @@ impl Placement<'_> {
             let reliable = |open: &&Open| (self.reliabilities.of(open.node), core::cmp::Reverse(open.cost));
             return open.iter().max_by_key(reliable).map(|open| open.node);
         }
-        let turn = open.iter().filter(|node| node.keeps).map(|node| node.turn).min()?;
-        let open = || open.iter().filter(|node| node.keeps && node.turn == turn);
+        let turn = open.iter().filter(|node| node.keeps).map(|node| node.turn.rank()).min()?;
+        let new = || open.iter().filter(|node| node.keeps && node.turn == Turn::New).map(|node| node.node);
+        let open = || open.iter().filter(|node| node.keeps && node.turn.rank() == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
         let near: Vec<NodeId> = open().filter(|node| node.cost <= limit).map(|node| node.node).collect();
@@ -392,7 +407,13 @@ impl Placement<'_> {
         if let Some(node) = near.iter().find(|node| ask.is_resident(**node)) {
             return Some(*node);
         }
-        near.get(draw.below(near.len())).copied()
+        let picked = near.get(draw.below(near.len())).copied();
+        let is_slow = open().any(|node| Some(node.node) == picked && node.turn == Turn::Slow);
+        if !is_slow || new().next().is_none() {
+            return picked;
+        }
+        let at = draw.below(new().count());
+        new().nth(at)
     }
 
     fn why(&self, ask: &Ask<'_>, mut gates: Vec<Gate>) -> Vec<Gate> {
@@ -558,11 +579,14 @@ mod tests {
         let mut world = World::new(4, 4);
         world.decodes_in(2, 400_000);
         (0..2).for_each(|index| world.decodes_in(index, 10_000));
-        let pick = |world: &World| world.pick(&Ask { trial: Trial::Last, ..ask(0) });
+        let pick = |world: &World| world.pick(&Ask { trial: Trial::Soon, ..ask(0) });
         for index in 0..2 {
             (0..4).for_each(|_| assert_eq!(world.offers.spend(node(index), VARIANT), Some(())));
         }
         assert_eq!(pick(&world), Ok(node(3)));
+        // Not without limit, as keys are free, nor where a slow one holds the conversation.
+        assert_eq!(world.pick(&Ask { trial: Trial::Last, ..ask(0) }), Ok(node(2)));
+        assert_eq!(world.pick(&Ask { trial: Trial::Soon, resident: at_home(2, 100), ..ask(0) }), Ok(node(2)));
         // One of which a measure has become old does not.
         world.decodes_in(3, 10_000);
         world.rates.refresh(node(3), VARIANT, NOW);

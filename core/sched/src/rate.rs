@@ -233,6 +233,10 @@ impl Rates {
     /// The node's speed was looked at: the measure holds from now on, for twice as long as before if the node is as slow as it was
     /// when it was tried last.
     pub fn refresh(&mut self, node: NodeId, variant: VariantId, now: Timestamp) {
+        // An attempt that ended before its node did anything shows nothing.
+        if self.speeds.get(&node).is_none_or(|variants| !variants.contains_key(&variant)) {
+            return;
+        }
         let class = self.of(node, variant).class();
         let before = self.fresh.get(&(node, variant)).copied();
         if let Some(before) = before {

@@ -71,7 +71,7 @@ fn with_a_false_auditor(how: &str) -> (String, Vec<Value>) {
         let answer = gateway.api().chat(&chat(&format!("question {number}"), 40, number)).good();
         let task = answer["openledger"]["receipt"].as_str().unwrap().to_owned();
         gateway.api().receipt_when(&task, has_ended);
-        // Drawn, and its epoch over before its audit was: the next one's audit would run beside it.
+        // Its epoch may be over before its audit is: the false auditor would be given the next one's before its first word is contradicted.
         eventually("the end of its audit", || (gateway.metric("audits_open") == 0).then_some(()));
         tasks.push(task);
     };

@@ -211,7 +211,7 @@ impl Gateway {
         !self.workers.values().any(|operator| operators.insert(*operator) && operators.len() >= enough)
     }
 
-    /// Nodes of other operators that have a free slot, and whose word is worth something; of very many nodes some that were drawn, others
+    /// Nodes of other operators that have a free slot, and whose word is worth something; of very many that are free some, others
     /// each time.
     pub(super) fn free_auditors(
         &self,
@@ -224,16 +224,13 @@ impl Gateway {
         // Where no slot comes free, audits are done beside the tasks: else who keeps all nodes busy would never be audited.
         let is_patient = now < audit.drawn_at.after(limits::AUDIT_PATIENCE);
         let drawn = self.rank(audit.subject, &audit.node).wrapping_add(now.0);
-        let mut from = NodeId([0; 32]);
-        from.0[..8].copy_from_slice(&drawn.to_be_bytes());
         for variant in self.settler.verifiers(audit.variant) {
             let want = Want { variant, region: audit.region };
-            let first = drawn.checked_rem(self.offers.supply(want).ready_count).unwrap_or(0) as usize;
-            let ready = || self.offers.ready_nodes(want);
-            let ready = is_patient.then(|| ready().skip(first).chain(ready().take(first))).into_iter().flatten();
-            let ready = ready.take(limits::AUDITORS_LOOKED_AT);
-            let all = || self.workers.range(from..).chain(self.workers.range(..from)).map(|(node, _)| *node);
-            let all = (!is_patient).then(all).into_iter().flatten().take(limits::AUDITORS_LOOKED_AT);
+            // Equally far apart in the list, as those that stand together are alike: strangers, that idle, would have windows of their own.
+            let step = (self.offers.supply(want).ready_count / limits::AUDITORS_LOOKED_AT).max(1);
+            let spread = || self.offers.ready_nodes(want).skip((drawn % step) as usize).step_by(step as usize);
+            let ready = is_patient.then(spread).into_iter().flatten();
+            let all = (!is_patient).then(|| self.workers.keys().copied()).into_iter().flatten();
             let working = all.filter(|node| self.offers.takes(*node, variant));
             for node in ready.chain(working).filter(|node| !busy.contains(node) && seen.insert(*node)) {
                 let may = self.offers.stands_in(node, audit.region)

@@ -1,5 +1,5 @@
 //! The best there is among the nodes that a task may have. Only tasks ask that want a promise or a floor; the look at all nodes is for
-//! all of them that come within a second, so that no client makes a gateway of many nodes look at each for every request.
+//! all of them that come within a second, so that a client that asks for them often makes a gateway of many nodes look at each once a second.
 
 use super::Gateway;
 use alloc::collections::BTreeMap;
@@ -53,13 +53,13 @@ impl Gateway {
     /// The highest trust value, in millionths, that an answer of some node's would have with the evidence; 0 where none serves the kind.
     pub(super) fn most_trusted(&mut self, now: Timestamp, want: Want, assurance: Assurance, evidence: Evidence) -> u32 {
         let is_many = self.workers.len() > FEW;
-        if let Some(best) = self.trusted.at(now, &(want, evidence)).filter(|_| is_many) {
+        if let Some(best) = self.trusted.at(now, &(want, assurance, evidence)).filter(|_| is_many) {
             return best;
         }
         let may = |node: &&_| self.offers.serves(**node, want.variant) && self.offers.stands_in(**node, want.region);
         let of = |node: &_| self.trust_ppm(*node, want.variant, assurance, evidence);
         let best = self.workers.keys().filter(may).map(of).max().unwrap_or(0);
-        self.trusted.keep(now, (want, evidence), best);
+        self.trusted.keep(now, (want, assurance, evidence), best);
         best
     }
 }

@@ -38,9 +38,9 @@ pub(super) const AUDIT_PATIENCE: Micros = Micros::from_secs(20);
 /// Waiting audits that are looked at in one go: each costs a look at the nodes that may do it.
 pub(super) const AUDITS_LOOKED_AT: usize = 16;
 
-/// Nodes that are looked at for one audit: among so many of other operators the draw by merit is as good as among all, and it takes
-/// no longer in a network of a hundred thousand.
-pub(super) const AUDITORS_LOOKED_AT: usize = 512;
+/// Free nodes that are looked at for one audit, once to twice as many: the share of each operator among so many is a few percent from its share
+/// of all (1 / sqrt(512) is 4 %), and it takes no longer in a network of a hundred thousand.
+pub(super) const AUDITORS_LOOKED_AT: u64 = 512;
 
 /// When a referee that could not answer is asked again.
 pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);

@@ -28,6 +28,7 @@ use ol_protocol::digest::{Domain, digest};
 use ol_protocol::parameters::EscrowRule;
 use ol_protocol::prf::Seed;
 use ol_protocol::record::AttemptId;
+use ol_protocol::variant::Assurance;
 use ol_protocol::{
     AuditId, Epoch, GatewayId, Machine, MicroCredits, Micros, NetworkId, NodeId, OperatorId, Region, TaskId, TenantId,
     Timestamp, VariantId,
@@ -158,7 +159,7 @@ pub struct Gateway {
     breaker: Breaker,
     reliabilities: Reliabilities,
     reliable: best::Recent<Want, Option<Reliability>>,
-    trusted: best::Recent<(Want, Evidence), u32>,
+    trusted: best::Recent<(Want, Assurance, Evidence), u32>,
     regions: Regions,
     residency: Residency,
     queue: Queue,

@@ -185,8 +185,11 @@ impl Gateway {
         let want = task.submission.want();
         let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
-        let may_try = tier == Tier::Standard && self.trials.has() && self.may_repeat(task);
-        let trial = if may_try { Trial::First } else { Trial::Last };
+        let trial = match tier == Tier::Standard && self.may_repeat(task) {
+            true if self.trials.has() => Trial::First,
+            true => Trial::Soon,
+            false => Trial::Last,
+        };
         let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
         let picked = match placement.choose(now, &ask) {
