@@ -5,10 +5,11 @@ use ol_ledger::Account;
 use ol_protocol::calibration::Calibration;
 use ol_protocol::commitment::Commitment;
 use ol_protocol::record::{AttemptId, AuditOutcome, Record, Ruling};
-use ol_protocol::verdict::Level;
+use ol_protocol::verdict::{Level, Verdict};
 use ol_protocol::{AuditId, Digest, Micros, NodeId, OperatorId, Timestamp, VariantId};
 use ol_roles::gateway::event::{Input, Output};
 use ol_roles::settler::Fault;
+use std::collections::BTreeMap;
 
 // One answered and drawn task of node 10, with the nodes given beside it; the audits that were asked for.
 fn drawn(others: &[u8]) -> (Bench, Commitment, Vec<(NodeId, AuditId, Level)>) {
@@ -43,6 +44,47 @@ fn with_five_operators_another_operators_node_audits() {
     let (mut bench, answer, auditor, audit) = five();
     assert!((11..15).contains(&auditor));
     assert_eq!(found(&bench.verdict(auditor, audit, &answer, |_| {})), [(node(10), Some(true))]);
+}
+
+// The attack: thousands of idle nodes of one operator, which stand next to each other among those that are free. Were a run of neighbours looked at for
+// an audit, most runs would have no others, who weigh as much.
+#[test]
+fn many_nodes_of_one_operator_leave_others_their_share_of_audits() {
+    const THEIR: OperatorId = OperatorId([99; 32]);
+    let mut bench = Bench::new();
+    bench.join(10);
+    let results: Vec<(Assigned, Commitment)> = (0..24)
+        .map(|n| {
+            let to = bench.assign(n);
+            let answer = bench.answer(&to, 8);
+            bench.grant(10);
+            (to, answer)
+        })
+        .collect();
+    let mut operators = BTreeMap::new();
+    for number in 0..3_000_u16 {
+        let mut id = NodeId([200; 32]);
+        id.0[..2].copy_from_slice(&number.to_be_bytes());
+        let operator = if number < 2_000 { THEIR } else { OperatorId(id.0) };
+        operators.insert(id, operator);
+        let (variants, region) = (vec![VARIANT], None);
+        bench.feed(Input::NodeJoined { node: id, operator, referee: false, variants, region });
+        bench.feed(Input::Granted { node: id, variant: VARIANT, total: 1 });
+    }
+    let mut theirs = 0;
+    for (sequence, (to, answer)) in (0..).zip(&results) {
+        bench.batch(sequence, &[(answer, to)]);
+        let out = bench.write();
+        let [(auditor, audit, _, level)] = asked(&out)[..] else { panic!("{out:?}") };
+        assert_eq!(level, Level::CrossAudit);
+        let operator = operators[&auditor];
+        theirs += u32::from(operator == THEIR);
+        let verdict = Verdict { auditor, operator, ..verdict_of(99, audit, answer) };
+        bench.feed(Input::Verdict { node: auditor, verdict, agrees: true });
+        bench.write();
+    }
+    // One operator among some two hundred that are looked at each time.
+    assert!(theirs <= 2, "{theirs} of {}", results.len());
 }
 
 #[test]
@@ -127,7 +169,7 @@ fn an_audit_scores_as_far_as_it_is_drawn_and_all_where_somebody_doubts() {
         if reach == 40 {
             continue;
         }
-        let part = |v: &mut ol_protocol::verdict::Verdict| v.scored_tokens.0 = reach - 1;
+        let part = |v: &mut Verdict| v.scored_tokens.0 = reach - 1;
         let out = bench.verdict(auditor.0[0], audit, &answer, part);
         let (another, ..) = asked(&out)[0];
         assert!(another != auditor && found(&out).is_empty(), "less than it was asked for");
@@ -223,7 +265,7 @@ fn asked_later(bench: &mut Bench) -> Vec<NodeId> {
 
 #[test]
 fn an_auditor_whom_the_referee_contradicts_is_not_asked_again_for_a_day() {
-    let lie = |v: &mut ol_protocol::verdict::Verdict| v.worst_margin_micro = 1_000_000;
+    let lie = |v: &mut Verdict| v.worst_margin_micro = 1_000_000;
     // It blames what is good, or praises without having computed.
     for case in 0..2 {
         let (mut bench, answer, auditor, audit) = five();
@@ -272,7 +314,7 @@ fn a_late_verdict_counts_where_nobody_else_could_be_asked() {
 
 #[test]
 fn who_was_right_is_asked_again() {
-    let lie = |v: &mut ol_protocol::verdict::Verdict| v.worst_margin_micro = 1_000_000;
+    let lie = |v: &mut Verdict| v.worst_margin_micro = 1_000_000;
     // An accusation that is confirmed, and log-probabilities that are not the prover's because the prover's are made up.
     for case in 0..2 {
         let (mut bench, answer, auditor, audit) = five();
@@ -441,7 +483,7 @@ fn an_audit_of_a_receipt_that_settlement_refused_ends() {
 }
 
 // Margins that no honest node has, none of them above the limit.
-fn small(v: &mut ol_protocol::verdict::Verdict) {
+fn small(v: &mut Verdict) {
     v.worst_margin_micro = 30_000;
     v.margin_sum_micro = 20_000 * u64::from(v.scored_tokens.0);
 }
