@@ -31,8 +31,10 @@ const TENANTS: u8 = 100;
 const REGIONS: [&str; 5] = ["eu-north", "eu-west", "us-east", "us-west", "asia-south"];
 /// Slots that each node grants.
 const SLOTS: u64 = 2;
-/// Share of all slots that are busy, in percent, where every request comes from.
+/// Share of all slots that are busy, in percent, but for very many nodes.
 const LOAD: u64 = 60;
+/// Nanoseconds between requests at least: more than 20,000 a second no gateway is asked for, and its queue is made for fewer.
+const EVERY_MIN: u64 = 50_000;
 /// How long a node takes for a task, in milliseconds: it is of one of twenty speeds.
 const FASTEST: u64 = 100;
 const STEP: u64 = 20;
@@ -48,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     /// Most nodes: powers of ten from 100 up to this are measured.
-    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     nodes: u32,
     /// Decisions of each kind.
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
@@ -269,7 +271,7 @@ impl World {
         let usual = (FASTEST + STEP * (SPEEDS - 1) / 2) * 1_000_000;
         // Whoever asks for one region has a fifth of all nodes.
         let among = self.speeds.len() as u64 * SLOTS / if place.bound().is_some() { REGIONS.len() as u64 } else { 1 };
-        let every = usual * 100 / (LOAD * among);
+        let every = (usual * 100 / (LOAD * among)).max(EVERY_MIN);
         let ask = |number: u64| {
             self.until(began.after(Micros(number * every / 1_000)));
             self.submit(place, tier)
