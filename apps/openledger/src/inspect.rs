@@ -211,26 +211,37 @@ fn receipts(reader: &dyn Read, last: usize) -> anyhow::Result<ExitCode> {
 
 /// What is wrong with a log and its books.
 pub(crate) fn faults(reader: &impl Tables) -> anyhow::Result<Vec<String>> {
-    let mut faults: Vec<String> = ol_store::fsck(reader).iter().map(ToString::to_string).collect();
-    faults.extend(books(reader)?);
-    Ok(faults)
+    Ok(check(reader)?.faults)
+}
+
+struct Checked {
+    faults: Vec<String>,
+    pruned: Option<Pruned>,
+    size: u64,
+}
+
+// All of one moment: a gateway may go on writing.
+fn check<T: Tables>(reader: &T) -> anyhow::Result<Checked> {
+    let (findings, rest) =
+        ol_store::fsck_then(reader, |reader| anyhow::Ok((books(reader)?, reader.pruned()?, reader.size()?)));
+    let (books, pruned, size) = rest?;
+    Ok(Checked { faults: findings.iter().map(ToString::to_string).chain(books).collect(), pruned, size })
 }
 
 fn fsck(opened: &Opened) -> anyhow::Result<ExitCode> {
-    let reader = opened.read();
-    let faults = match opened {
-        Opened::File { reader, .. } => faults(reader),
-        Opened::Server { reader, .. } => faults(reader),
+    let Checked { faults, pruned, size } = match opened {
+        Opened::File { reader, .. } => check(reader),
+        Opened::Server { reader, .. } => check(reader),
     }?;
     for fault in &faults {
         say(format!("WRONG   {fault}"));
     }
-    if let Some(Pruned { before, epoch, .. }) = reader.pruned()? {
+    if let Some(Pruned { before, epoch, .. }) = pruned {
         say(format!(
             "pruned  records before {before}: only their hashes were checked, and the books from epoch {epoch} on"
         ));
     }
-    say(format!("{} records checked, {} faults", reader.size()?, faults.len()));
+    say(format!("{size} records checked, {} faults", faults.len()));
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -235,13 +235,19 @@ impl Table {
 /// Checks a whole store, at one moment if a gateway runs on it. About 80 us for each batch's signatures and 1 us for each
 /// record, and on a server a round trip for each; needs 16 bytes of memory for each task.
 pub fn fsck(reader: &impl Tables) -> Vec<Finding> {
+    fsck_then(reader, |_| ()).0
+}
+
+/// [`fsck`], and then what else is asked of the store as it was at that moment.
+pub fn fsck_then<T: Tables, A>(reader: &T, then: impl FnOnce(&T) -> A) -> (Vec<Finding>, A) {
     let mut check = Check::new(reader);
     let done = reader.begin().and_then(|()| check.all());
     if let Err(failed) = done {
         check.findings.push(database(&failed));
     }
+    let answer = then(reader);
     reader.end();
-    check.findings
+    (check.findings, answer)
 }
 
 struct Check<'a, T> {

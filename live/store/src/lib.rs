@@ -29,7 +29,7 @@ mod vault;
 
 pub use committer::{Committer, Handle};
 pub use error::{Error, Refusal};
-pub use fsck::{Finding, Row, Table, Tables, fsck};
+pub use fsck::{Finding, Row, Table, Tables, fsck, fsck_then};
 pub use memory::MemoryStore;
 pub use outbox::{ACKED_KEPT, KeptBatch, Outbox, OutboxReader, Peer};
 pub use payload::{AUDIT_WINDOW, PAYLOAD_BYTES_MAX, Payload};

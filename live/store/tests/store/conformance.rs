@@ -6,7 +6,7 @@ use ol_protocol::prf::{Noise, Seed};
 use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::{Epoch, GatewayId, NetworkId, TenantId, Timestamp};
 use ol_store::{
-    Appended, Deleted, Error, Facts, Finding, Identity, Job, Note, Refusal, Snapshot, Store, TaskRecords, Tenant,
+    Appended, Deleted, Error, Facts, Finding, Identity, Job, Note, Read, Refusal, Snapshot, Store, TaskRecords, Tenant,
     records,
 };
 
@@ -20,8 +20,12 @@ pub(crate) trait Backend {
     fn open(&self, identity: Identity) -> Result<Self::Store, Error>;
     /// Deletes the beginning of the log in it.
     fn prune(&self, base: &Snapshot, progress: impl FnMut(u64)) -> Result<Deleted, Error>;
+    /// What is wrong with the log in it, and what else is asked at that moment.
+    fn check_then<A>(&self, then: impl FnOnce(&dyn Read) -> A) -> (Vec<Finding>, A);
     /// What is wrong with the log in it.
-    fn check(&self) -> Vec<Finding>;
+    fn check(&self) -> Vec<Finding> {
+        self.check_then(|_| ()).0
+    }
 }
 
 /// Makes a test of each behaviour for a backend that needs nothing, or what the attribute says.
@@ -275,6 +279,16 @@ pub(crate) fn checkpoints_are_found_by_epoch_and_record_and_never_forked(backend
     let cosigned = Note { text: format!("{}\u{2014} witness AAAA\n", notes[1].text), ..notes[1].clone() };
     store.commit_one(put(&cosigned)).expect("more signatures are welcome");
     assert_eq!(store.read().checkpoint(Epoch(1)).expect("read"), Some(cosigned));
+}
+
+pub(crate) fn a_check_and_what_follows_it_see_one_moment_of_a_log_that_grows(backend: &impl Backend) {
+    let mut store = begun(backend);
+    let (findings, seen) = backend.check_then(|reader| {
+        let grown = store.append(&tasks(10, 0, 0, 1)).expect("appended").size;
+        (grown, reader.size().expect("read"), reader.record(1).expect("read"))
+    });
+    assert_eq!((findings, seen), (vec![], (3, 1, None)));
+    assert_eq!(backend.check_then(|reader| reader.size().expect("read")), (vec![], 3));
 }
 
 pub(crate) fn a_reader_sees_what_is_committed_while_it_is_open(backend: &impl Backend) {

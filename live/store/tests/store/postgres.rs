@@ -8,7 +8,7 @@ use ol_protocol::record::Record;
 use ol_protocol::{GatewayId, TenantId, Timestamp};
 use ol_store::{
     Appended, Committer, Deleted, Error, Facts, Finding, Identity, Job, Options, Payload, PostgresReader,
-    PostgresStore, Read as _, Refusal, Server, Snapshot, SqliteStore, Store, Tenant, fsck, prune_server, records,
+    PostgresStore, Read, Refusal, Server, Snapshot, SqliteStore, Store, Tenant, fsck_then, prune_server, records,
 };
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -69,8 +69,9 @@ impl Backend for Postgres {
         prune_server(&self.server(), &self.key(), gateway(), base, progress)
     }
 
-    fn check(&self) -> Vec<Finding> {
-        fsck(&PostgresReader::open(&self.server(), &self.key(), gateway()).expect("opened"))
+    fn check_then<A>(&self, then: impl FnOnce(&dyn Read) -> A) -> (Vec<Finding>, A) {
+        let reader = PostgresReader::open(&self.server(), &self.key(), gateway()).expect("opened");
+        fsck_then(&reader, |reader| then(reader))
     }
 }
 
@@ -92,6 +93,7 @@ conformance! { #[ignore = "needs PostgreSQL, named by OPENLEDGER_POSTGRES"] Post
     the_last_snapshots_are_kept
     checkpoints_are_found_by_epoch_and_record_and_never_forked
     a_reader_sees_what_is_committed_while_it_is_open
+    a_check_and_what_follows_it_see_one_moment_of_a_log_that_grows
     what_is_pruned_is_gone_and_everything_that_is_left_is_still_proved
     the_last_batches_of_a_node_are_kept_until_later_ones_are
     what_a_snapshot_or_no_checkpoint_ends_is_not_pruned

@@ -5,8 +5,8 @@ use crate::log::*;
 use ol_protocol::Timestamp;
 use ol_protocol::record::Record;
 use ol_store::{
-    Appended, Committer, Deleted, Error, Finding, Identity, Job, Options, Read as _, Snapshot, SqliteReader,
-    SqliteStore, Store as _, fsck, prune,
+    Appended, Committer, Deleted, Error, Finding, Identity, Job, Options, Read, Snapshot, SqliteReader, SqliteStore,
+    Store as _, fsck, fsck_then, prune,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -50,8 +50,8 @@ impl Backend for Sqlite {
         prune(&self.path(), base, progress)
     }
 
-    fn check(&self) -> Vec<Finding> {
-        fsck(&SqliteReader::open(&self.path()).expect("opened"))
+    fn check_then<A>(&self, then: impl FnOnce(&dyn Read) -> A) -> (Vec<Finding>, A) {
+        fsck_then(&SqliteReader::open(&self.path()).expect("opened"), |reader| then(reader))
     }
 }
 
@@ -69,6 +69,7 @@ conformance! { Sqlite:
     the_last_snapshots_are_kept
     checkpoints_are_found_by_epoch_and_record_and_never_forked
     a_reader_sees_what_is_committed_while_it_is_open
+    a_check_and_what_follows_it_see_one_moment_of_a_log_that_grows
     what_is_pruned_is_gone_and_everything_that_is_left_is_still_proved
     the_last_batches_of_a_node_are_kept_until_later_ones_are
     what_a_snapshot_or_no_checkpoint_ends_is_not_pruned
