@@ -4,12 +4,15 @@ use ol_protocol::{Micros, Timestamp};
 use ol_sched::Rule;
 use serde::Serialize;
 
+/// Share of long requests, where there are some.
+pub(crate) const LONG_SHARE: f64 = 0.25;
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demand {
     /// Prompt and answer of all requests, in tokens; without it lengths are exponential.
     pub lengths: Option<[u32; 2]>,
-    /// Prompt and answer of one request in four, where all others are equal.
+    /// Prompt and answer of [`LONG_SHARE`] of all requests, where the others are equal.
     pub long: Option<[u32; 2]>,
     /// How long a client waits for the whole answer.
     pub deadline: Micros,

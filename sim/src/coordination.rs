@@ -1,6 +1,6 @@
 //! Ways to choose a node, side by side: the same gateway and nodes, the same requests, another rule.
 
-use crate::config::{BreachOfPromise, Config, Demand, Fleet, Home, OfRegion, Report, Violation};
+use crate::config::{BreachOfPromise, Config, Demand, Fleet, Home, LONG_SHARE, OfRegion, Report, Violation};
 use crate::run;
 use crate::world::World;
 use ol_protocol::{Micros, Timestamp};
@@ -144,7 +144,7 @@ impl Setting {
         let config = self.config(rule, situation);
         let world = World::new(config.clone())?;
         let capacity = match config.demand.long {
-            Some(long) => 1.0 / (0.75 / world.capacity(self.lengths) + 0.25 / world.capacity(long)),
+            Some(long) => 1.0 / ((1.0 - LONG_SHARE) / world.capacity(self.lengths) + LONG_SHARE / world.capacity(long)),
             None => world.capacity(self.lengths),
         };
         Ok(Config { rate: (load * capacity).round(), ..config })

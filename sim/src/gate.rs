@@ -1,7 +1,7 @@
 //! The gateway's driver: its end of the links, its clients and its disk.
 
 use crate::check::Facts;
-use crate::config::{Broken, Demand, Home};
+use crate::config::{Broken, Demand, Home, LONG_SHARE};
 use crate::content::{Content, Maker, calibration};
 use crate::host::{Down, Evidence, Job, Kept, Kind};
 use crate::world::{Event, PRICE, VARIANT, World, region, tenant};
@@ -403,7 +403,7 @@ impl World {
         let mut lengths = [60.0, 100.0].map(|mean| (random.exponential(mean) as u32).clamp(1, 512));
         let mut max = if random.happens(0.2) { 64 } else { 512 };
         if let Some(equal) = demand.lengths {
-            (lengths, max) = (demand.long.filter(|_| random.happens(0.25)).unwrap_or(equal), 512);
+            (lengths, max) = (demand.long.filter(|_| random.happens(LONG_SHARE)).unwrap_or(equal), 512);
         }
         let [asked, answer] = lengths;
         let of = tenant(random.below(self.config.tenants as usize) as u32);

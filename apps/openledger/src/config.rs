@@ -4,8 +4,8 @@
 //! `--node-listen` as a flag.
 
 use crate::join::Joins;
-use ol_gateway::driver::PriceRule;
 use ol_protocol::{MicroCredits, Price, Region};
+use ol_roles::PriceRule;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::fmt;

@@ -138,12 +138,12 @@ pub(crate) async fn start(
 }
 
 /// The posted prices of a configuration.
-fn prices(config: &Config) -> driver::Prices {
+fn prices(config: &Config) -> ol_roles::Prices {
     let usual = Price {
         prompt_per_million: MicroCredits(config.prompt_price),
         output_per_million: MicroCredits(config.output_price),
     };
-    driver::Prices { usual, rules: config.prices.rules() }
+    ol_roles::Prices { usual, rules: config.prices.rules() }
 }
 
 /// The database that a configuration names.

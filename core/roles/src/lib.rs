@@ -8,9 +8,11 @@ pub mod follower;
 pub mod gateway;
 pub mod node;
 pub mod order;
+pub mod prices;
 pub mod quote;
 pub mod settler;
 
 pub use gateway::Gateway;
 pub use node::Node;
+pub use prices::{PriceRule, Prices};
 pub use settler::Settler;

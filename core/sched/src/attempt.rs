@@ -186,7 +186,7 @@ impl Attempts {
     pub fn begin(&mut self, node: NodeId, now: Timestamp, expected: Expected) -> Result<u8, Gate> {
         let number = u8::try_from(self.attempts.len()).unwrap_or(u8::MAX);
         if self.left() == 0 || self.running().count() >= RUNNING_MAX {
-            return Err(Gate::AttemptsSpent { max: ATTEMPTS_MAX });
+            return Err(Gate::AttemptsSpent { attempts: number });
         }
         let (resumed_from, reached) = (self.delivered, self.delivered);
         self.attempts.push(Attempt {
@@ -443,7 +443,7 @@ mod tests {
         }
         task.progress(7, at(4), count(9));
         assert!(task.fail(7, Reason::Disconnected).is_some());
-        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { max: 4 }));
+        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { attempts: 8 }));
 
         // Nothing came of these.
         let mut task = begun();
@@ -452,7 +452,7 @@ mod tests {
             assert_eq!(task.begin(A, at(3), LATE), Ok(number + 1));
         }
         assert!(task.fail(3, Reason::Disconnected).is_some());
-        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { max: 4 }));
+        assert_eq!(task.begin(A, at(5), LATE), Err(Gate::AttemptsSpent { attempts: 4 }));
     }
 
     #[test]
@@ -461,7 +461,7 @@ mod tests {
             let mut task = begun();
             task.progress(0, at(2), count(3));
             assert_eq!(task.begin(B, at(9), LATE), Ok(1));
-            assert_eq!(task.begin(A, at(9), LATE), Err(Gate::AttemptsSpent { max: 4 }));
+            assert_eq!(task.begin(A, at(9), LATE), Err(Gate::AttemptsSpent { attempts: 2 }));
             let nodes = [A, B];
             let other = 1 - first;
             assert_eq!(task.accept(nodes[first], first as u8, count(4)), Accepted::New(1));
@@ -605,7 +605,7 @@ mod tests {
             assert_eq!(task.begin(B, at(2), LATE), Ok(number));
             task.fail(number, Reason::NodeError);
         }
-        assert_eq!(task.begin(B, at(2), LATE), Err(Gate::AttemptsSpent { max: 4 }));
+        assert_eq!(task.begin(B, at(2), LATE), Err(Gate::AttemptsSpent { attempts: 4 }));
         assert_eq!(task.tried().len(), 4);
     }
 }

@@ -138,11 +138,11 @@ pub enum Gate {
         "nobody can audit this model variant now: start the referee, let it measure the variant, or ask without min_trust"
     )]
     NoAuditor,
-    /// The task failed on as many nodes as it may try.
-    #[error("failed on {max} nodes, no further attempt")]
+    /// The task has had the attempts that it may have.
+    #[error("ended after {attempts} attempts, no further one")]
     AttemptsSpent {
-        /// How many attempts a task has.
-        max: u8,
+        /// How many it had.
+        attempts: u8,
     },
 }
 
@@ -197,7 +197,7 @@ impl Gate {
             Self::TrustTooHigh { needed_ppm, best_ppm } => {
                 vec![("needed_ppm", needed_ppm.into()), ("best_ppm", best_ppm.into())]
             }
-            Self::AttemptsSpent { max } => vec![("max", max.into())],
+            Self::AttemptsSpent { attempts } => vec![("attempts", attempts.into())],
         }
     }
 

@@ -398,7 +398,8 @@ impl Placement<'_> {
             return open.iter().max_by_key(reliable).map(|open| open.node);
         }
         let turn = open.iter().filter(|node| node.keeps).map(|node| node.turn.rank()).min()?;
-        let new = || open.iter().filter(|node| node.keeps && node.turn == Turn::New).map(|node| node.node);
+        let new: Vec<NodeId> =
+            open.iter().filter(|node| node.keeps && node.turn == Turn::New).map(|node| node.node).collect();
         let open = || open.iter().filter(|node| node.keeps && node.turn.rank() == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
@@ -409,11 +410,10 @@ impl Placement<'_> {
         }
         let picked = near.get(draw.below(near.len())).copied();
         let is_slow = open().any(|node| Some(node.node) == picked && node.turn == Turn::Slow);
-        if !is_slow || new().next().is_none() {
-            return picked;
+        match is_slow && !new.is_empty() {
+            true => new.get(draw.below(new.len())).copied(),
+            false => picked,
         }
-        let at = draw.below(new().count());
-        new().nth(at)
     }
 
     fn why(&self, ask: &Ask<'_>, mut gates: Vec<Gate>) -> Vec<Gate> {

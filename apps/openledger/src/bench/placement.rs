@@ -120,9 +120,12 @@ impl World {
         Ok(world)
     }
 
-    fn feed(&mut self, input: Input) {
+    // How long the gateway took, in nanoseconds.
+    fn feed(&mut self, input: Input) -> u64 {
         self.out.clear();
+        let began = Instant::now();
         self.gateway.handle(self.now, input, &mut self.out);
+        let took = began.elapsed().as_nanos() as u64;
         for output in &self.out {
             match output {
                 Output::Assign { node, attempt, resumed_from, .. } => {
@@ -139,6 +142,7 @@ impl World {
                 _ => {}
             }
         }
+        took
     }
 
     fn grant(&mut self, node: NodeId, slots: u64) {
@@ -148,12 +152,18 @@ impl World {
         self.feed(Input::Granted { node, variant: VARIANT, total });
     }
 
+    // What the benchmark itself notes of a node.
+    fn note(&mut self, number: u32) {
+        let node = NodeId(id(number));
+        self.granted.insert(node, 0);
+        self.speeds.insert(node, u64::from(number) % SPEEDS);
+    }
+
     // A node that has no slot yet.
     fn join(&mut self, number: u32) {
         let (node, operator) = (NodeId(id(number)), OperatorId(id(number / 2)));
         let region = REGIONS.get(number as usize % REGIONS.len()).and_then(|name| name.parse::<Region>().ok());
         self.feed(Input::NodeJoined { node, operator, referee: false, variants: vec![VARIANT], region });
-        self.speeds.insert(node, u64::from(number) % SPEEDS);
         let took = Micros::from_millis(20 * (1 + u64::from(number) % REGIONS.len() as u64));
         self.feed(Input::RoundTrip { node, took });
         self.grant(node, SLOTS);
@@ -180,9 +190,7 @@ impl World {
             tier,
             prefixes: Vec::new(),
         };
-        let began = Instant::now();
-        self.feed(Input::Submitted(submission));
-        let took = began.elapsed().as_nanos() as u64;
+        let took = self.feed(Input::Submitted(submission));
         let is_refused = self.out.iter().any(|output| matches!(output, Output::Refuse { .. }));
         ensure!(!is_refused, "a task was refused: {:?} {:?}", self.out, self.gateway.counters());
         Ok(took)
@@ -318,7 +326,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(bytes) = bytes_per_node {
         say(format!(
-            "memory for each of {} nodes: {bytes} bytes",
+            "memory for each of {} nodes that joined: {bytes} bytes",
             rows.first().map_or(0, |row| row["nodes"].as_u64().unwrap_or(0))
         ));
     }
@@ -328,6 +336,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 // Figures, and what the process grew by for each node.
 fn of(nodes: u32, decisions: u32, bar: &indicatif::ProgressBar) -> anyhow::Result<(Value, Option<u64>)> {
     let mut world = World::new()?;
+    (0..nodes).for_each(|number| world.note(number));
     let before = machine::resident_kib();
     for number in 0..nodes {
         world.join(number);

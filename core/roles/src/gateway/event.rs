@@ -309,7 +309,7 @@ impl Refusal {
         match self {
             Self::Busy(gates) | Self::Impossible(gates) => gates.clone(),
             Self::Budget(gate) => vec![*gate],
-            Self::Attempts { attempts, .. } => vec![Gate::AttemptsSpent { max: *attempts }],
+            Self::Attempts { attempts, .. } => vec![Gate::AttemptsSpent { attempts: *attempts }],
             Self::Deadline | Self::Invalid | Self::Unconfirmed { .. } => Vec::new(),
         }
     }

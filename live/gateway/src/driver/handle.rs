@@ -3,7 +3,6 @@
 use super::document;
 use super::message::{Message, New};
 use super::prefix::prefixes;
-use super::prices::Prices;
 use super::questions::Questions;
 use super::start::RateLimits;
 use super::{quote, trust, why};
@@ -27,6 +26,7 @@ use ol_protocol::{
     Digest, Epoch, GatewayId, Micros, NetworkId, NodeId, Region, Scope, TaskId, TenantId, Timestamp, TokenCount,
     VariantId, scope, seed,
 };
+use ol_roles::Prices;
 use ol_roles::gateway::event::TrustFloor;
 use ol_roles::quote::Quote;
 use ol_store::{PostgresFunds, Read};

@@ -1,8 +1,10 @@
 //! Posted prices: one for all, and others for models, for ways to store their weights, and for work that is bound to a region.
 
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use ol_protocol::variant::Variant;
 use ol_protocol::{Price, Region};
-use std::collections::BTreeMap;
 
 /// A price for some of the work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Prices {
     }
 
     /// The regions to which work by the variant is bound at a price of its own.
-    pub(super) fn by_region(&self, variant: &Variant) -> BTreeMap<String, Price> {
+    pub fn by_region(&self, variant: &Variant) -> BTreeMap<String, Price> {
         let elsewhere = self.of(variant, None);
         let regions = self.rules.iter().filter_map(|rule| rule.region);
         let of = regions.map(|region| (region.to_string(), self.of(variant, Some(region))));
@@ -52,6 +54,8 @@ impl Prices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::borrow::ToOwned;
+    use alloc::vec;
     use ol_protocol::variant::{Assurance, Work};
     use ol_protocol::{Digest, MicroCredits};
 
