@@ -147,7 +147,7 @@ fn downs() -> Vec<Down> {
         Down::Welcome(welcome),
         Down::Refused { code: ol_net::frame::RefuseCode::Full, message: "full".into() },
         Down::Assign(Box::new(assign)),
-        Down::Cancel { task, attempt: 0 },
+        Down::Cancel { task, attempt: 0, is_paid: false },
         Down::Unseal { audit, seals: vec![vector("seal"); 3] },
         Down::Recall { task, attempt: 0, salt: Salt([5; 32]) },
         Down::BatchAck { sequence: 1, countersigned: vector("countersigned batch"), first_record: 2 },

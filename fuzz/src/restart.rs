@@ -37,7 +37,7 @@ fn work(node: NodeId, variant: VariantId) -> Work {
 fn read_ledger(bytes: &[u8]) {
     let Ok(mut ledger) = Ledger::from_bytes(bytes) else { return };
     assert_eq!(ledger.to_bytes(), bytes, "two forms of one ledger");
-    let _ = ledger.close(ledger.open_epoch(), Timestamp(u64::MAX), u32::MAX);
+    let _ = ledger.close(ledger.open_epoch(), Timestamp(u64::MAX), u32::MAX, &[]);
 }
 
 fn read_policy(bytes: &[u8]) {

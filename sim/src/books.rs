@@ -199,12 +199,13 @@ impl Books {
 
     fn arrive(&mut self, receipt: Receipt, root: Digest, leaf: u16) {
         let commitment = &receipt.commitment;
+        let is_audited = receipt.charge.tenant != self.genesis.gateway_tenant();
         let floor = self.by_cost(self.floor(receipt.charge.public), &receipt);
         // What can't earn any more, or costs nothing, counts for nothing.
         let (of, amount) = (id(&receipt), receipt.charge.amount.0);
         let is_new = !self.ever.contains(&of) && !self.items.contains_key(&of);
         let in_time = (self.oldest..=self.epoch).contains(&commitment.epoch.0);
-        let counts = !self.rules.audit.deterrent || (is_new && in_time && amount > 0);
+        let counts = is_audited && (!self.rules.audit.deterrent || (is_new && in_time && amount > 0));
         if counts && self.rules.audit.by_charge {
             self.costs.entry(commitment.variant).or_default().1.push(receipt.charge.amount.0);
         }
@@ -215,6 +216,7 @@ impl Books {
         }
         let known = self.nodes.entry((commitment.node, commitment.variant)).or_default();
         let chance = match receipt.charge.with_audit {
+            _ if !is_audited => Chance::NEVER,
             true => Chance::ALWAYS,
             false => known.chance(&self.rules.audit, floor),
         };
@@ -379,6 +381,7 @@ impl Books {
     }
 
     fn close(&mut self, close: &Close) {
+        let mut borne = Vec::new();
         for id in std::mem::take(&mut self.fresh) {
             let Some(item) = self.items.remove(&id) else { continue };
             let drawn = draw::drawn(&close.draw_secret, &item.root, item.leaf, item.chance);
@@ -393,6 +396,10 @@ impl Books {
                 && (self.oldest..=close.epoch.0).contains(&commitment.epoch.0);
             let is_funded = self.balance(&tenant) >= amount
                 && (!is_own || (charge.public && self.own + amount <= self.settled / 500));
+            if charge.tenant == self.genesis.gateway_tenant() {
+                borne.extend(sound.then_some(item.receipt));
+                continue;
+            }
             let paid = sound && is_funded && self.ever.insert(id);
             if paid {
                 self.own += if is_own { amount } else { 0 };
@@ -405,6 +412,7 @@ impl Books {
         // Findings count in the order of ids, as a faulty one between good ones begins a node's redemption anew.
         let done = self.items.extract_if(.., |_, item| item.cleared).map(|(_, item)| item).collect();
         self.settle(done, close.at);
+        borne.iter().for_each(|receipt| self.bear(receipt, close.at));
         self.ruin();
         self.release(close.at);
         self.pay_out();
@@ -475,6 +483,26 @@ impl Books {
             let free_at = at.after(self.rules.escrow.hold);
             self.lots.push(Lot { node, operator, amount, free_at, free_after });
         }
+    }
+
+    // The gateway's own money, for as long as there is some: its share of such a payment it keeps.
+    fn bear(&mut self, receipt: &Receipt, at: Timestamp) {
+        let (charge, commitment) = (&receipt.charge, &receipt.commitment);
+        let (amount, own) = (i128::from(charge.amount.0), Account::Gateway(self.genesis.gateway));
+        if amount == 0 || self.balance(&own) < amount || !self.ever.insert(id(receipt)) {
+            return;
+        }
+        self.settled += amount;
+        let part = |bp: u16| amount * i128::from(bp) / 10_000;
+        let [node, audits, kept] =
+            [self.rules.split.node_bp, self.rules.split.verification_bp, self.rules.split.gateway_bp].map(part);
+        self.shift(own, Account::Escrow(commitment.node), node);
+        self.shift(own, Account::Verification, audits);
+        self.shift(own, Account::Reserve, amount - node - audits - kept);
+        let free_after = self.paid_receipts.get(&commitment.node).copied().unwrap_or(0) + self.held();
+        let free_at = at.after(self.rules.escrow.hold);
+        let (node_id, operator) = (commitment.node, commitment.operator);
+        self.lots.push(Lot { node: node_id, operator, amount: node, free_at, free_after });
     }
 
     fn payer(&self, receipt: &Receipt) -> Account {

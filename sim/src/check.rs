@@ -269,11 +269,14 @@ impl World {
         Ok(())
     }
 
-    // What the log's receipts charge, by task.
+    // What the log's receipts charge, by task, but for what the gateway pays itself.
     fn charged(&self) -> BTreeMap<TaskId, Charged> {
+        let gateway = self.log.replica().gateway_tenant();
         let mut charged: BTreeMap<TaskId, Charged> = BTreeMap::new();
         for record in self.log.records() {
-            if let Record::Receipt(receipt) = record {
+            if let Record::Receipt(receipt) = record
+                && receipt.charge.tenant != gateway
+            {
                 let of = charged.entry(receipt.commitment.task).or_default();
                 of.prompt += receipt.charge.prompt_tokens.0;
                 of.output += receipt.charge.output_tokens.0;
@@ -414,6 +417,7 @@ impl World {
             ended_after_seconds: self.now.0 as f64 / 1e6,
             failed_over: counters.failed_over,
             raced: counters.raced,
+            borne: counters.borne,
             moved: counters.moved,
             extra_work_pct: self.extra_work_pct(),
             regions: self.of_regions(),

@@ -264,6 +264,8 @@ pub struct Report {
     pub stretch_p99: f64,
     /// Attempts that were begun beside another that was late.
     pub raced: u64,
+    /// Of those that lost, how many the gateway paid for what they had read.
+    pub borne: u64,
     /// Attempts that were taken from a slow node in the middle, to go on with a faster one.
     pub moved: u64,
     /// Tasks that were admitted and not answered, though their clients waited and the gateway lived.

@@ -205,7 +205,7 @@ impl World {
             Output::Assign { node, attempt, epoch, resumed_from, order, .. } => {
                 return self.assign(node, attempt, epoch, resumed_from, order);
             }
-            Output::Cancel { node, attempt } => self.send_to(&node, Down::Cancel { attempt }),
+            Output::Cancel { node, attempt, is_paid } => self.send_to(&node, Down::Cancel { attempt, is_paid }),
             Output::Relay { attempt, count } => return self.relay(attempt, count),
             Output::Finish { task, finished } => {
                 self.respond(task);

@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 pub(crate) enum Down {
     Welcome { next_batch: u64, epoch: Epoch },
     Assign { attempt: AttemptId, epoch: Epoch, resumed_from: TokenCount, order: Vec<u8>, job: Job },
-    Cancel { attempt: AttemptId },
+    Cancel { attempt: AttemptId, is_paid: bool },
     Ack { sequence: u64 },
     Audit { audit: AuditId, content: Evidence },
     Unseal { audit: AuditId },
@@ -381,7 +381,7 @@ impl World {
                 self.hosts[place].orders.insert(attempt, order);
                 self.tell(place, Input::Assigned { attempt, variant: VARIANT, epoch, resumed_from })
             }
-            Down::Cancel { attempt } => self.tell(place, Input::Cancelled { attempt }),
+            Down::Cancel { attempt, is_paid } => self.tell(place, Input::Cancelled { attempt, is_paid }),
             Down::Ack { sequence } => self.tell(place, Input::Acked { sequence }),
             Down::Audit { audit, content } => {
                 self.hosts[place].evidence.insert(audit, content);

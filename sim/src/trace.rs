@@ -68,7 +68,9 @@ impl Trace {
                 .number(u64::from(resumed_from.0))
                 .bytes(order)
                 .number(deadline.0),
-            Output::Cancel { node, attempt } => self.begin(now, gateway, 1).bytes(&node.0).attempt(attempt),
+            Output::Cancel { node, attempt, is_paid } => {
+                self.begin(now, gateway, 1).bytes(&node.0).attempt(attempt).number(u64::from(*is_paid))
+            }
             Output::Relay { attempt, count } => self.begin(now, gateway, 2).attempt(attempt).number(u64::from(count.0)),
             Output::Finish { task, finished } => self.begin(now, gateway, 3).bytes(&task.0).text(finished),
             Output::Release { task } => self.begin(now, gateway, 16).bytes(&task.0),

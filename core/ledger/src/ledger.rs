@@ -140,7 +140,7 @@ pub enum Error {
         last: Funded,
     },
     /// The network's own tasks are paid for by the account for audits, and by nobody else.
-    #[error("the network's own tenant buys nothing")]
+    #[error("the network's own tenant buys nothing, nor does the gateway's")]
     OwnTenant,
     /// A sum would pass `u64::MAX`.
     #[error("a sum passes the largest amount")]
@@ -207,6 +207,7 @@ pub struct Ledger {
     pub(crate) network: NetworkId,
     // Who asks for the network's own tasks.
     pub(crate) own_tenant: TenantId,
+    pub(crate) gateway_tenant: TenantId,
     // Of the open epoch, and of those to come.
     pub(crate) parameters: Parameters,
     pub(crate) changes: BTreeMap<Epoch, Parameters>,
@@ -239,6 +240,7 @@ impl Ledger {
             genesis: genesis.clone(),
             network: genesis.network(),
             own_tenant: genesis.own_tenant(),
+            gateway_tenant: genesis.gateway_tenant(),
             parameters: genesis.parameters,
             changes: BTreeMap::new(),
             open: Epoch(0),
@@ -265,7 +267,7 @@ impl Ledger {
             return Err(Error::OtherOwner { owner: top_up.owner, here });
         }
         top_up.verify()?;
-        if tenant == self.own_tenant {
+        if tenant == self.own_tenant || tenant == self.gateway_tenant {
             return Err(Error::OwnTenant);
         }
         let end = slice.end().ok_or(Error::NoSlice { from, amount, whole: top_up.amount })?;
@@ -308,6 +310,25 @@ impl Ledger {
 
     /// Charges a receipt whose batch was verified. `drawn`: whether the draw of its epoch chose it for an audit.
     pub fn earn(&mut self, receipt: &Receipt, drawn: bool) -> Result<(), Error> {
+        let attempt = attempt::id(receipt);
+        self.check_receipt(receipt)?;
+        let (tenant, needed) = (receipt.charge.tenant, receipt.charge.amount);
+        // Who pays for its own tasks wants them to be seen. What a gateway pays itself is for its close.
+        let is_own = tenant == self.own_tenant;
+        let is_refused = (is_own && !receipt.charge.public) || tenant == self.gateway_tenant;
+        let available = if is_refused { MicroCredits::ZERO } else { self.available(tenant) };
+        if available < needed {
+            return Err(Error::Overdrawn { tenant, available, needed });
+        }
+        if is_own {
+            self.totals.own = add(self.totals.own, needed);
+        }
+        self.book.post(self.payer(tenant), Account::Pending, needed);
+        self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters));
+        Ok(())
+    }
+
+    fn check_receipt(&self, receipt: &Receipt) -> Result<(), Error> {
         let (attempt, commitment) = (attempt::id(receipt), &receipt.commitment);
         self.check_network(commitment.network)?;
         self.check_gateway(commitment.gateway)?;
@@ -318,18 +339,6 @@ impl Ledger {
         if self.pending.contains_key(&attempt) || self.history.holds(&attempt) {
             return Err(Error::DuplicateAttempt { attempt });
         }
-        let (tenant, needed) = (receipt.charge.tenant, receipt.charge.amount);
-        // Who pays for its own tasks wants them to be seen.
-        let is_own = tenant == self.own_tenant;
-        let available = if is_own && !receipt.charge.public { MicroCredits::ZERO } else { self.available(tenant) };
-        if available < needed {
-            return Err(Error::Overdrawn { tenant, available, needed });
-        }
-        if is_own {
-            self.totals.own = add(self.totals.own, needed);
-        }
-        self.book.post(self.payer(tenant), Account::Pending, needed);
-        self.pending.insert(attempt, Attempt::new(receipt, drawn, &self.parameters));
         Ok(())
     }
 
@@ -344,7 +353,11 @@ impl Ledger {
     }
 
     fn payer(&self, tenant: TenantId) -> Account {
-        if tenant == self.own_tenant { Account::Verification } else { Account::Tenant(tenant) }
+        match tenant {
+            own if own == self.own_tenant => Account::Verification,
+            gateway if gateway == self.gateway_tenant => Account::Gateway(self.genesis.gateway),
+            other => Account::Tenant(other),
+        }
     }
 
     /// Owes an auditor its pay for an attempt that is charged and not settled: the close pays it.
@@ -374,9 +387,9 @@ impl Ledger {
         }
     }
 
-    /// Settles the open epoch and opens the next. `held_tasks`: after how many later tasks of its node pay of this epoch is released. A clock that
-    /// went back only delays releases.
-    pub fn close(&mut self, epoch: Epoch, at: Timestamp, held_tasks: u32) -> Result<Summary, Error> {
+    /// Settles the open epoch and opens the next. `held_tasks`: after how many later tasks of its node pay of this epoch is released. `borne`: what
+    /// the gateway pays itself, in the log's order, as far as it has it with its share of the epoch. A clock that went back only delays releases.
+    pub fn close(&mut self, epoch: Epoch, at: Timestamp, held_tasks: u32, borne: &[Receipt]) -> Result<Summary, Error> {
         if epoch != self.open {
             return Err(Error::NotOpen { epoch, open: self.open });
         }
@@ -386,7 +399,7 @@ impl Ledger {
         let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         let rule = EscrowRule { tasks: held_tasks, ..self.parameters.escrow };
-        self.settle(finished, at, &rule, &mut summary);
+        self.settle(finished, borne, at, &rule, &mut summary);
         summary.slashed = self.take_slashed();
         summary.released = self.release(at);
         summary.payouts = self.pay_out(epoch);
@@ -443,11 +456,13 @@ impl Ledger {
         self.parameters.escrow.hold.max(KEPT_MIN).0.div_ceil(self.genesis.epoch.0)
     }
 
-    /// Whether a settled attempt of a task was charged and the tenant hasn't the money back.
+    /// Whether a settled attempt of a task was charged to its tenant, who hasn't the money back.
     pub fn has_charged(&self, task: TaskId) -> bool {
-        self.history
-            .of(task)
-            .any(|(_, known)| known.stage != Stage::Refunded && known.shares.total() > MicroCredits::ZERO)
+        self.history.of(task).any(|(_, known)| {
+            known.stage != Stage::Refunded
+                && known.shares.total() > MicroCredits::ZERO
+                && known.tenant != self.gateway_tenant
+        })
     }
 
     /// How far a tenant's top-ups are booked here: the next part must be beyond.
@@ -524,6 +539,7 @@ impl Ledger {
     fn settle(
         &mut self,
         mut finished: BTreeMap<AttemptId, Attempt>,
+        borne: &[Receipt],
         at: Timestamp,
         rule: &EscrowRule,
         summary: &mut Summary,
@@ -553,8 +569,33 @@ impl Ledger {
             earned.amount = add(earned.amount, paid);
             summary.audits = add(summary.audits, paid);
         }
+        for receipt in borne {
+            let id = attempt::id(receipt);
+            let Some(attempt) = (!finished.contains_key(&id)).then(|| self.bear(receipt)).flatten() else { continue };
+            count(&attempt.shares, summary);
+            // Nobody audits it: it is no task that escrow waits for.
+            let earned = earned.entry((attempt.node, attempt.operator)).or_default();
+            earned.amount = add(earned.amount, attempt.shares.node);
+            finished.insert(id, attempt);
+        }
         self.escrow.add(summary.epoch, at, rule, &earned);
         self.history.add(summary.epoch, finished);
+    }
+
+    // What the gateway pays itself, if it has it; its own share stays where it is.
+    fn bear(&mut self, receipt: &Receipt) -> Option<Attempt> {
+        let gateway = Account::Gateway(self.genesis.gateway);
+        let amount = receipt.charge.amount;
+        let is_charged = receipt.charge.tenant == self.gateway_tenant && amount > MicroCredits::ZERO;
+        if !is_charged || self.check_receipt(receipt).is_err() || self.book.available(&gateway) < amount {
+            return None;
+        }
+        let attempt = Attempt { stage: Stage::Paid, ..Attempt::new(receipt, false, &self.parameters) };
+        let Shares { node, verification, reserve, .. } = attempt.shares;
+        self.book.post(gateway, Account::Escrow(attempt.node), node);
+        self.book.post(gateway, Account::Verification, verification);
+        self.book.post(gateway, Account::Reserve, reserve);
+        Some(attempt)
     }
 
     fn take_slashed(&mut self) -> MicroCredits {

@@ -40,10 +40,12 @@ impl Genesis {
 
     /// Who asks for the network's own tasks: a tenant that nobody else is, and that the account for audits pays for.
     pub fn own_tenant(&self) -> TenantId {
-        let Digest(bytes) = digest(Domain::Tenant, &[b"network", &self.network().0]);
-        let mut id = [0; 16];
-        id.copy_from_slice(&bytes[..16]);
-        TenantId(id)
+        tenant(&[b"network", &self.network().0])
+    }
+
+    /// Whom a gateway charges with what it pays itself: a tenant that nobody else is, and that the gateway's own account pays for.
+    pub fn gateway_tenant(&self) -> TenantId {
+        tenant(&[b"gateway", &self.network().0, &self.gateway.0])
     }
 
     /// The same network in the log of another gateway, or of the same, signed by its owner.
@@ -99,4 +101,10 @@ impl Genesis {
             signature: Signature(r.array()?),
         })
     }
+}
+fn tenant(parts: &[&[u8]]) -> TenantId {
+    let Digest(bytes) = digest(Domain::Tenant, parts);
+    let mut id = [0; 16];
+    id.copy_from_slice(&bytes[..16]);
+    TenantId(id)
 }

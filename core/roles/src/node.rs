@@ -147,6 +147,8 @@ pub enum Input {
     Cancelled {
         /// Which.
         attempt: Attempt,
+        /// Whether it is paid though it added nothing.
+        is_paid: bool,
     },
     /// The engine's first token of an attempt.
     FirstToken {
@@ -294,6 +296,8 @@ struct Running {
     first_token: Option<Timestamp>,
     // The gateway of this link took it back, or the link is gone.
     abandoned: bool,
+    // It is paid though nothing was added.
+    is_paid: bool,
 }
 
 /// The machine of a node.
@@ -433,8 +437,9 @@ impl Link {
     fn finish(&mut self, now: Timestamp, attempt: Attempt, work: Work, room: &mut Room, out: &mut Vec<Output>) {
         let Some(running) = self.running.remove(&attempt) else { return };
         let commitment = self.commitment(now, attempt, running, work);
-        // Nothing was added: there is nothing to be paid for, and nothing to sign.
-        let empty = commitment.added_tokens() == TokenCount(0) && commitment.finish == Finish::Cancelled;
+        // Nothing was added: mostly there is nothing to be paid for, and nothing to sign.
+        let is_nothing = commitment.added_tokens() == TokenCount(0) && commitment.finish == Finish::Cancelled;
+        let empty = is_nothing && !running.is_paid;
         if !empty {
             self.finished.push(commitment.clone());
             self.batch_due.get_or_insert(now.after(BATCH_WAIT));
@@ -539,12 +544,13 @@ impl Link {
             Input::Connected { next_batch, epoch } => self.connect(now, next_batch, epoch, room, out),
             Input::Disconnected => self.disconnect(now, room, out),
             Input::Assigned { attempt, variant, epoch, resumed_from } => {
-                let running = Running { variant, epoch, resumed_from, began: now, first_token: None, abandoned: false };
+                let (first_token, abandoned, is_paid) = (None, false, false);
+                let running = Running { variant, epoch, resumed_from, began: now, first_token, abandoned, is_paid };
                 self.assign(now, attempt, running, room, out);
             }
-            Input::Cancelled { attempt } => {
+            Input::Cancelled { attempt, is_paid } => {
                 if let Some(running) = self.running.get_mut(&attempt) {
-                    running.abandoned = true;
+                    (running.abandoned, running.is_paid) = (true, is_paid);
                     out.push(Output::Stop { attempt });
                 }
             }

@@ -5,6 +5,7 @@ mod snapshot;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry as MapEntry;
 use alloc::vec::Vec;
 use ol_ledger::{Account, Auditor, Finding, Ledger, Summary};
 use ol_protocol::batch::CountersignedBatch;
@@ -165,6 +166,7 @@ struct Calibrated {
 pub struct Settler {
     genesis: Genesis,
     network: NetworkId,
+    gateway_tenant: TenantId,
     ledger: Ledger,
     policy: Policy,
     // By prover, then verifier.
@@ -263,6 +265,7 @@ impl Settler {
             policy: Policy::new(),
             calibrations: BTreeMap::new(),
             network: genesis.network(),
+            gateway_tenant: genesis.gateway_tenant(),
             genesis,
             open: BTreeMap::new(),
             earned: Vec::new(),
@@ -320,11 +323,21 @@ impl Settler {
         Ok(self.ledger.change(change)?)
     }
 
+    /// Whom the gateway charges with what it pays itself.
+    pub const fn gateway_tenant(&self) -> TenantId {
+        self.gateway_tenant
+    }
+
     /// Takes the receipts of one batch, in order. They are charged when the epoch closes.
     pub fn batch(&mut self, root: Digest, receipts: &[Receipt]) {
         for (leaf, receipt) in (0u16..).zip(receipts) {
             let commitment = &receipt.commitment;
             let id = AttemptId { task: commitment.task, attempt: commitment.attempt };
+            // What a gateway pays itself added nothing to an answer: there is nothing to compare, and no experience to have.
+            if receipt.charge.tenant == self.gateway_tenant {
+                self.take(id, receipt, Candidate { root, leaf, chance: Chance::NEVER });
+                continue;
+            }
             let rule = &self.ledger.parameters().audit;
             let work = Work {
                 node: commitment.node,
@@ -338,11 +351,13 @@ impl Settler {
             if !rule.deterrent || (self.ledger.could_earn(receipt) && !self.open.contains_key(&id)) {
                 self.policy.record(rule, &work);
             }
-            if self.open.contains_key(&id) {
-                continue;
-            }
-            let open = Open::new(receipt.clone(), Candidate { root, leaf, chance }, false);
-            self.open.insert(id, Box::new(open));
+            self.take(id, receipt, Candidate { root, leaf, chance });
+        }
+    }
+
+    fn take(&mut self, id: AttemptId, receipt: &Receipt, candidate: Candidate) {
+        if let MapEntry::Vacant(place) = self.open.entry(id) {
+            place.insert(Box::new(Open::new(receipt.clone(), candidate, false)));
             self.earned.push(id);
         }
     }
@@ -592,12 +607,18 @@ impl Settler {
             }
         }
         self.refused.clear();
+        let mut borne = Vec::new();
         for id in core::mem::take(&mut self.earned) {
-            self.earn(id, &reveal.draw_secret);
+            match self.open.entry(id) {
+                MapEntry::Occupied(open) if open.get().receipt.charge.tenant == self.gateway_tenant => {
+                    borne.push(open.remove().receipt);
+                }
+                MapEntry::Occupied(_) | MapEntry::Vacant(_) => self.earn(id, &reveal.draw_secret),
+            }
         }
         self.find(epoch)?;
         self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
-        let summary = self.ledger.close(epoch, at, self.held_tasks())?;
+        let summary = self.ledger.close(epoch, at, self.held_tasks(), &borne)?;
         self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);

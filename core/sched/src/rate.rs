@@ -70,6 +70,12 @@ impl Rate {
         Micros(self.prefill.nanos.saturating_mul(u64::from(prompt.0)) / 1_000)
     }
 
+    /// How much of a prompt it prefills in that time.
+    pub fn prefilled_in(&self, took: Micros) -> TokenCount {
+        let tokens = took.0.saturating_mul(1_000) / self.prefill.nanos.max(1);
+        TokenCount(u32::try_from(tokens).unwrap_or(u32::MAX))
+    }
+
     /// Time that a node takes to prefill and decode so many tokens, without round trip and queue.
     pub fn predict(&self, prompt: TokenCount, output: TokenCount) -> Micros {
         let decode = self.decode.nanos.saturating_mul(u64::from(output.0)) / 1_000;

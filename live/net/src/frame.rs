@@ -125,6 +125,8 @@ pub enum Down {
         task: TaskId,
         /// Which attempt of it.
         attempt: u8,
+        /// Whether it is paid though it added nothing, if the node commits to it.
+        is_paid: bool,
     },
     /// Somebody's work to check.
     Audit(Box<Audit>),

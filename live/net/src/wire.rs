@@ -167,8 +167,8 @@ impl Frame for Down {
                 down::Frame::Refused(pb::Refused { code: refuse_code_out(code).into(), message })
             }
             Self::Assign(it) => down::Frame::Assign(assign_out(*it)),
-            Self::Cancel { task, attempt } => {
-                down::Frame::Cancel(pb::Cancel { task: task.0.into(), attempt: attempt.into() })
+            Self::Cancel { task, attempt, is_paid } => {
+                down::Frame::Cancel(pb::Cancel { task: task.0.into(), attempt: attempt.into(), is_paid })
             }
             Self::Audit(it) => down::Frame::Audit(audit_out(*it)),
             Self::Unseal { audit, seals } => down::Frame::Unseal(pb::Unseal { audit: audit.0.into(), seals }),
@@ -191,7 +191,9 @@ impl Frame for Down {
             down::Frame::Welcome(it) => Self::Welcome(welcome_in(it)?),
             down::Frame::Refused(it) => Self::Refused { code: refuse_code_in(it.code)?, message: it.message },
             down::Frame::Assign(it) => Self::Assign(Box::new(assign_in(it)?)),
-            down::Frame::Cancel(it) => Self::Cancel { task: task(&it.task)?, attempt: attempt(it.attempt)? },
+            down::Frame::Cancel(it) => {
+                Self::Cancel { task: task(&it.task)?, attempt: attempt(it.attempt)?, is_paid: it.is_paid }
+            }
             down::Frame::Audit(it) => Self::Audit(Box::new(audit_in(it)?)),
             down::Frame::Unseal(it) => {
                 Self::Unseal { audit: AuditId(array("unseal.audit", &it.audit)?), seals: it.seals }

@@ -200,7 +200,7 @@ fn every_down() -> Vec<Down> {
         assign(Payload::Text { prompt: "Once".into(), generate: generate() }),
         assign(Payload::Tokens { ids: vec![1, 0, 500_000], generate: generate() }),
         assign(Payload::Embed { texts: vec!["a".into(), String::new()] }),
-        Down::Cancel { task: TaskId([7; 16]), attempt: 3 },
+        Down::Cancel { task: TaskId([7; 16]), attempt: 3, is_paid: true },
         Down::Unseal { audit: AuditId([5; 16]), seals: vec![vec![6; Seal::BYTES]; 3] },
         Down::Recall { task: TaskId([7; 16]), attempt: 3, salt: Salt([13; 32]) },
         Down::Audit(Box::new(audit())),

@@ -84,6 +84,8 @@ struct Content {
     log_probs: Vec<u8>,
     tail: String,
     vectors: Vec<Vec<f32>>,
+    // It is committed to even if nothing was made.
+    is_paid: bool,
 }
 
 /// See the module.
@@ -170,11 +172,14 @@ impl LinkHands {
                 inputs.push(Input::Assigned { attempt, variant: assign.variant, epoch: assign.epoch, resumed_from });
                 self.contents.entry(attempt).or_insert_with(|| Content::new(assign));
             }
-            Down::Cancel { task, attempt } => {
+            Down::Cancel { task, attempt, is_paid } => {
                 let attempt = Attempt { task, attempt };
                 // Its end may have crossed with this, and then the gateway has not taken it.
                 self.told.remove(&attempt);
-                inputs.push(Input::Cancelled { attempt });
+                if let Some(content) = self.contents.get_mut(&attempt) {
+                    content.is_paid = is_paid;
+                }
+                inputs.push(Input::Cancelled { attempt, is_paid });
             }
             Down::Audit(audit) => {
                 inputs.push(Input::AuditAsked { audit: audit.audit, variant: audit.variant });
@@ -548,7 +553,7 @@ impl LinkHands {
                 if let Some(content) = self.contents.get(&attempt) {
                     inputs.push(ended(attempt, content.work(Finish::Cancelled)));
                     // Nothing was made: no batch will ask for it.
-                    if content.ids.len() == content.assign.resume.len() {
+                    if content.ids.len() == content.assign.resume.len() && !content.is_paid {
                         self.contents.remove(&attempt);
                     }
                 }
@@ -618,6 +623,7 @@ impl Content {
             log_probs: Vec::new(),
             tail: String::new(),
             vectors: Vec::new(),
+            is_paid: false,
         }
     }
 

@@ -135,7 +135,7 @@ impl World {
                     self.running.insert(*attempt, (resumed_from.0, resumed_from.0));
                 }
                 // Its node lets go of it at once.
-                Output::Cancel { node, attempt } if self.running.remove(attempt).is_some() => {
+                Output::Cancel { node, attempt, .. } if self.running.remove(attempt).is_some() => {
                     self.taken_back.insert(*attempt);
                     self.coming.push(Reverse((self.now, FRAMES, *node, *attempt)));
                 }

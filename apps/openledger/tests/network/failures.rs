@@ -6,6 +6,7 @@ use crate::proxy::Proxy;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 // Pieces of an answer after which its node is lost, and tokens that it has at least.
 const EARLY: usize = 20;
@@ -140,6 +141,40 @@ fn a_node_that_stands_still_is_overtaken_and_the_tenant_pays_each_token_once() {
     assert_eq!(Some(amounts(receipt, "output_tokens").iter().sum::<u64>()), total);
     assert_eq!(Some(amounts(receipt, "prompt_tokens").iter().sum::<u64>()), prompt);
     verified(&gateway, &document);
+}
+
+#[test]
+fn a_node_that_is_asked_beside_a_late_one_and_loses_is_paid_for_what_it_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    let nodes = ["first", "second"].map(|name| Node::join(&gateway.ticket, &folder.path().join(name)));
+    gateway.wait_for_nodes(2);
+    let api = gateway.api();
+    // Long to read, so that the second is at it still when the first goes on.
+    let question = |seed: u64| chat(&format!("{seed} {}", "to be read ".repeat(120)), 400, seed);
+    (0..20).for_each(|seed| drop(api.chat(&question(seed)).good()));
+    let (raced, borne) = (|| gateway.metric("attempts_raced_total"), || gateway.metric("attempts_borne_total"));
+    let mut races = 0;
+    for seed in 20..220 {
+        let before = raced();
+        let mut stream = api.stream(&question(seed));
+        stream.until(EARLY);
+        let first = nodes.iter().find(|node| node.id == stream.node()).unwrap().process.id();
+        signal("-STOP", first);
+        let waited = Instant::now();
+        while raced() == before && waited.elapsed() < Duration::from_secs(1) {}
+        signal("-CONT", first);
+        stream.finish();
+        races += raced() - before;
+        if borne() > 0 || races > 20 {
+            break;
+        }
+    }
+    eventually("a second attempt that lost and is paid", || (borne() > 0).then_some(()));
+    let open = gateway.metric("epoch");
+    eventually("a close of its epoch", || (gateway.metric("epoch") > open).then_some(()));
+    assert!(gateway.process.terminate().success(), "{}", gateway.process.err.all());
+    gateway.fsck();
 }
 
 fn signal(name: &str, process: u32) {

@@ -1,6 +1,6 @@
 //! Random histories, hostile steps among them: every invariant after every step.
 
-use crate::world::{OWN, TASKS, attempt, escrow, gateway, genesis, issuer, ledger, receipt, tenant, top_up};
+use crate::world::{BORNE, OWN, TASKS, attempt, escrow, gateway, genesis, issuer, ledger, receipt, tenant, top_up};
 use ol_ledger::{Account, Auditor, Error, Finding, Ledger, Summary};
 use ol_protocol::parameters::ParameterChange;
 use ol_protocol::record::AttemptId;
@@ -15,7 +15,7 @@ enum Step {
     Find { task: u8, finding: Finding },
     PayAudit { task: u8, node: u8 },
     Change { after: u64, tenths: u64, longer: bool },
-    Close { skipped: u64, minutes: u64 },
+    Close { skipped: u64, minutes: u64, borne: Option<(u8, u8, u64)> },
     Restart,
 }
 
@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (0..3u8, amount.clone(), 0..40u64, any::<bool>())
             .prop_map(|(tenant, amount, serial, forged)| Step::TopUp { tenant, amount, serial, forged }),
-        8 => (prop_oneof![6 => Just(0), 2 => 1..3u8, 1 => Just(OWN)], 0..3u8, 0..30u8, prop_oneof![4 => Just(0), 1 => 0..10u64], amount, any::<bool>(), 0..12u64)
+        8 => (prop_oneof![6 => Just(0), 2 => 1..3u8, 1 => Just(OWN), 1 => Just(BORNE)], 0..3u8, 0..30u8, prop_oneof![4 => Just(0), 1 => 0..10u64], amount, any::<bool>(), 0..12u64)
             .prop_map(|(tenant, node, task, age, amount, drawn, extra)| {
                 Step::Earn { tenant, node, task, age, amount, drawn, extra: u64::from(extra == 0) }
             }),
@@ -33,8 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..30u8, 0..3u8).prop_map(|(task, node)| Step::PayAudit { task, node }),
         1 => (0..3u64, 0..13u64, any::<bool>())
             .prop_map(|(after, tenths, longer)| Step::Change { after, tenths, longer }),
-        2 => (prop_oneof![9 => Just(0), 1 => 1..3u64], 0..30u64)
-            .prop_map(|(skipped, minutes)| Step::Close { skipped, minutes }),
+        2 => (prop_oneof![9 => Just(0), 1 => 1..3u64], 0..30u64, proptest::option::of((0..3u8, 30..40u8, 0..300u64)))
+            .prop_map(|(skipped, minutes, borne)| Step::Close { skipped, minutes, borne }),
         1 => Just(Step::Restart),
     ]
 }
@@ -78,7 +78,7 @@ impl Run {
                 assert!(self.earned.insert((attempt(task), epoch)), "one commitment earned twice");
                 self.charged.insert(attempt(task), amount);
                 self.own.remove(&attempt(task));
-                self.own.extend((tenant == OWN).then(|| attempt(task)));
+                self.own.extend([OWN, BORNE].contains(&tenant).then(|| attempt(task)));
                 self.failed.retain(|id| *id != attempt(task));
             }
             Step::Find { task, finding } => {
@@ -87,7 +87,7 @@ impl Run {
                 let to_tenants = self.tenants() - before;
                 match self.own.contains(&attempt(task)) {
                     false => self.found(attempt(task), finding, to_tenants),
-                    // The network has it back where it came from.
+                    // The network, or the gateway, has it back where it came from.
                     true => {
                         assert_eq!(to_tenants, 0);
                         self.found(attempt(task), finding, i128::from(self.ledger.totals().refunded.0 - refunded));
@@ -108,10 +108,12 @@ impl Run {
                 self.ledger.change(&order)?;
                 assert!((9..=11).contains(&tenths) && after > 0);
             }
-            Step::Close { skipped, minutes } => {
+            Step::Close { skipped, minutes, borne } => {
                 self.now += minutes * 60_000_000;
                 let epoch = Epoch(self.ledger.open_epoch().0 + skipped);
-                let summary = self.ledger.close(epoch, Timestamp(self.now), self.ledger.parameters().escrow.tasks)?;
+                let borne = borne.map(|(node, task, amount)| receipt(BORNE, node, task, epoch.0, amount));
+                let (tasks, borne) = (self.ledger.parameters().escrow.tasks, Vec::from_iter(borne));
+                let summary = self.ledger.close(epoch, Timestamp(self.now), tasks, &borne)?;
                 self.closed.push(summary);
             }
             Step::Restart => {
@@ -192,7 +194,7 @@ proptest! {
             let task = u8::try_from(task).unwrap();
             run.ledger.earn(&receipt(0, *node, task, 0, *amount), false).unwrap();
         }
-        let summary = run.ledger.close(Epoch(0), Timestamp(0), TASKS).unwrap();
+        let summary = run.ledger.close(Epoch(0), Timestamp(0), TASKS, &[]).unwrap();
         let sum: u64 = amounts.iter().map(|(_, amount)| amount).sum();
         prop_assert_eq!((summary.charged, summary.settled), (MicroCredits(sum), amounts.len() as u64));
         for node in 0..3 {

@@ -1,7 +1,8 @@
 //! What becomes of a charge.
 
 use crate::world::{
-    OWN, TASKS, attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant, top_up,
+    BORNE, OWN, TASKS, attempt, end, escrow, funded, gateway, genesis, issuer, ledger, operator, receipt, tenant,
+    top_up,
 };
 use ol_ledger::{Account, Auditor, Error, Fault, Finding, Ledger, Payout, RestoreError, Summary, Totals};
 use ol_protocol::genesis::Genesis;
@@ -14,7 +15,7 @@ use ol_protocol::{
 
 fn close(ledger: &mut Ledger) -> Summary {
     let epoch = ledger.open_epoch();
-    let summary = ledger.close(epoch, end(epoch.0), ledger.parameters().escrow.tasks).unwrap();
+    let summary = ledger.close(epoch, end(epoch.0), ledger.parameters().escrow.tasks, &[]).unwrap();
     assert_eq!(ledger.check(), Ok(()));
     summary
 }
@@ -292,7 +293,7 @@ fn only_the_open_epoch_is_closed() {
     let mut ledger = ledger();
     close(&mut ledger);
     for epoch in [Epoch(0), Epoch(2)] {
-        let error = refused(&mut ledger, |l| l.close(epoch, Timestamp(0), TASKS).map(|_| ()));
+        let error = refused(&mut ledger, |l| l.close(epoch, Timestamp(0), TASKS, &[]).map(|_| ()));
         assert_eq!(error, Error::NotOpen { epoch, open: Epoch(1) });
     }
 }
@@ -366,6 +367,30 @@ fn who_has_the_threshold_is_paid_out_whole_and_once() {
 }
 
 #[test]
+fn what_a_gateway_pays_itself_comes_from_what_it_has_earned_and_releases_no_escrow() {
+    let mut ledger = funded(100_000);
+    let tenant = genesis().gateway_tenant();
+    assert_eq!(refused(&mut ledger, |l| l.top_up(&top_up(BORNE, 100, 2))), Error::OwnTenant);
+    ledger.earn(&receipt(1, 1, 1, 0, 10_000), false).unwrap();
+    // Not of a tenant's kind; and not what another tenant is charged.
+    let borne = |task, amount| receipt(BORNE, 1, task, 0, amount);
+    let needed = Error::Overdrawn { tenant, available: MicroCredits(0), needed: MicroCredits(1) };
+    assert_eq!(refused(&mut ledger, |l| l.earn(&borne(2, 1), false)), needed);
+    let mut foreign = borne(6, 10);
+    foreign.commitment.gateway = GatewayId([9; 32]);
+    // The gateway's share of the epoch is 800: the second is beyond what is left, and the third is one twice.
+    let all = [borne(2, 500), borne(3, 400), borne(2, 10), borne(4, 100), foreign, receipt(1, 1, 5, 0, 100)];
+    let summary = ledger.close(Epoch(0), end(0), TASKS, &all).unwrap();
+    assert_eq!((summary.settled, summary.charged, summary.gateway.0), (3, MicroCredits(10_600), 800 + 48));
+    assert_eq!((ledger.balance(&gateway()), ledger.balance(&escrow(1))), (800 - 600 + 48, 8_500 + 510));
+    assert_eq!((ledger.balance(&Account::Verification), ledger.balance(&Account::Reserve)), (212, 530));
+    assert!(!ledger.has_charged(attempt(2).task) && ledger.has_charged(attempt(1).task));
+    let again = ledger.close(Epoch(1), end(1), TASKS, &[borne(2, 10)]).unwrap();
+    assert_eq!(again.settled, 0, "it is paid once");
+    ledger.check().unwrap();
+}
+
+#[test]
 fn the_networks_own_tasks_are_paid_from_what_is_there_for_audits_and_no_more_than_a_five_hundredth() {
     let mut ledger = funded(100_000);
     let own = |amount| receipt(OWN, 1, 2, 0, amount);
@@ -402,12 +427,12 @@ fn pay_is_held_for_as_many_tasks_as_its_close_says() {
     let mut ledger = funded(10_000);
     for (epoch, held) in [(0, 3), (1, 1)] {
         ledger.earn(&receipt(1, 1, epoch, u64::from(epoch), 100), false).unwrap();
-        ledger.close(Epoch(epoch.into()), end(epoch.into()), held).unwrap();
+        ledger.close(Epoch(epoch.into()), end(epoch.into()), held, &[]).unwrap();
     }
     let released: Vec<u64> = (2..5)
         .map(|epoch: u8| {
             ledger.earn(&receipt(1, 1, epoch, u64::from(epoch), 100), false).unwrap();
-            ledger.close(Epoch(epoch.into()), end(epoch.into()), 9).unwrap().released.0
+            ledger.close(Epoch(epoch.into()), end(epoch.into()), 9, &[]).unwrap().released.0
         })
         .collect();
     // The second lot waits for its time, the first for its third task.

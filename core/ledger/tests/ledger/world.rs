@@ -44,6 +44,9 @@ pub(crate) fn genesis() -> Genesis {
 /// Stands for the network itself among tenants.
 pub(crate) const OWN: u8 = u8::MAX;
 
+/// Stands for the gateway itself among tenants.
+pub(crate) const BORNE: u8 = u8::MAX - 1;
+
 /// A ledger with nothing in it.
 pub(crate) fn ledger() -> Ledger {
     Ledger::new(&genesis()).unwrap()
@@ -68,7 +71,11 @@ pub(crate) fn top_up(tenant: u8, amount: u64, serial: u64) -> Slice {
 }
 
 fn who(tenant: u8) -> TenantId {
-    if tenant == OWN { genesis().own_tenant() } else { TenantId([tenant; 16]) }
+    match tenant {
+        OWN => genesis().own_tenant(),
+        BORNE => genesis().gateway_tenant(),
+        other => TenantId([other; 16]),
+    }
 }
 
 /// The first attempt at a task.

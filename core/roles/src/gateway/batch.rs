@@ -151,11 +151,18 @@ impl Gateway {
             false => self.not_twice(task, &commitment, charged(task, &commitment, order, held), before),
         };
         let (price, with_audit) = task.map_or((order.price, false), |task| task.price_of(id.attempt));
+        // What is charged to nobody else.
+        let read = match (prompt_tokens, output_tokens) {
+            (TokenCount(0), TokenCount(0)) => task.and_then(|task| borne(task, &commitment, order)),
+            _ => None,
+        };
+        let tenant = if read.is_some() { self.settler.gateway_tenant() } else { order.tenant };
+        let prompt_tokens = read.unwrap_or(prompt_tokens);
         let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);
         let response = task.filter(|_| last).and_then(|task| task.response).unwrap_or(nothing);
         let charge = Charge {
-            tenant: order.tenant,
+            tenant,
             request: order.request,
             response,
             prompt_tokens,
@@ -166,7 +173,13 @@ impl Gateway {
             with_audit,
             region: order.region,
         };
-        self.settle_reservation(id, charge.amount, order);
+        match read {
+            Some(_) => {
+                self.counters.borne += 1;
+                self.settle_reservation(id, MicroCredits::ZERO, order);
+            }
+            None => self.settle_reservation(id, charge.amount, order),
+        }
         Receipt { commitment, charge }
     }
 
@@ -188,7 +201,8 @@ impl Gateway {
         }
         let in_batch = || before.iter().filter(|it| it.commitment.task == commitment.task);
         let all = || self.settler.receipts_of(commitment.task).chain(in_batch());
-        let others = || all().filter(|it| it.commitment.attempt != commitment.attempt);
+        let of_tenant = |it: &&Receipt| it.charge.tenant != self.settler.gateway_tenant();
+        let others = || all().filter(of_tenant).filter(|it| it.commitment.attempt != commitment.attempt);
         // One that was begun beside this one, and lost, ends nothing.
         let is_charged = |it: &&Receipt| it.charge.prompt_tokens.0 > 0 || it.charge.output_tokens.0 > 0;
         let later = others().filter(|it| it.commitment.attempt > commitment.attempt).filter(is_charged);
@@ -241,6 +255,12 @@ impl Gateway {
         }
         self.take_waiting(now, out);
     }
+}
+
+// Prompt tokens that the gateway pays itself, of an attempt that it began beside another and that lost.
+fn borne(task: &Task, commitment: &Commitment, order: &Order) -> Option<TokenCount> {
+    let read = task.said.get(&commitment.attempt)?.read.min(commitment.prompt_tokens).min(order.prompt_tokens_max);
+    Some(read).filter(|read| *read > TokenCount(0))
 }
 
 // Tokens that an attempt is charged: what it added and the client was sent, and the prompt with the attempt that ended

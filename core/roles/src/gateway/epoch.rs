@@ -147,6 +147,7 @@ impl Gateway {
         let unsettled: Vec<_> = self
             .settler
             .unsettled_charges()
+            .filter(|receipt| receipt.charge.tenant != self.settler.gateway_tenant())
             .map(|r| (r.commitment.task, r.commitment.attempt, r.charge.tenant, r.charge.amount))
             .collect();
         for (task, attempt, tenant, amount) in unsettled {

@@ -399,6 +399,8 @@ pub enum Output {
         node: NodeId,
         /// Which.
         attempt: AttemptId,
+        /// Whether it is paid though it added nothing, so that the node is to commit to it.
+        is_paid: bool,
     },
     /// Pass the frame just taken on to the client.
     Relay {

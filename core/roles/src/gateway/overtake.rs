@@ -231,8 +231,35 @@ impl Gateway {
 
     /// Takes back an attempt that ended here though not at its node.
     pub(super) fn take_back(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId, out: &mut Vec<Output>) {
-        out.push(Output::Cancel { node, attempt });
+        out.push(Output::Cancel { node, attempt, is_paid: false });
         self.stop(now, node, attempt);
+    }
+
+    /// Takes back an attempt that another outran. If it was begun beside that one, it was the gateway that asked in vain, and the gateway that pays.
+    pub(super) fn outran(
+        &mut self,
+        now: Timestamp,
+        by: AttemptId,
+        (node, number): (NodeId, u8),
+        out: &mut Vec<Output>,
+    ) {
+        let attempt = AttemptId { attempt: number, ..by };
+        let is_paid = number > by.attempt && self.has_read(now, node, attempt);
+        out.push(Output::Cancel { node, attempt, is_paid });
+        self.stop(now, node, attempt);
+    }
+
+    // Notes how much of its prompt an attempt has read so far, by the gateway's clock and what the node is measured at: its own word
+    // could be anything.
+    fn has_read(&mut self, now: Timestamp, node: NodeId, attempt: AttemptId) -> bool {
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return false };
+        let rate = self.rates.of(node, task.submission.variant);
+        let Some(known) = task.attempts.get(attempt.attempt) else { return false };
+        let took = Micros(now.since(known.began).0.saturating_sub(rate.round_trip().0));
+        let Some(said) = task.said.get_mut(&attempt.attempt) else { return false };
+        let computed = said.prompt.0.saturating_sub(said.resident.0);
+        said.read = rate.prefilled_in(took).min(TokenCount(computed));
+        said.read > TokenCount(0)
     }
 
     /// Puts nodes whose measures are old among those to be tried.

@@ -48,6 +48,8 @@ pub(super) struct Begun {
     pub(super) resident: TokenCount,
     /// Whether they are far fewer than was expected of it. Either it forgot, or it passes for fast: its time shows nothing.
     pub(super) is_odd: bool,
+    /// Tokens of it that the node had read when the attempt that it was begun beside won after all: the gateway pays them.
+    pub(super) read: TokenCount,
     // Whether the gateway knew that the node has some: what it has from others' requests, as the network's own, is not shown.
     pub(super) is_expected: bool,
 }
@@ -55,7 +57,7 @@ pub(super) struct Begun {
 impl Begun {
     /// What it says.
     pub(super) fn new(prompt: TokenCount, resident: TokenCount) -> Self {
-        Self { prompt, resident, is_odd: false, is_expected: false }
+        Self { prompt, resident, is_odd: false, read: TokenCount(0), is_expected: false }
     }
 }
 
@@ -350,7 +352,7 @@ impl Gateway {
                 let outrun = task.attempts.progress(attempt.attempt, now, count);
                 out.push(Output::Relay { attempt, count });
                 if let Some((number, other)) = outrun {
-                    self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
+                    self.outran(now, attempt, (other, number), out);
                 }
                 if is_first || outrun.is_some() {
                     // Its limits are others now, and perhaps earlier ones.
@@ -425,7 +427,7 @@ impl Gateway {
         }
         self.stop(now, node, attempt);
         if let Some((number, other)) = outrun {
-            self.take_back(now, other, AttemptId { attempt: number, ..attempt }, out);
+            self.outran(now, attempt, (other, number), out);
         }
         self.rates.answered(commitment.variant, output_tokens);
         if let Some(conversation) = conversation {
@@ -491,7 +493,7 @@ impl Gateway {
         reason: Reason,
         out: &mut Vec<Output>,
     ) {
-        out.push(Output::Cancel { node, attempt });
+        out.push(Output::Cancel { node, attempt, is_paid: false });
         self.retry(now, node, attempt, reason, out);
     }
 
@@ -556,7 +558,7 @@ impl Gateway {
         let charge = task.submission.price.charge(prompt, task.attempts.delivered()).unwrap_or_default();
         for (number, node) in &running {
             let attempt = AttemptId { task: id, attempt: *number };
-            out.push(Output::Cancel { node: *node, attempt });
+            out.push(Output::Cancel { node: *node, attempt, is_paid: false });
             self.stop(now, *node, attempt);
             if let Some(task) = self.tasks.get_mut(&id) {
                 task.attempts.fail(*number, Reason::Client);

@@ -101,10 +101,11 @@ impl Settler {
         let panels = Self::read_panels(panels)?;
         let calibrations = Self::read_calibrations(r.rest())?;
         let (earned, arriving, refused) = (Vec::new(), Vec::new(), Vec::new());
-        let network = genesis.network();
+        let (network, gateway_tenant) = (genesis.network(), genesis.gateway_tenant());
         Some(Self {
             genesis,
             network,
+            gateway_tenant,
             ledger,
             policy,
             calibrations,

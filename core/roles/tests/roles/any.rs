@@ -331,7 +331,7 @@ impl Any {
                 epoch: Epoch(u64::from(self.number())),
                 resumed_from: self.tokens(),
             },
-            7 => node::Input::Cancelled { attempt },
+            7 => node::Input::Cancelled { attempt, is_paid: self.below(2) == 0 },
             8 => node::Input::FirstToken { attempt },
             9..=11 => node::Input::Finished { attempt, work: self.work() },
             12 => node::Input::EngineFailed { attempt, code: self.code() },

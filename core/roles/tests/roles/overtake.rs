@@ -1,8 +1,13 @@
 //! Attempts that are late or slow: others beside them, and instead of them.
 
-use crate::world::{Assigned, Bench, PROMPT, TENANT, assigned, commitment, finished, node, refused, submission, task};
+use crate::world::{
+    Assigned, Bench, GATEWAY, PROMPT, TENANT, VARIANT, asked, assigned, commitment, finished, genesis, node, refused,
+    submission, task,
+};
+use ol_ledger::Account;
 use ol_protocol::commitment::Finish;
-use ol_protocol::{Micros, NodeId, TenantId, TokenCount};
+use ol_protocol::receipt::Receipt;
+use ol_protocol::{MicroCredits, Micros, NodeId, TenantId, TokenCount};
 use ol_roles::gateway::event::{Input, Output, Refusal, Submission};
 use ol_sched::Gate;
 
@@ -20,13 +25,13 @@ fn measured(nodes: std::ops::Range<u8>) -> Bench {
     bench
 }
 
+fn began(to: &Assigned) -> Input {
+    let (prompt_tokens, resident_tokens) = (TokenCount(PROMPT), TokenCount(0));
+    Input::Started { node: to.node, attempt: to.attempt, prompt_tokens, resident_tokens }
+}
+
 fn answer_evenly(bench: &mut Bench, to: &Assigned, tokens: u32) {
-    bench.feed(Input::Started {
-        node: to.node,
-        attempt: to.attempt,
-        prompt_tokens: TokenCount(PROMPT),
-        resident_tokens: TokenCount(0),
-    });
+    bench.feed(began(to));
     bench.wait(Micros(20_000));
     for count in 1..=tokens {
         bench.progress(to, count, 1);
@@ -45,7 +50,7 @@ fn until_assigned(bench: &mut Bench) -> Option<Assigned> {
 fn cancelled(out: &[Output]) -> Vec<(NodeId, u8)> {
     out.iter()
         .filter_map(|output| match output {
-            Output::Cancel { node, attempt } => Some((*node, attempt.attempt)),
+            Output::Cancel { node, attempt, .. } => Some((*node, attempt.attempt)),
             _ => None,
         })
         .collect()
@@ -159,7 +164,7 @@ fn a_stranger_loses_to_a_node_that_is_known_even_by_a_nose() {
     assert_eq!(first.node, node(12), "a newcomer goes first");
     let second = until_assigned(&mut bench).expect("another begins beside it");
     let out = bench.progress(&first, 1, 1);
-    assert_eq!(out, [Output::Cancel { node: first.node, attempt: first.attempt }]);
+    assert_eq!(out, [Output::Cancel { node: first.node, attempt: first.attempt, is_paid: false }]);
     let out = bench.progress(&second, 1, 1);
     assert_eq!(out, [Output::Relay { attempt: second.attempt, count: TokenCount(1) }]);
 }
@@ -184,4 +189,130 @@ fn a_tenant_that_floods_the_queue_is_refused_and_another_is_not() {
     let stranger = TenantId([9; 16]);
     bench.feed(Input::TopUp(crate::world::top_up(9, crate::world::FUNDS, 2)));
     assert_eq!(refused(&bench.feed(Input::Submitted(of(stranger, 200)))), None);
+}
+
+// Tasks that were answered and settled, so that the gateway has a share of them.
+fn with_earnings(bench: &mut Bench, tasks: u8) {
+    bench.join(3);
+    for n in [10, 11] {
+        bench.feed(Input::RoundTrip { node: node(n), took: Micros(1_000) });
+    }
+    for n in 0..tasks {
+        let to = bench.assign(20 + n);
+        bench.feed(began(&to));
+        bench.wait(Micros(20_000));
+        let answer = bench.answer(&to, 100);
+        let sequence = bench.receipts().iter().filter(|it| it.commitment.node == to.node).count() as u64;
+        bench.batch(sequence, &[(&answer, &to)]);
+        // Newcomers' results are all drawn: one whose payload is lost is paid.
+        for (_, audit, ..) in asked(&bench.write()) {
+            bench.feed(Input::PayloadLost { audit });
+            bench.write();
+        }
+        bench.grant((to.node.0)[0]);
+    }
+    bench.close();
+}
+
+fn is_paid(out: &[Output]) -> Vec<bool> {
+    out.iter().filter_map(|it| if let Output::Cancel { is_paid, .. } = it { Some(*is_paid) } else { None }).collect()
+}
+
+// A race that one of two attempts wins after so long; what was said to the other, and its receipt.
+fn raced(bench: &mut Bench, after: Micros, first_wins: bool) -> (Vec<bool>, Receipt) {
+    let first = bench.assign(1);
+    let second = until_assigned(bench).expect("another begins beside it");
+    [&first, &second].into_iter().for_each(|to| drop(bench.feed(began(to))));
+    bench.wait(after);
+    let (winner, loser) = if first_wins { (&first, &second) } else { (&second, &first) };
+    let out = bench.progress(winner, 1, 1);
+    let answer = commitment(winner, 1, Finish::EndOfText);
+    bench.done(&answer);
+    bench.feed(Input::Responded { task: task(1), response: ol_protocol::Digest([0x72; 32]) });
+    let lost = commitment(loser, 0, Finish::Cancelled);
+    let next = |bench: &Bench, of: &Assigned| {
+        bench.receipts().iter().filter(|it| it.commitment.node == of.node).count() as u64
+    };
+    bench.batch(next(bench, loser), &[(&lost, loser)]);
+    bench.write();
+    bench.batch(next(bench, winner), &[(&answer, winner)]);
+    bench.write();
+    let of = |it: &&&Receipt| it.commitment.task == task(1) && it.commitment.attempt == loser.attempt.attempt;
+    let receipt = bench.receipts().iter().find(of).copied().cloned().expect("it is in the log");
+    (is_paid(&out), receipt)
+}
+
+#[test]
+fn what_was_begun_beside_a_late_attempt_that_won_is_paid_by_the_gateway_for_what_it_read() {
+    let mut bench = measured(10..12);
+    with_earnings(&mut bench, 12);
+    let own = Account::Gateway(GATEWAY);
+    let (earned, before) = (bench.gateway.settler().balance(&own), bench.balance());
+    assert!(earned >= 2 * i128::from(PROMPT), "{earned}");
+    // A node reads the prompt in 20 ms here.
+    let (told, lost) = raced(&mut bench, Micros(60_000), true);
+    assert_eq!(told, [true]);
+    assert_eq!((lost.charge.prompt_tokens, lost.charge.output_tokens), (TokenCount(PROMPT), TokenCount(0)));
+    assert_eq!(lost.charge.tenant, genesis().gateway_tenant());
+    let summary = bench.close();
+    // Prompt and one token by the tenant, the prompt once more by the gateway, which has its share of both.
+    assert_eq!(before - bench.balance(), i128::from(PROMPT) + 1);
+    let share = i128::from(summary.gateway.0);
+    assert_eq!(bench.gateway.settler().balance(&own), earned - i128::from(PROMPT) + share);
+    let standing = bench.gateway.settler().standing(lost.commitment.node, VARIANT);
+    assert_eq!((summary.held, standing.failed), (1, 0), "only the answer is drawn");
+}
+
+#[test]
+fn a_gateway_pays_no_more_than_was_read_and_than_it_has_and_never_who_was_late() {
+    // Half of the time that the prompt takes.
+    let mut bench = measured(10..12);
+    with_earnings(&mut bench, 12);
+    let (told, lost) = raced(&mut bench, Micros(10_000), true);
+    assert_eq!(told, [true]);
+    assert!((3..8).contains(&lost.charge.prompt_tokens.0), "{lost:?}");
+    // A gateway that has nothing yet owes it, and the close pays nobody.
+    let mut bench = measured(10..12);
+    let (told, lost) = raced(&mut bench, Micros(60_000), true);
+    assert_eq!(
+        (told, lost.charge.tenant, lost.charge.amount),
+        (vec![true], genesis().gateway_tenant(), MicroCredits(10))
+    );
+    let summary = bench.close();
+    assert_eq!((summary.settled, summary.held), (0, 1));
+    // Who was late, and lost.
+    let mut bench = measured(10..12);
+    with_earnings(&mut bench, 12);
+    let (told, lost) = raced(&mut bench, Micros(60_000), false);
+    assert_eq!((told, lost.charge.tenant, lost.charge.amount), (vec![false], TENANT, MicroCredits(0)));
+}
+
+#[test]
+fn a_gateway_that_begins_anew_charges_the_answer_though_it_paid_for_what_lost() {
+    for closes in [false, true] {
+        let mut bench = measured(10..12);
+        with_earnings(&mut bench, 12);
+        let first = bench.assign(1);
+        let second = until_assigned(&mut bench).expect("another begins beside it");
+        [&first, &second].into_iter().for_each(|to| drop(bench.feed(began(to))));
+        bench.wait(Micros(60_000));
+        bench.answer(&first, 1);
+        let next = |bench: &Bench, of: &Assigned| {
+            bench.receipts().iter().filter(|it| it.commitment.node == of.node).count() as u64
+        };
+        let lost = commitment(&second, 0, Finish::Cancelled);
+        bench.batch(next(&bench, &second), &[(&lost, &second)]);
+        bench.write();
+        if closes {
+            bench.close();
+        }
+        bench.restart();
+        bench.join(first.node.0[0]);
+        let available = bench.available();
+        let answer = commitment(&first, 1, Finish::EndOfText);
+        bench.batch(next(&bench, &first), &[(&answer, &first)]);
+        bench.write();
+        assert_eq!(bench.charged().last(), Some(&(PROMPT, 1)));
+        assert_eq!(available - bench.available(), u64::from(PROMPT) + 1);
+    }
 }

@@ -376,7 +376,7 @@ fn a_gateway_that_copies_anothers_task_gets_in_nobodys_way() {
     assert_eq!(at(0, assigned(id)), [Action::At { gateway: gateway(0), output: copy }]);
     // What the one takes back goes on for the other.
     let stop = Action::At { gateway: gateway(1), output: Output::Stop { attempt: id } };
-    assert_eq!(at(1, Input::Cancelled { attempt: id }), [stop]);
+    assert_eq!(at(1, Input::Cancelled { attempt: id, is_paid: false }), [stop]);
     let out = at(0, Input::Finished { attempt: id, work: work() });
     let [Action::At { gateway: of, output: Output::Done { commitment, grant: 4 } }] = &out[..] else {
         panic!("{out:?}")

@@ -100,7 +100,7 @@ fn a_client_that_went_away_pays_for_what_was_produced() {
     });
     bench.progress(&to, 4, 4);
     let out = bench.feed(Input::ClientGone { task: task(1) });
-    assert_eq!(out, [Output::Cancel { node: to.node, attempt: to.attempt }]);
+    assert_eq!(out, [Output::Cancel { node: to.node, attempt: to.attempt, is_paid: false }]);
     assert_eq!(bench.available(), FUNDS - 14);
     bench.batch(0, &[(&commitment(&to, 6, Finish::Cancelled), &to)]);
     bench.write();
@@ -194,7 +194,7 @@ fn wrong_counts_move_the_task_and_relay_nothing() {
         let mut bench = two_nodes();
         let first = bench.assign(1);
         let out = bench.progress(&first, count, added);
-        let cancel = Output::Cancel { node: first.node, attempt: first.attempt };
+        let cancel = Output::Cancel { node: first.node, attempt: first.attempt, is_paid: false };
         assert_eq!(out[0], cancel);
         assert_eq!(assigned(&out).map(|to| (to.node, to.resumed_from)), Some((other(first.node), 0)));
     }

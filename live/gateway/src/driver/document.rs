@@ -35,8 +35,10 @@ pub(super) fn build(
     (tenant, task): (TenantId, TaskId),
     (network, gateway): (NetworkId, GatewayId),
 ) -> Result<Option<(Value, Subject)>, Error> {
-    let found = read.task(task)?;
-    if found.attempts.is_empty() || found.attempts.iter().any(|a| a.receipt.charge.tenant != tenant) {
+    let mut found = read.task(task)?;
+    // What the gateway paid itself was no part of the answer.
+    found.attempts.retain(|attempt| attempt.receipt.charge.tenant == tenant);
+    if found.attempts.is_empty() {
         return Ok(None);
     }
     let facts = read.facts(task)?.and_then(|f| serde_json::from_slice::<Value>(&f.bytes).ok()).unwrap_or_default();

@@ -668,8 +668,8 @@ impl Hands for GatewayHands {
                 self.ping(now, [node]);
             }
             output @ Output::Assign { .. } => self.assign(output),
-            Output::Cancel { node, attempt } => {
-                self.send(node, Down::Cancel { task: attempt.task, attempt: attempt.attempt });
+            Output::Cancel { node, attempt: AttemptId { task, attempt }, is_paid } => {
+                self.send(node, Down::Cancel { task, attempt, is_paid });
             }
             Output::Relay { attempt, .. } => self.relay(attempt),
             Output::Finish { task, finished } => self.finish(task, &finished),

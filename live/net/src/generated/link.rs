@@ -383,6 +383,8 @@ pub struct Cancel {
     pub task: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
+    #[prost(bool, tag = "3")]
+    pub is_paid: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Audit {
