@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use ol_gateway::backend::{Backend as _, Instruction};
 use ol_gateway::driver::start::check_place;
 use ol_gateway::driver::{self, Gateway};
-use ol_gateway::{ApiKey, Kind, PlainHttp, Server};
+use ol_gateway::{ApiKey, Bound, Kind, PlainHttp};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::Signature;
 use ol_protocol::tenant::TenantEntry;
@@ -95,6 +95,12 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Running> {
     let epoch = Micros::from_secs(u64::from(config.epoch_seconds.get()));
     let server = server(config)?;
+    let mut http = ol_gateway::Config::at(config.listen);
+    if !config.listen.ip().is_loopback() {
+        http.plain_http = PlainHttp::Everywhere;
+    }
+    // First of all, as the process before may answer for a while what it has begun: clients wait, and are not refused.
+    let bound = Bound::new(http).await;
     let genesis = genesis(home, server.as_ref(), epoch, other).await?;
     let gateway = driver::start(driver::Config {
         server,
@@ -119,11 +125,7 @@ pub(crate) async fn start(
         fund(&gateway, home, &key).await?;
     }
     let key = is_known(&gateway, &key)?.then(|| key.expose().to_owned());
-    let mut http = ol_gateway::Config::at(config.listen);
-    if !config.listen.ip().is_loopback() {
-        http.plain_http = PlainHttp::Everywhere;
-    }
-    let server = Server::bind(http, Arc::new(gateway.handle.clone())).await?;
+    let server = bound?.serve(Arc::new(gateway.handle.clone()));
     let address = server.address();
     let (stop, mut stopped) = watch::channel(false);
     let http = tokio::spawn(async move {
@@ -228,6 +230,7 @@ impl Running {
 
     /// Takes no new requests, finishes what runs, and puts everything on disk.
     pub(crate) async fn drain(self) {
+        self.gateway.announce_end();
         self.stop.send_replace(true);
         // A panic there is logged by the runtime; the ledger is closed all the same.
         drop(self.http.await);

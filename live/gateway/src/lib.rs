@@ -27,4 +27,4 @@ mod visitors;
 pub use backend::Backend;
 pub use keys::{ApiKey, ApiKeys, Tenant};
 pub use refusal::{Kind, Refusal};
-pub use server::{Config, Error, PlainHttp, Server};
+pub use server::{Bound, Config, Error, PlainHttp, Server};

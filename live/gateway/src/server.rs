@@ -116,6 +116,47 @@ pub enum Error {
     },
 }
 
+/// An address where clients can connect, and wait until a [`Server`] serves them.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+}
+
+impl Bound {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The address is taken, or is open to other machines without leave.
+    pub async fn new(config: Config) -> Result<Self, Error> {
+        let listen = config.listen;
+        if config.plain_http == PlainHttp::Loopback && !listen.ip().is_loopback() {
+            return Err(Error::NotLoopback { listen });
+        }
+        let failed = |cause| Error::Listen { listen, cause };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, config })
+    }
+
+    /// What answers there; clients wait until [`Server::run`].
+    pub fn serve<B: Backend>(self, backend: Arc<B>) -> Server {
+        let Self { listener, address, config } = self;
+        let metrics = Arc::new(Metrics::default());
+        let app = App {
+            backend,
+            limits: Arc::default(),
+            visitors: Visitors::new(Instant::now()),
+            answers: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            body: BodyLimits { bytes_max: config.body_bytes_max, time: config.body_time },
+            stall: config.stall_time,
+        };
+        Server { listener, address, router: routes::router(Arc::new(app)), metrics, config }
+    }
+}
+
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
@@ -131,24 +172,7 @@ impl Server {
     /// # Errors
     /// The address is taken, or is open to other machines without leave.
     pub async fn bind<B: Backend>(config: Config, backend: Arc<B>) -> Result<Self, Error> {
-        let listen = config.listen;
-        if config.plain_http == PlainHttp::Loopback && !listen.ip().is_loopback() {
-            return Err(Error::NotLoopback { listen });
-        }
-        let failed = |cause| Error::Listen { listen, cause };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let metrics = Arc::new(Metrics::default());
-        let app = App {
-            backend,
-            limits: Arc::default(),
-            visitors: Visitors::new(Instant::now()),
-            answers: Arc::default(),
-            metrics: Arc::clone(&metrics),
-            body: BodyLimits { bytes_max: config.body_bytes_max, time: config.body_time },
-            stall: config.stall_time,
-        };
-        Ok(Self { listener, address, router: routes::router(Arc::new(app)), metrics, config })
+        Ok(Bound::new(config).await?.serve(backend))
     }
 
     /// Where it listens.

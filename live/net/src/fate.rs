@@ -1,9 +1,10 @@
 //! How far a link has come, shared by everything that holds a part of it.
 
+use crate::traffic::Traffic;
 use futures_util::task::AtomicWaker;
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Context;
 use tonic::{Code, Status};
 
@@ -104,12 +105,18 @@ const PARTS: [Part; 4] = [Part::Read, Part::Write, Part::Outgoing, Part::Incomin
 
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
+    pub(crate) traffic: Arc<Traffic>,
     stage: AtomicU8,
     reason: OnceLock<Reason>,
     wakers: [AtomicWaker; PARTS.len()],
 }
 
 impl Fate {
+    /// Of a link whose traffic is counted there.
+    pub(crate) fn counted(traffic: Arc<Traffic>) -> Self {
+        Self { traffic, ..Self::default() }
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Connected,

@@ -24,6 +24,13 @@ impl<IO> Guard<IO> {
         Self { io, fate, linger: limits.linger, timer: Box::pin(sleep(limits.opening)), lingers: false }
     }
 
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.fate.traffic.sent.bytes(bytes);
+        }
+        written
+    }
+
     // The timer runs while the stream is not open, and again from the moment that the link is closed.
     fn check(&mut self, part: Part, cx: &mut Context<'_>) -> io::Result<()> {
         let stage = self.fate.watch(part, cx);
@@ -45,14 +52,18 @@ impl<IO> Guard<IO> {
 impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(Part::Read, cx)?;
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.fate.traffic.received.bytes(buf.filled().len() - before);
+        read
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(Part::Write, cx)?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -61,7 +72,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(Part::Write, cx)?;
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,7 @@ pub mod limits;
 mod link;
 mod server;
 mod tls;
+mod traffic;
 mod wire;
 
 pub use backoff::Backoff;
@@ -26,3 +27,4 @@ pub use frame::{Down, PROTOCOL, Up};
 pub use limits::{FrameError, Limits};
 pub use link::{GatewayLink, Link, NodeLink, Receiver, Sender};
 pub use server::Server;
+pub use traffic::{Carried, Traffic};

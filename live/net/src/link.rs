@@ -117,6 +117,7 @@ impl<F: Frame> Receiver<F> {
     }
 
     fn read(&mut self, wire: F::Wire) -> Result<F, Error> {
+        self.fate.traffic.received.frame();
         let frame = F::from_wire(wire).map_err(|cause| self.malformed(cause))?;
         if frame.opens() != self.opening.take().is_some() {
             return Err(self.malformed(FrameError::Order { opening: F::OPENING }));
@@ -309,6 +310,7 @@ impl<F: Frame> Stream for Outgoing<F> {
         self.queue.fate.watch(Part::Outgoing, cx);
         match self.frames.poll_recv(cx) {
             Poll::Ready(Some((wire, room))) => {
+                self.queue.fate.traffic.sent.frame();
                 self.queue.room.add_permits(room as usize);
                 self.queue.move_on();
                 Poll::Ready(Some(Ok(wire)))

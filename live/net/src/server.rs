@@ -9,6 +9,7 @@ use crate::guard::Guard;
 use crate::limits::{FRAME_BYTES_MAX, Limits};
 use crate::link::{GatewayLink, Link, Outgoing, Receiver, queue};
 use crate::tls;
+use crate::traffic::Traffic;
 use ol_protocol::NodeId;
 use ol_protocol::key::SecretKey;
 use std::collections::VecDeque;
@@ -50,6 +51,7 @@ pub struct Server {
     address: SocketAddr,
     links: mpsc::Receiver<GatewayLink>,
     open: Arc<Fates>,
+    traffic: Arc<Traffic>,
     stop: Option<oneshot::Sender<()>>,
     accepting: JoinSet<()>,
     serving: JoinSet<()>,
@@ -66,19 +68,30 @@ impl Server {
         let (taken, links) = mpsc::channel(UNTAKEN_MAX);
         let (shaken, connections) = mpsc::channel(SHAKEN_MAX);
         let (stop, stopped) = oneshot::channel();
-        let open = Arc::new(Fates::default());
+        let (open, traffic) = (Arc::new(Fates::default()), Arc::new(Traffic::default()));
         let room = Arc::new(Semaphore::new(limits.links));
         let linger = limits.linger;
-        let gate = Arc::new(Gate { acceptor, limits: limits.clone(), open: Arc::clone(&open), shaken });
+        let gate = Arc::new(Gate {
+            acceptor,
+            limits: limits.clone(),
+            open: Arc::clone(&open),
+            traffic: Arc::clone(&traffic),
+            shaken,
+        });
         let (mut accepting, mut serving) = (JoinSet::new(), JoinSet::new());
         accepting.spawn(Acceptor { listener, room, gate, running: JoinSet::new(), begun: VecDeque::new() }.run());
         serving.spawn(serve(connections, Service { taken, limits }, stopped));
-        Ok(Self { address, links, open, stop: Some(stop), accepting, serving, linger })
+        Ok(Self { address, links, open, traffic, stop: Some(stop), accepting, serving, linger })
     }
 
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its links carry.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// The next link that a node opened. Its first frame is the node's hello. Cancel safe.
@@ -148,6 +161,7 @@ struct Gate {
     acceptor: TlsAcceptor,
     limits: Limits,
     open: Arc<Fates>,
+    traffic: Arc<Traffic>,
     shaken: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -223,7 +237,7 @@ impl Gate {
         let nodelay = tcp.nodelay()?;
         let tls = self.acceptor.accept(tcp).await?;
         let node = tls::proven_node(tls.get_ref().1).ok_or(io::ErrorKind::InvalidData)?;
-        let fate = Arc::new(Fate::default());
+        let fate = Arc::new(Fate::counted(Arc::clone(&self.traffic)));
         self.open.add(&fate);
         let peer = Peer { node, remote, nodelay, fate: Arc::clone(&fate) };
         Ok(Connection { io: Guard::new(tls, fate, &self.limits), peer, _room: room })

@@ -323,6 +323,12 @@ async fn a_thousand_frames_arrive_in_order_both_ways() {
         assert_eq!(gateway.receiver.recv().await.unwrap().unwrap(), tokens(n));
         assert_eq!(node.receiver.recv().await.unwrap().unwrap(), Down::Ping { nonce: n.into() });
     }
+    let traffic = server.traffic();
+    for carried in [traffic.sent(), traffic.received()] {
+        assert_eq!(carried.frames, 1_001);
+        // A frame is at least a gRPC prefix of five bytes and one more.
+        assert!((6_000..200_000).contains(&carried.bytes), "{carried:?}");
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,10 @@ fn report(args: &Args, gateway: &Gateway, rounds: &Rounds) -> Value {
     json!({
         "cpu_us_per_task": by_level(whole, |phase| phase.cpu_us_per_task),
         "cpu_us_per_task_min": least(whole),
+        "link_frames_per_task": by_level(whole, |phase| phase.frames_per_task),
+        "link_bytes_per_task": by_level(whole, |phase| phase.bytes_per_task),
+        "link_frames_per_stream": tenth(median(&rounds.streamed, |phase| phase.frames_per_task)),
+        "link_bytes_per_stream": tenth(median(&rounds.streamed, |phase| phase.bytes_per_task)),
         "cpu_us_per_task_by_thread": by_thread(&whole[typical]),
         "cpu_us_per_further_token": tenth((long_us - short_us) / f64::from(args.tokens - 1)),
         "cpu_us_per_token_streamed": tenth(streamed_us / f64::from(args.tokens)),
@@ -189,6 +193,8 @@ fn tell(record: &Value) {
         ("latency p99, us", "latency_us_p99"),
         ("tasks a second", "tasks_per_second"),
         ("bare server, requests a second", "floor_tasks_per_second"),
+        ("messages with nodes, a task", "link_frames_per_task"),
+        ("bytes with nodes, a task", "link_bytes_per_task"),
     ] {
         let cell = |level: &str| number(&record[field][level]);
         say(format!("{what:<42}{:>10.1}{:>10.1}{:>10.1}", cell("1"), cell("32"), cell("256")));
@@ -201,6 +207,8 @@ fn tell(record: &Value) {
         ("added time to first token p50, us", "added_time_to_first_token_us_p50"),
         ("CPU of a streamed token, us", "cpu_us_per_token_streamed"),
         ("CPU of a further token not streamed, us", "cpu_us_per_further_token"),
+        ("messages with nodes, a stream", "link_frames_per_stream"),
+        ("bytes with nodes, a stream", "link_bytes_per_stream"),
         ("tasks", "tasks"),
         ("receipts in the log", "receipts_logged"),
         ("audits drawn", "audits_drawn"),

@@ -38,6 +38,10 @@ pub(super) struct Phase {
     pub(super) audits_drawn: u64,
     /// Audits passed.
     pub(super) audits_passed: u64,
+    /// Messages and bytes between gateway and nodes for a task, audits, batches and pings included.
+    pub(super) frames_per_task: f64,
+    /// Bytes are those before TLS.
+    pub(super) bytes_per_task: f64,
 }
 
 /// Counts of a gateway.
@@ -47,6 +51,8 @@ struct Counts {
     drawn: u64,
     passed: u64,
     open: u64,
+    frames: u64,
+    bytes: u64,
 }
 
 /// The value of one metric.
@@ -67,6 +73,9 @@ async fn counts(gateway: &Gateway) -> anyhow::Result<Counts> {
         drawn: value(&text, "openledger_audits_drawn_total"),
         passed: value(&text, "openledger_audits_passed_total"),
         open: value(&text, "openledger_audits_open"),
+        frames: value(&text, "openledger_link_frames_sent_total")
+            + value(&text, "openledger_link_frames_received_total"),
+        bytes: value(&text, "openledger_link_bytes_sent_total") + value(&text, "openledger_link_bytes_received_total"),
     })
 }
 
@@ -97,6 +106,8 @@ impl<'a> Meter<'a> {
         phase.receipts = after.receipts - before.receipts;
         phase.audits_drawn = after.drawn - before.drawn;
         phase.audits_passed = after.passed - before.passed;
+        phase.frames_per_task = (after.frames - before.frames) as f64 / phase.tasks as f64;
+        phase.bytes_per_task = (after.bytes - before.bytes) as f64 / phase.tasks as f64;
         Ok(phase)
     }
 

@@ -26,7 +26,7 @@ fn amounts(receipt: &Value, name: &str) -> Vec<u64> {
     receipt["attempts"].as_array().unwrap().iter().map(|a| a["charge"][name].as_u64().unwrap()).collect()
 }
 
-fn verified(gateway: &Gateway, document: &Value) {
+pub(crate) fn verified(gateway: &Gateway, document: &Value) {
     let path = gateway.folder.with_extension("receipt.json");
     std::fs::write(&path, document.to_string()).unwrap();
     let ended = run(&["verify", path.to_str().unwrap()]);
@@ -177,7 +177,7 @@ fn a_node_that_is_asked_beside_a_late_one_and_loses_is_paid_for_what_it_read() {
     gateway.fsck();
 }
 
-fn signal(name: &str, process: u32) {
+pub(crate) fn signal(name: &str, process: u32) {
     let status = std::process::Command::new("kill").args([name, &process.to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -9,6 +9,7 @@ mod confirmed;
 mod exports;
 mod failures;
 mod faults;
+mod handover;
 mod hostile;
 mod hostile_gateway;
 mod http;

@@ -15,7 +15,7 @@ use crate::keys::{ApiKeys, Tenant, key_digest};
 use crate::refusal::{Kind, Refusal};
 use bytes::Bytes;
 use ol_drive::clock;
-use ol_net::frame;
+use ol_net::{Traffic, frame};
 use ol_protocol::digest::{Domain, salted};
 use ol_protocol::genesis::Genesis;
 use ol_protocol::parameters::Parameters;
@@ -49,6 +49,12 @@ const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
 
 /// A commit that takes longer is no ordinary one: 100 times as long as most (docs/adr/0015).
 const COMMIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// After a start the nodes of before are on their way back: they try again within a quarter of a second, and once more within another half.
+const RETURN_TIME: Duration = Duration::from_secs(2);
+
+/// Time between two looks whether they are back.
+const RETURN_LOOK: Duration = Duration::from_millis(20);
 
 /// Replies that may wait for a slow client beside one for each token.
 const REPLIES_EXTRA: usize = 16;
@@ -89,6 +95,7 @@ pub(super) struct Shared {
     /// What will hold once all changes that wait have come into force.
     pub(super) parameters: Mutex<Parameters>,
     pub(super) metrics: Mutex<String>,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) workers: AtomicU64,
     pub(super) has_referee: AtomicBool,
     /// Why the log can't be written now, if it can't.
@@ -97,6 +104,7 @@ pub(super) struct Shared {
     pub(super) committing_since: Mutex<Option<Instant>>,
     pub(super) draining: AtomicBool,
     pub(super) started_at: u64,
+    pub(super) began: Instant,
 }
 
 /// A cheap handle on a running gateway.
@@ -151,7 +159,18 @@ impl Handle {
         self.inbox.send(message).await.is_ok()
     }
 
-    pub(super) fn variant(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
+    // Just after the start who asks waits a little for the nodes, and is not told that there are none.
+    pub(super) async fn variant_soon(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
+        loop {
+            let found = self.variant(wanted);
+            if found.is_ok() || self.shared.began.elapsed() > RETURN_TIME {
+                return found;
+            }
+            tokio::time::sleep(RETURN_LOOK).await;
+        }
+    }
+
+    fn variant(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
         let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
         let offered = || variants.iter().filter(|(_, served)| served.nodes > 0);
         let of_model: Vec<_> = offered().filter(|(_, served)| served.variant.model == wanted.model).collect();
@@ -187,13 +206,13 @@ impl Handle {
             })
     }
 
-    fn new_task(
+    async fn new_task(
         &self,
         submission: Submission,
         scope: Option<Scope>,
     ) -> Result<(New, mpsc::Receiver<backend::Reply>), Refusal> {
         let quote = self.quoted(&submission)?;
-        let (id, variant) = self.variant(&Wanted::of(&submission, quote.as_ref()))?;
+        let (id, variant) = self.variant_soon(&Wanted::of(&submission, quote.as_ref())).await?;
         let Submission {
             tenant,
             task,
@@ -265,7 +284,7 @@ impl Handle {
             return Err(Refusal::new(Kind::Overloaded { retry_after: Micros::from_secs(5) }, message));
         }
         let task = submission.task;
-        let (new, events) = self.new_task(submission, scope)?;
+        let (new, events) = self.new_task(submission, scope).await?;
         if self.inbox.send(Message::Submit(Box::new(new))).await.is_err() {
             return Err(Refusal::new(Kind::ShuttingDown, "the gateway has stopped"));
         }

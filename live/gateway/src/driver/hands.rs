@@ -725,7 +725,7 @@ impl Hands for GatewayHands {
         if now >= self.metrics_due {
             self.metrics_due = now.after(METRICS_EVERY);
             *lock(&self.shared.parameters) = *machine.settler().ledger().parameters_from(Epoch(u64::MAX));
-            *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len());
+            *lock(&self.shared.metrics) = super::start::metrics(machine, self.peers.len(), &self.shared.traffic);
         }
         // Looking at every task is for the end only.
         let is_idle = || machine.active() == 0 && self.journal.is_idle();

@@ -102,7 +102,7 @@ impl Handle {
         };
         let quantisation = quantisation.as_ref();
         let wanted = Wanted { model: &model, work: of_work, quantisation, region, quoted: None };
-        let (id, variant) = self.variant(&wanted)?;
+        let (id, variant) = self.variant_soon(&wanted).await?;
         let price = self.shared.prices.of(&variant, region);
         let pay_bp = lock(&self.shared.parameters).audit.pay_bp;
         let price_with_audit = min_trust_ppm.and_then(|_| price.with_audit(pay_bp));

@@ -11,7 +11,7 @@ use super::questions::Questions;
 use crate::keys::{ApiKeys, Tenant};
 use ol_drive::clock;
 use ol_finality::Solo;
-use ol_net::Limits;
+use ol_net::{Limits, Traffic};
 use ol_protocol::checkpoint::Checkpoint;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::SecretKey;
@@ -27,16 +27,26 @@ use ol_roles::{Gateway as Machine, Settler};
 use ol_sched::region::Usual;
 use ol_store::{Committer, Identity, MemoryStore, Options, PostgresFunds, PostgresStore, Read, SqliteStore, Store};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 /// How long a draining gateway waits for answers and for its nodes' last batches.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// In the data folder, while a process that has the log is stopping.
+const STOPPING: &str = "stopping";
+
+/// How long a process waits for one that is stopping: as long as that lets its clients and its nodes have, and some seconds for the disk.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(75);
+
+/// Time between two tries to open the log.
+const HANDOVER_LOOK: Duration = Duration::from_millis(50);
 
 /// The file of the key that payloads and facts in a shared database are sealed with.
 pub const SEALED_KEY: &str = "gateway.store.key";
@@ -161,6 +171,7 @@ pub struct Gateway {
     news: broadcast::Sender<News>,
     tasks: JoinSet<()>,
     machine: Option<tokio::task::JoinHandle<()>>,
+    stopping: PathBuf,
 }
 
 /// In a minute, of a tenant that has no limits of its own.
@@ -174,7 +185,8 @@ pub(super) struct RateLimits {
 pub async fn start(config: Config) -> Result<Gateway, Error> {
     let gateway = GatewayId(config.key.public());
     let prompts = Prompts::open(&config.data_dir)?;
-    let (place, mut store) = open(&config, Identity { network: None, gateway })?;
+    let stopping = config.data_dir.join(STOPPING);
+    let (place, mut store) = open_after_another(&config, &stopping, Identity { network: None, gateway }).await?;
     if store.read().size()? == 0 {
         let genesis = config.genesis.clone().ok_or(Error::NoGenesis)?;
         store.append(&[Record::Genesis(genesis)])?;
@@ -234,12 +246,14 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
         counter: AtomicU64::new(clock::now().0),
         parameters: Mutex::new(parameters),
         metrics: Mutex::new(String::new()),
+        traffic: server.traffic(),
         workers: AtomicU64::new(0),
         has_referee: AtomicBool::new(false),
         fault: Mutex::new(None),
         committing_since: Mutex::new(None),
         draining: AtomicBool::new(false),
         started_at: clock::now().0 / 1_000_000,
+        began: Instant::now(),
     });
     let (inbox, messages) = mpsc::channel(ol_drive::INBOX_MAX);
     let (answers, answered) = mpsc::unbounded_channel();
@@ -265,7 +279,7 @@ pub async fn start(config: Config) -> Result<Gateway, Error> {
     }
     let handle = Handle { shared, inbox };
     tasks.spawn(own::ask(handle.clone(), prompts, asked));
-    Ok(Gateway { handle, ticket, committer, news, tasks, machine })
+    Ok(Gateway { handle, ticket, committer, news, tasks, machine, stopping })
 }
 
 impl Gateway {
@@ -282,6 +296,13 @@ impl Gateway {
     /// What the ledger says a tenant has, as of the last close, in micro-credits.
     pub fn settler(&self) -> Result<Settler, Error> {
         self.handle.read(settle)
+    }
+
+    /// Has a process that is started with the same folder from now on wait for the end of this one.
+    pub fn announce_end(&self) {
+        if let Err(error) = std::fs::write(&self.stopping, "") {
+            tracing::warn!(%error, "a process that is started before this one has ended will not wait for it");
+        }
     }
 
     /// Takes nothing new, answers what runs, puts everything on disk, and ends; at most 30 s.
@@ -352,6 +373,36 @@ fn open(config: &Config, identity: Identity) -> Result<(String, Box<dyn Store>),
     Ok((place, Box::new(PostgresStore::open(server, &key, identity)?)))
 }
 
+// The log, once a process that is stopping has let go of it.
+async fn open_after_another(
+    config: &Config,
+    stopping: &Path,
+    identity: Identity,
+) -> Result<(String, Box<dyn Store>), Error> {
+    let (began, mut is_told) = (Instant::now(), false);
+    loop {
+        match open(config, identity) {
+            Err(Error::Store(ol_store::Error::Locked { .. } | ol_store::Error::Running { .. }))
+                if stopping.exists() && began.elapsed() < HANDOVER_LIMIT =>
+            {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::info!("another process answers what it has begun: waiting until it lets go of the log");
+                }
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            Ok(opened) => {
+                if let Err(error) = std::fs::remove_file(stopping)
+                    && error.kind() != ErrorKind::NotFound
+                {
+                    tracing::warn!(%error, path = %stopping.display(), "a file that says that this process is stopping can't be removed");
+                }
+                return Ok(opened);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 // Parts of top-ups that were taken before the start and didn't come to the log. Claims of a tenant come one after the other, so
 // it is the last one at most.
 fn unbooked(funds: Option<&mut PostgresFunds>, settler: &Settler) -> Result<Vec<Slice>, Error> {
@@ -418,7 +469,7 @@ pub(super) fn known(row: &ol_store::Tenant, defaults: RateLimits) -> Tenant {
 }
 
 /// What the machine counted, as Prometheus text.
-pub(super) fn metrics(machine: &Machine, links: usize) -> String {
+pub(super) fn metrics(machine: &Machine, links: usize, traffic: &Traffic) -> String {
     let Counters {
         assigned,
         finished,
@@ -483,9 +534,16 @@ pub(super) fn metrics(machine: &Machine, links: usize) -> String {
         ("promises", "Tasks that were admitted at a tier.", promised),
         ("promises_broken", "Of those, how many missed their deadlines.", broken),
     ];
+    let (sent, received) = (traffic.sent(), traffic.received());
+    let carried = [
+        ("link_frames_sent", "Messages to nodes.", sent.frames),
+        ("link_frames_received", "Messages from nodes.", received.frames),
+        ("link_bytes_sent", "Bytes of HTTP/2 to nodes, before TLS.", sent.bytes),
+        ("link_bytes_received", "Bytes of HTTP/2 from nodes, before TLS.", received.bytes),
+    ];
     let epoch = machine.settler().epoch();
     let mut text = String::with_capacity(4_096);
-    for (name, help, value) in counters {
+    for (name, help, value) in counters.into_iter().chain(carried) {
         metric(&mut text, &format!("{name}_total"), "counter", help, value);
     }
     for (name, help, value) in gauges(machine, links) {
