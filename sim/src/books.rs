@@ -411,8 +411,14 @@ impl Books {
         }
         // Findings count in the order of ids, as a faulty one between good ones begins a node's redemption anew.
         let done = self.items.extract_if(.., |_, item| item.cleared).map(|(_, item)| item).collect();
+        let own = Account::Gateway(self.genesis.gateway);
+        let before = self.balance(&own);
         self.settle(done, close.at);
-        borne.iter().for_each(|receipt| self.bear(receipt, close.at));
+        let share = self.balance(&own) - before;
+        let mut left = share / 2;
+        for receipt in &borne {
+            left -= self.bear(receipt, left, close.at);
+        }
         self.ruin();
         self.release(close.at);
         self.pay_out();
@@ -485,12 +491,12 @@ impl Books {
         }
     }
 
-    // The gateway's own money, for as long as there is some: its share of such a payment it keeps.
-    fn bear(&mut self, receipt: &Receipt, at: Timestamp) {
+    // The gateway's own money, up to half of what the epoch brought it: its share of such a payment it keeps.
+    fn bear(&mut self, receipt: &Receipt, left: i128, at: Timestamp) -> i128 {
         let (charge, commitment) = (&receipt.charge, &receipt.commitment);
         let (amount, own) = (i128::from(charge.amount.0), Account::Gateway(self.genesis.gateway));
-        if amount == 0 || self.balance(&own) < amount || !self.ever.insert(id(receipt)) {
-            return;
+        if amount == 0 || charge.with_audit || amount > left || !self.ever.insert(id(receipt)) {
+            return 0;
         }
         self.settled += amount;
         let part = |bp: u16| amount * i128::from(bp) / 10_000;
@@ -503,6 +509,7 @@ impl Books {
         let free_at = at.after(self.rules.escrow.hold);
         let (node_id, operator) = (commitment.node, commitment.operator);
         self.lots.push(Lot { node: node_id, operator, amount: node, free_at, free_after });
+        amount
     }
 
     fn payer(&self, receipt: &Receipt) -> Account {

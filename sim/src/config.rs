@@ -264,7 +264,7 @@ pub struct Report {
     pub stretch_p99: f64,
     /// Attempts that were begun beside another that was late.
     pub raced: u64,
-    /// Of those that lost, how many the gateway paid for what they had read.
+    /// Receipts of those that lost, whose reading the gateway is to pay.
     pub borne: u64,
     /// Attempts that were taken from a slow node in the middle, to go on with a faster one.
     pub moved: u64,

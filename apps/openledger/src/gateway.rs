@@ -20,6 +20,7 @@ use ol_store::{Read as _, SqliteReader};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What a new tenant of one's own network starts with: 100 credits.
@@ -33,6 +34,12 @@ pub(crate) const THREADS: &str = "ol-gateway";
 
 /// Threads of the gateway's runtime: the machine's loop, and connections beside it.
 const WORKERS: usize = 2;
+
+/// How long an address that somebody has is tried for.
+const BIND_GRACE: Duration = Duration::from_millis(500);
+
+/// Time between two tries.
+const BIND_LOOK: Duration = Duration::from_millis(5);
 
 /// Start a gateway; it prints the ticket that nodes join with.
 #[derive(Debug, clap::Args)]
@@ -100,7 +107,7 @@ pub(crate) async fn start(
         http.plain_http = PlainHttp::Everywhere;
     }
     // First of all, as the process before may answer for a while what it has begun: clients wait, and are not refused.
-    let bound = Bound::new(http).await;
+    let bound = bound(&http).await;
     let genesis = genesis(home, server.as_ref(), epoch, other).await?;
     let gateway = driver::start(driver::Config {
         server,
@@ -125,7 +132,12 @@ pub(crate) async fn start(
         fund(&gateway, home, &key).await?;
     }
     let key = is_known(&gateway, &key)?.then(|| key.expose().to_owned());
-    let server = bound?.serve(Arc::new(gateway.handle.clone()));
+    let bound = match bound {
+        Ok(bound) => bound,
+        // Whoever had the log may have had the address until its end.
+        Err(_) => Bound::new(http).await?,
+    };
+    let server = bound.serve(Arc::new(gateway.handle.clone()));
     let address = server.address();
     let (stop, mut stopped) = watch::channel(false);
     let http = tokio::spawn(async move {
@@ -137,6 +149,19 @@ pub(crate) async fn start(
             .await;
     });
     Ok(Running { gateway, address, key, stop, http })
+}
+
+// A process that was told to stop at this very moment has the address for some milliseconds more.
+async fn bound(http: &ol_gateway::Config) -> Result<Bound, ol_gateway::Error> {
+    let began = Instant::now();
+    loop {
+        match Bound::new(http.clone()).await {
+            Err(ol_gateway::Error::Listen { .. }) if began.elapsed() < BIND_GRACE => {
+                tokio::time::sleep(BIND_LOOK).await
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The posted prices of a configuration.

@@ -224,8 +224,19 @@ struct Checked {
 fn check<T: Tables>(reader: &T) -> anyhow::Result<Checked> {
     let (findings, rest) =
         ol_store::fsck_then(reader, |reader| anyhow::Ok((books(reader)?, reader.pruned()?, reader.size()?)));
-    let (books, pruned, size) = rest?;
-    Ok(Checked { faults: findings.iter().map(ToString::to_string).chain(books).collect(), pruned, size })
+    let mut faults: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    match rest {
+        Ok((books, pruned, size)) => {
+            faults.extend(books);
+            Ok(Checked { faults, pruned, size })
+        }
+        // What was found before says more than that nothing more can be asked.
+        Err(error) if faults.is_empty() => Err(error),
+        Err(error) => {
+            faults.push(format!("the rest can't be checked: {error:#}"));
+            Ok(Checked { faults, pruned: None, size: 0 })
+        }
+    }
 }
 
 fn fsck(opened: &Opened) -> anyhow::Result<ExitCode> {

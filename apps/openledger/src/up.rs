@@ -114,6 +114,7 @@ impl Network {
         if !args.json {
             say("stopping: finishing what runs, then closing the ledger");
         }
+        running.gateway.announce_end();
         working.block_on(async {
             let mut draining = tokio::task::JoinSet::new();
             for node in nodes {

@@ -14,6 +14,8 @@
 //!   goes back to the issuer, who owes it outside.
 //! - The network's own tasks, public ones, are charged to the account for audits, as far as they come to a five-hundredth of all that was ever
 //!   settled; what is refunded of them goes back there.
+//! - What a gateway pays itself, for attempts that it began in vain, is paid at the close after all else, from its share of that epoch and up to
+//!   half of it. Nobody audits it, it is none of the receipts that a lot waits for, and what is not paid then never is.
 //! - Whom evidence refutes loses all that it has in escrow with that operator, to the reserve: at the next close, what that close
 //!   adds included, and before it releases anything.
 //! - Parameters change between epochs only. Shares are those of the epoch of the charge, the escrow rule that of the
@@ -37,7 +39,7 @@ use alloc::vec::Vec;
 use ol_protocol::genesis::Genesis;
 use ol_protocol::key::BadSignature;
 use ol_protocol::parameters::{BadParameters, EscrowRule, ParameterChange, Parameters};
-use ol_protocol::receipt::Receipt;
+use ol_protocol::receipt::{Charge, Receipt};
 use ol_protocol::record::AttemptId;
 use ol_protocol::top_up::{Funded, Slice};
 use ol_protocol::{
@@ -139,7 +141,7 @@ pub enum Error {
         /// The last that was booked.
         last: Funded,
     },
-    /// The network's own tasks are paid for by the account for audits, and by nobody else.
+    /// The network's own tasks are paid for by the account for audits, what a gateway pays itself by its own, and neither by anybody else.
     #[error("the network's own tenant buys nothing, nor does the gateway's")]
     OwnTenant,
     /// A sum would pass `u64::MAX`.
@@ -313,7 +315,7 @@ impl Ledger {
         let attempt = attempt::id(receipt);
         self.check_receipt(receipt)?;
         let (tenant, needed) = (receipt.charge.tenant, receipt.charge.amount);
-        // Who pays for its own tasks wants them to be seen. What a gateway pays itself is for its close.
+        // Who pays for its own tasks wants them to be seen. What a gateway pays itself is for the close.
         let is_own = tenant == self.own_tenant;
         let is_refused = (is_own && !receipt.charge.public) || tenant == self.gateway_tenant;
         let available = if is_refused { MicroCredits::ZERO } else { self.available(tenant) };
@@ -353,11 +355,7 @@ impl Ledger {
     }
 
     fn payer(&self, tenant: TenantId) -> Account {
-        match tenant {
-            own if own == self.own_tenant => Account::Verification,
-            gateway if gateway == self.gateway_tenant => Account::Gateway(self.genesis.gateway),
-            other => Account::Tenant(other),
-        }
+        if tenant == self.own_tenant { Account::Verification } else { Account::Tenant(tenant) }
     }
 
     /// Owes an auditor its pay for an attempt that is charged and not settled: the close pays it.
@@ -379,7 +377,10 @@ impl Ledger {
         if let Some(known) = self.pending.get(&attempt).copied() {
             return self.find_pending(attempt, known, finding);
         }
-        let (epoch, known) = self.history.get(&attempt).ok_or(Error::UnknownAttempt { attempt })?;
+        // Nobody audits what a gateway pays itself.
+        let of_tenant = |(_, known): &(Epoch, Attempt)| known.tenant != self.gateway_tenant;
+        let found = self.history.get(&attempt).filter(of_tenant);
+        let (epoch, known) = found.ok_or(Error::UnknownAttempt { attempt })?;
         match (known.stage, finding) {
             (Stage::Refunded, _) => Err(Error::AlreadyFailed { attempt }),
             (_, Finding::Passed | Finding::Unauditable) => Ok(()),
@@ -388,7 +389,7 @@ impl Ledger {
     }
 
     /// Settles the open epoch and opens the next. `held_tasks`: after how many later tasks of its node pay of this epoch is released. `borne`: what
-    /// the gateway pays itself, in the log's order, as far as it has it with its share of the epoch. A clock that went back only delays releases.
+    /// the gateway pays itself, in the log's order, up to half of its share of the epoch. A clock that went back only delays releases.
     pub fn close(&mut self, epoch: Epoch, at: Timestamp, held_tasks: u32, borne: &[Receipt]) -> Result<Summary, Error> {
         if epoch != self.open {
             return Err(Error::NotOpen { epoch, open: self.open });
@@ -463,6 +464,11 @@ impl Ledger {
                 && known.shares.total() > MicroCredits::ZERO
                 && known.tenant != self.gateway_tenant
         })
+    }
+
+    /// Whether an attempt was settled at the close of that epoch.
+    pub fn has_settled(&self, attempt: &AttemptId, epoch: Epoch) -> bool {
+        self.history.get(attempt).is_some_and(|(settled, _)| settled == epoch)
     }
 
     /// How far a tenant's top-ups are booked here: the next part must be beyond.
@@ -569,9 +575,14 @@ impl Ledger {
             earned.amount = add(earned.amount, paid);
             summary.audits = add(summary.audits, paid);
         }
+        // More would let nodes that are of one mind with each other have all that it earns.
+        let mut left = MicroCredits(summary.gateway.0 / 2);
         for receipt in borne {
             let id = attempt::id(receipt);
-            let Some(attempt) = (!finished.contains_key(&id)).then(|| self.bear(receipt)).flatten() else { continue };
+            let Some(attempt) = (!finished.contains_key(&id)).then(|| self.bear(receipt, left)).flatten() else {
+                continue;
+            };
+            left = MicroCredits(left.0.saturating_sub(receipt.charge.amount.0));
             count(&attempt.shares, summary);
             // Nobody audits it: it is no task that escrow waits for.
             let earned = earned.entry((attempt.node, attempt.operator)).or_default();
@@ -582,12 +593,12 @@ impl Ledger {
         self.history.add(summary.epoch, finished);
     }
 
-    // What the gateway pays itself, if it has it; its own share stays where it is.
-    fn bear(&mut self, receipt: &Receipt) -> Option<Attempt> {
+    // What the gateway pays itself, if that is left of what it does; its own share stays where it is.
+    fn bear(&mut self, receipt: &Receipt, left: MicroCredits) -> Option<Attempt> {
         let gateway = Account::Gateway(self.genesis.gateway);
-        let amount = receipt.charge.amount;
-        let is_charged = receipt.charge.tenant == self.gateway_tenant && amount > MicroCredits::ZERO;
-        if !is_charged || self.check_receipt(receipt).is_err() || self.book.available(&gateway) < amount {
+        let Charge { tenant, amount, with_audit, .. } = receipt.charge;
+        let is_charged = tenant == self.gateway_tenant && amount > MicroCredits::ZERO && !with_audit;
+        if !is_charged || amount > left || self.check_receipt(receipt).is_err() {
             return None;
         }
         let attempt = Attempt { stage: Stage::Paid, ..Attempt::new(receipt, false, &self.parameters) };

@@ -13,7 +13,7 @@ pub struct Summary {
     pub settled: u64,
     /// Receipts drawn for an audit that has not ended: they wait for a later epoch.
     pub held: u64,
-    /// What the settled receipts had cost their tenants.
+    /// What the settled receipts had cost their tenants, or the gateway that paid them itself.
     pub charged: MicroCredits,
     /// Node shares, into escrow.
     pub paid_to_nodes: MicroCredits,
@@ -21,7 +21,7 @@ pub struct Summary {
     pub verification: MicroCredits,
     /// Shares of the reserve, with what rounding left over.
     pub reserve: MicroCredits,
-    /// Shares of the gateway.
+    /// Shares of the gateway, with those that it kept of what it paid itself.
     pub gateway: MicroCredits,
     /// Node shares of receipts that failed during the epoch, not paid or taken back from escrow.
     pub withheld: MicroCredits,

@@ -619,6 +619,9 @@ impl Settler {
         self.find(epoch)?;
         self.seals = Some((reveal.next_draw_seal, reveal.next_nonce_seal));
         let summary = self.ledger.close(epoch, at, self.held_tasks(), &borne)?;
+        let borne = borne.iter().filter(|receipt| receipt.charge.amount > MicroCredits::ZERO);
+        let ids = borne.map(|receipt| AttemptId { task: receipt.commitment.task, attempt: receipt.commitment.attempt });
+        self.refused.extend(ids.filter(|id| !self.ledger.has_settled(id, epoch)));
         self.policy.close();
         let oldest = Epoch(self.epoch().0.saturating_sub(self.ledger.kept_epochs()));
         self.refuted.retain(|_, commitment| commitment.epoch >= oldest);

@@ -266,7 +266,7 @@ impl Attempts {
     }
 
     /// Nothing is done about a late attempt now: it is late again after twice the time.
-    pub fn bear(&mut self, attempt: u8) {
+    pub fn wait_on(&mut self, attempt: u8) {
         if let Some(known) = self.attempts.get_mut(usize::from(attempt)) {
             let latest = known.heard.map_or(known.began, |heard| heard.last);
             let so_far = known.late_at().since(latest);
@@ -497,9 +497,9 @@ mod tests {
     #[test]
     fn what_is_borne_is_late_again_after_twice_the_time() {
         let mut task = begun();
-        task.bear(0);
+        task.wait_on(0);
         assert_eq!((task.late(at(10)), task.late(at(11))), (None, Some((0, A))));
-        task.bear(0);
+        task.wait_on(0);
         assert_eq!((task.late(at(20)), task.late(at(21))), (None, Some((0, A))));
     }
 

@@ -146,10 +146,15 @@ fn a_node_that_stands_still_is_overtaken_and_the_tenant_pays_each_token_once() {
 #[test]
 fn a_node_that_is_asked_beside_a_late_one_and_loses_is_paid_for_what_it_read() {
     let folder = tempfile::tempdir().unwrap();
-    let mut gateway = Gateway::start(&folder.path().join("gateway"), &[]);
+    // Prompts that cost little, and long epochs: a gateway pays up to half of its share of an epoch.
+    let at = ["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
+    let settings = [&at[..], &["--epoch-seconds", "8", "--prompt-price", "1000"]].concat();
+    let mut gateway = Gateway::with(&folder.path().join("gateway"), &settings);
     let nodes = ["first", "second"].map(|name| Node::join(&gateway.ticket, &folder.path().join(name)));
     gateway.wait_for_nodes(2);
     let api = gateway.api();
+    // The first results of a node are all drawn, and settled after their audits: there is nobody to hold any.
+    (0..400).for_each(|seed| drop(api.chat(&chat("hello", 1, seed)).good()));
     // Long to read, so that the second is at it still when the first goes on.
     let question = |seed: u64| chat(&format!("{seed} {}", "to be read ".repeat(120)), 400, seed);
     (0..20).for_each(|seed| drop(api.chat(&question(seed)).good()));
@@ -171,10 +176,22 @@ fn a_node_that_is_asked_beside_a_late_one_and_loses_is_paid_for_what_it_read() {
         }
     }
     eventually("a second attempt that lost and is paid", || (borne() > 0).then_some(()));
+    (0..5).for_each(|seed| drop(api.chat(&question(seed)).good()));
     let open = gateway.metric("epoch");
     eventually("a close of its epoch", || (gateway.metric("epoch") > open).then_some(()));
     assert!(gateway.process.terminate().success(), "{}", gateway.process.err.all());
     gateway.fsck();
+    let exported = run(&["ledger", "export", "--data-dir", gateway.folder.to_str().unwrap()]);
+    let mut lines = exported.out.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let names = lines.next().unwrap();
+    let column = |name: &str| names.iter().position(|found| *found == name).unwrap_or_else(|| panic!("{names:?}"));
+    let [tenant, prompt, output, state] = ["tenant", "prompt_tokens", "output_tokens", "state"].map(column);
+    let rows: Vec<_> = lines.collect();
+    let (own, of_gateway): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row[tenant] == rows[0][tenant]);
+    assert!(own.len() > 400 && !of_gateway.is_empty());
+    for row in of_gateway {
+        assert!((row[prompt] != "0", row[output], row[state]) == (true, "0", "settled"), "{row:?}");
+    }
 }
 
 pub(crate) fn signal(name: &str, process: u32) {

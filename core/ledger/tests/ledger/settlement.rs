@@ -378,15 +378,24 @@ fn what_a_gateway_pays_itself_comes_from_what_it_has_earned_and_releases_no_escr
     assert_eq!(refused(&mut ledger, |l| l.earn(&borne(2, 1), false)), needed);
     let mut foreign = borne(6, 10);
     foreign.commitment.gateway = GatewayId([9; 32]);
-    // The gateway's share of the epoch is 800: the second is beyond what is left, and the third is one twice.
-    let all = [borne(2, 500), borne(3, 400), borne(2, 10), borne(4, 100), foreign, receipt(1, 1, 5, 0, 100)];
+    // The gateway's share of the epoch is 800: the second is beyond what is left of half of it, and the third is one twice.
+    let mut audited = borne(7, 50);
+    audited.charge.with_audit = true;
+    let all = [borne(2, 300), borne(3, 200), borne(2, 10), borne(4, 100), foreign, receipt(1, 1, 5, 0, 50), audited];
     let summary = ledger.close(Epoch(0), end(0), TASKS, &all).unwrap();
-    assert_eq!((summary.settled, summary.charged, summary.gateway.0), (3, MicroCredits(10_600), 800 + 48));
-    assert_eq!((ledger.balance(&gateway()), ledger.balance(&escrow(1))), (800 - 600 + 48, 8_500 + 510));
-    assert_eq!((ledger.balance(&Account::Verification), ledger.balance(&Account::Reserve)), (212, 530));
+    assert_eq!((summary.settled, summary.charged, summary.gateway.0), (3, MicroCredits(10_400), 800 + 32));
+    assert_eq!((ledger.balance(&gateway()), ledger.balance(&escrow(1))), (800 - 400 + 32, 8_500 + 340));
+    assert_eq!((ledger.balance(&Account::Verification), ledger.balance(&Account::Reserve)), (208, 520));
     assert!(!ledger.has_charged(attempt(2).task) && ledger.has_charged(attempt(1).task));
+    let settled = [2, 3, 4, 5, 7].map(|task| ledger.has_settled(&attempt(task), Epoch(0)));
+    assert_eq!(settled, [true, false, true, false, false]);
+    assert_eq!(
+        refused(&mut ledger, |l| l.find(attempt(2), Finding::Failed)),
+        Error::UnknownAttempt { attempt: attempt(2) }
+    );
+    ledger.earn(&receipt(1, 1, 8, 1, 10_000), false).unwrap();
     let again = ledger.close(Epoch(1), end(1), TASKS, &[borne(2, 10)]).unwrap();
-    assert_eq!(again.settled, 0, "it is paid once");
+    assert_eq!(again.settled, 1, "it is paid once");
     ledger.check().unwrap();
 }
 

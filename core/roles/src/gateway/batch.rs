@@ -156,7 +156,12 @@ impl Gateway {
             (TokenCount(0), TokenCount(0)) => task.and_then(|task| borne(task, &commitment, order)),
             _ => None,
         };
-        let tenant = if read.is_some() { self.settler.gateway_tenant() } else { order.tenant };
+        // Who was told that it is paid signs what added nothing, and may come when this gateway has forgotten why: no tenant asked for it.
+        let is_nothing = commitment.added_tokens() == TokenCount(0)
+            && commitment.finish == Finish::Cancelled
+            && (prompt_tokens, output_tokens) == (TokenCount(0), TokenCount(0));
+        let is_own = read.is_some() || is_nothing;
+        let tenant = if is_own { self.settler.gateway_tenant() } else { order.tenant };
         let prompt_tokens = read.unwrap_or(prompt_tokens);
         let last = task.is_some_and(|task| task.is_last(id.attempt));
         let nothing = digest(Domain::Response, &[]);

@@ -101,7 +101,7 @@ pub struct Counters {
     pub raced: u64,
     /// Attempts taken from a slow node in the middle, to go on with a faster one.
     pub moved: u64,
-    /// Attempts begun beside a late one that won after all, whose reading the gateway paid.
+    /// Receipts of attempts begun beside a late one that won after all, whose reading the gateway is to pay.
     pub borne: u64,
     /// Tasks whose client went away.
     pub client_gone: u64,

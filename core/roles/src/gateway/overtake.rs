@@ -137,7 +137,7 @@ impl Gateway {
         if self.race(now, attempt, out).is_none()
             && let Some(task) = self.tasks.get_mut(&attempt.task)
         {
-            task.attempts.bear(attempt.attempt);
+            task.attempts.wait_on(attempt.attempt);
         }
     }
 
@@ -244,9 +244,17 @@ impl Gateway {
         out: &mut Vec<Output>,
     ) {
         let attempt = AttemptId { attempt: number, ..by };
-        let is_paid = number > by.attempt && self.has_read(now, node, attempt);
+        let is_paid = number > by.attempt && self.may_bear(by, node) && self.has_read(now, node, attempt);
         out.push(Output::Cancel { node, attempt, is_paid });
         self.stop(now, node, attempt);
+    }
+
+    // One of a task, and none for whose sake the other could have been late.
+    fn may_bear(&self, by: AttemptId, node: NodeId) -> bool {
+        let Some(task) = self.tasks.get(&by.task) else { return false };
+        let Some(winner) = task.attempts.get(by.attempt) else { return false };
+        let is_first = task.said.values().all(|said| said.read == TokenCount(0));
+        is_first && self.workers.get(&winner.node) != self.workers.get(&node)
     }
 
     // Notes how much of its prompt an attempt has read so far, by the gateway's clock and what the node is measured at: its own word
@@ -257,8 +265,8 @@ impl Gateway {
         let Some(known) = task.attempts.get(attempt.attempt) else { return false };
         let took = Micros(now.since(known.began).0.saturating_sub(rate.round_trip().0));
         let Some(said) = task.said.get_mut(&attempt.attempt) else { return false };
-        let computed = said.prompt.0.saturating_sub(said.resident.0);
-        said.read = rate.prefilled_in(took).min(TokenCount(computed));
+        // Whatever it says it held: its tenant would be charged no less for that either.
+        said.read = rate.prefilled_in(took).min(said.prompt);
         said.read > TokenCount(0)
     }
 

@@ -13,9 +13,13 @@ use ol_sched::Gate;
 
 // A network of measured nodes, of two slots each: each began after 20 ms, and takes 10 ms for a token.
 fn measured(nodes: std::ops::Range<u8>) -> Bench {
+    measured_of(nodes, |n| n)
+}
+
+fn measured_of(nodes: std::ops::Range<u8>, operator: fn(u8) -> u8) -> Bench {
     let mut bench = Bench::new();
     for n in nodes {
-        bench.join(n);
+        bench.join_of(n, operator(n));
         let to = bench.assign(100 + n);
         assert_eq!(to.node, node(n), "a newcomer goes first");
         answer_evenly(&mut bench, &to, 10);
@@ -191,7 +195,7 @@ fn a_tenant_that_floods_the_queue_is_refused_and_another_is_not() {
     assert_eq!(refused(&bench.feed(Input::Submitted(of(stranger, 200)))), None);
 }
 
-// Tasks that were answered and settled, so that the gateway has a share of them.
+// Tasks that the close will settle, so that the gateway has a share of them.
 fn with_earnings(bench: &mut Bench, tasks: u8) {
     bench.join(3);
     for n in [10, 11] {
@@ -211,7 +215,6 @@ fn with_earnings(bench: &mut Bench, tasks: u8) {
         }
         bench.grant((to.node.0)[0]);
     }
-    bench.close();
 }
 
 fn is_paid(out: &[Output]) -> Vec<bool> {
@@ -246,19 +249,20 @@ fn raced(bench: &mut Bench, after: Micros, first_wins: bool) -> (Vec<bool>, Rece
 fn what_was_begun_beside_a_late_attempt_that_won_is_paid_by_the_gateway_for_what_it_read() {
     let mut bench = measured(10..12);
     with_earnings(&mut bench, 12);
-    let own = Account::Gateway(GATEWAY);
-    let (earned, before) = (bench.gateway.settler().balance(&own), bench.balance());
-    assert!(earned >= 2 * i128::from(PROMPT), "{earned}");
     // A node reads the prompt in 20 ms here.
     let (told, lost) = raced(&mut bench, Micros(60_000), true);
     assert_eq!(told, [true]);
     assert_eq!((lost.charge.prompt_tokens, lost.charge.output_tokens), (TokenCount(PROMPT), TokenCount(0)));
     assert_eq!(lost.charge.tenant, genesis().gateway_tenant());
-    let summary = bench.close();
-    // Prompt and one token by the tenant, the prompt once more by the gateway, which has its share of both.
-    assert_eq!(before - bench.balance(), i128::from(PROMPT) + 1);
-    let share = i128::from(summary.gateway.0);
-    assert_eq!(bench.gateway.settler().balance(&own), earned - i128::from(PROMPT) + share);
+    let (spent, summary) = (bench.balance(), bench.close());
+    // Twelve answers of ten and a hundred tokens; of the raced one, which is drawn, its charge alone.
+    let (answers, answer, prompt) = (12 * 110, PROMPT + 1, PROMPT);
+    assert_eq!(spent - bench.balance(), i128::from(answers + answer));
+    assert_eq!((summary.charged.0, summary.settled), (u64::from(answers + prompt), 13));
+    // The gateway has eight hundredths of each, rounded down, and paid the prompt.
+    let (share, own) = (12 * 8, Account::Gateway(GATEWAY));
+    assert_eq!(bench.gateway.settler().balance(&own), share - i128::from(prompt));
+    assert_eq!(bench.gateway.settler().refused(), []);
     let standing = bench.gateway.settler().standing(lost.commitment.node, VARIANT);
     assert_eq!((summary.held, standing.failed), (1, 0), "only the answer is drawn");
 }
@@ -271,7 +275,7 @@ fn a_gateway_pays_no_more_than_was_read_and_than_it_has_and_never_who_was_late()
     let (told, lost) = raced(&mut bench, Micros(10_000), true);
     assert_eq!(told, [true]);
     assert!((3..8).contains(&lost.charge.prompt_tokens.0), "{lost:?}");
-    // A gateway that has nothing yet owes it, and the close pays nobody.
+    // A gateway that earned nothing owes it, and the close pays nobody.
     let mut bench = measured(10..12);
     let (told, lost) = raced(&mut bench, Micros(60_000), true);
     assert_eq!(
@@ -280,11 +284,38 @@ fn a_gateway_pays_no_more_than_was_read_and_than_it_has_and_never_who_was_late()
     );
     let summary = bench.close();
     assert_eq!((summary.settled, summary.held), (0, 1));
+    let id = ol_protocol::record::AttemptId { task: lost.commitment.task, attempt: lost.commitment.attempt };
+    assert_eq!(bench.gateway.settler().refused(), [id]);
     // Who was late, and lost.
     let mut bench = measured(10..12);
     with_earnings(&mut bench, 12);
     let (told, lost) = raced(&mut bench, Micros(60_000), false);
-    assert_eq!((told, lost.charge.tenant, lost.charge.amount), (vec![false], TENANT, MicroCredits(0)));
+    assert_eq!((told, lost.charge.amount), (vec![false], MicroCredits(0)));
+    // The attack: who pauses on one node is asked for a second, and says there that it begins.
+    let mut bench = measured_of(10..12, |_| 10);
+    with_earnings(&mut bench, 12);
+    let (told, lost) = raced(&mut bench, Micros(60_000), true);
+    assert_eq!((told, lost.charge.amount), (vec![false], MicroCredits(0)));
+}
+
+#[test]
+fn what_a_gateway_has_forgotten_is_no_tenants_and_not_audited() {
+    let mut bench = measured(10..12);
+    let first = bench.assign(1);
+    let second = until_assigned(&mut bench).expect("another begins beside it");
+    [&first, &second].into_iter().for_each(|to| drop(bench.feed(began(to))));
+    bench.wait(Micros(60_000));
+    let answer = bench.answer(&first, 1);
+    bench.batch(0, &[(&answer, &first)]);
+    bench.write();
+    bench.restart();
+    bench.join(second.node.0[0]);
+    let lost = commitment(&second, 0, Finish::Cancelled);
+    bench.batch(0, &[(&lost, &second)]);
+    assert_eq!(asked(&bench.write()), []);
+    let charge = &bench.receipts().last().expect("it is in the log").charge;
+    assert_eq!((charge.tenant, charge.amount), (genesis().gateway_tenant(), MicroCredits(0)));
+    assert_eq!(bench.charged(), [(PROMPT, 1), (0, 0)]);
 }
 
 #[test]

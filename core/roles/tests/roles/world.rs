@@ -208,9 +208,14 @@ impl Bench {
 
     /// A node of operator n with a slot, or the referee.
     pub(crate) fn join(&mut self, n: u8) -> Vec<Output> {
+        self.join_of(n, n)
+    }
+
+    /// A node of another one's operator.
+    pub(crate) fn join_of(&mut self, n: u8, operator: u8) -> Vec<Output> {
         let referee = node(n) == referee();
         let variants = vec![VARIANT];
-        let operator = OperatorId([n; 32]);
+        let operator = OperatorId([operator; 32]);
         let mut out = self.feed(Input::NodeJoined { node: node(n), operator, referee, variants, region: None });
         self.granted.insert(node(n), 0);
         if !referee {

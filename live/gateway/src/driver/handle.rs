@@ -50,7 +50,8 @@ const DEFAULT_DEADLINE: Micros = Micros::from_secs(600);
 /// A commit that takes longer is no ordinary one: 100 times as long as most (docs/adr/0015).
 const COMMIT_LIMIT: Duration = Duration::from_secs(3);
 
-/// After a start the nodes of before are on their way back: they try again within a quarter of a second, and once more within another half.
+/// After a start the nodes of before are on their way back: they try again within a quarter of a second, once more within another half, and then
+/// ever later.
 const RETURN_TIME: Duration = Duration::from_secs(2);
 
 /// Time between two looks whether they are back.
@@ -159,15 +160,22 @@ impl Handle {
         self.inbox.send(message).await.is_ok()
     }
 
-    // Just after the start who asks waits a little for the nodes, and is not told that there are none.
+    // Just after the start who asks waits a little for the nodes, and is not told that there are none; nor given to whoever was
+    // back first with weights of their own.
     pub(super) async fn variant_soon(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
         loop {
             let found = self.variant(wanted);
-            if found.is_ok() || self.shared.began.elapsed() > RETURN_TIME {
+            if found.as_ref().is_ok_and(|(id, _)| self.has_referee_of(id)) || self.shared.began.elapsed() > RETURN_TIME
+            {
                 return found;
             }
             tokio::time::sleep(RETURN_LOOK).await;
         }
+    }
+
+    fn has_referee_of(&self, id: &VariantId) -> bool {
+        let variants = self.shared.variants.read().unwrap_or_else(PoisonError::into_inner);
+        variants.get(id).is_some_and(|served| served.referees > 0)
     }
 
     fn variant(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {

@@ -80,7 +80,10 @@ impl Handle {
         self.check(entry.network, entry.owner.0, self.shared.genesis.owner.0)?;
         entry.verify().map_err(|cause| Refusal::new(Kind::Forbidden, cause.to_string()))?;
         if [self.shared.genesis.own_tenant(), self.shared.genesis.gateway_tenant()].contains(&entry.tenant) {
-            return Err(Refusal::new(Kind::Forbidden, "this tenant is the network itself: nobody asks in its name"));
+            return Err(Refusal::new(
+                Kind::Forbidden,
+                "this tenant is the network or the gateway itself: nobody asks in its name",
+            ));
         }
         if self.issued(&entry).await?.is_some_and(|known| known >= entry.issued_at) {
             return Err(superseded(&entry));

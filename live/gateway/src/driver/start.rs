@@ -45,6 +45,9 @@ const STOPPING: &str = "stopping";
 /// How long a process waits for one that is stopping: as long as that lets its clients and its nodes have, and some seconds for the disk.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(75);
 
+/// How long a process that does not stop is waited for: it may have been told to at this very moment.
+const HANDOVER_GRACE: Duration = Duration::from_millis(500);
+
 /// Time between two tries to open the log.
 const HANDOVER_LOOK: Duration = Duration::from_millis(50);
 
@@ -383,9 +386,9 @@ async fn open_after_another(
     loop {
         match open(config, identity) {
             Err(Error::Store(ol_store::Error::Locked { .. } | ol_store::Error::Running { .. }))
-                if stopping.exists() && began.elapsed() < HANDOVER_LIMIT =>
+                if began.elapsed() < if stopping.exists() { HANDOVER_LIMIT } else { HANDOVER_GRACE } =>
             {
-                if !std::mem::replace(&mut is_told, true) {
+                if stopping.exists() && !std::mem::replace(&mut is_told, true) {
                     tracing::info!("another process answers what it has begun: waiting until it lets go of the log");
                 }
                 tokio::time::sleep(HANDOVER_LOOK).await;
@@ -507,7 +510,7 @@ pub(super) fn metrics(machine: &Machine, links: usize, traffic: &Traffic) -> Str
         ("tasks_own", "Tasks of the network's own that were asked for.", own),
         ("attempts_failed_over", "Attempts taken from a node and given to another.", failed_over),
         ("attempts_raced", "Attempts begun beside another that was late.", raced),
-        ("attempts_borne", "Of those that lost, how many the gateway paid for what they had read.", borne),
+        ("attempts_borne", "Of those that lost, how many the gateway is to pay for what they had read.", borne),
         ("attempts_moved", "Attempts taken from a slow node, to go on with a faster one.", moved),
         ("tasks_client_gone", "Tasks whose client went away.", client_gone),
         ("frames_late", "Answers and verdicts that came too late.", late),
