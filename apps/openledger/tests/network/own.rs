@@ -26,8 +26,10 @@ fn where_nothing_becomes_public_the_network_asks_for_tasks_of_its_own_and_pays_f
             seed += 1;
             network.api.chat(&chat("hello", 1, seed)).good();
         });
+        // The first may come so soon that its share is not small yet.
+        let is_small = |it: &serde_json::Value| it["public_share"].as_f64().is_some_and(|share| share < 0.005);
         Some(run(&["ledger", "honesty", "--json", "--data-dir", folder]).json())
-            .filter(|it| it["own_micro_credits"] != 0)
+            .filter(|it| it["own_micro_credits"] != 0 && is_small(it))
     });
     let metrics = network.api.get("/metrics").text();
     assert!(!metrics.contains("openledger_tasks_own_total 0\n"), "{metrics}");
