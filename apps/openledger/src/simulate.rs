@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use ol_drive::log::{Frame, OutputDigest, Reader};
 use ol_protocol::Machine as _;
+use ol_protocol::Micros;
 use ol_protocol::id::hex;
 use ol_roles::Gateway;
 use ol_roles::gateway::codec::Origin;
@@ -89,6 +90,9 @@ struct RunArgs {
     /// Share of the nodes that leave and come back in a minute.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     churn: f64,
+    /// How long clients wait for their answers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
+    deadline: f64,
     /// Nodes that cheat.
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     cheaters: u32,
@@ -123,12 +127,17 @@ fn network(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !(0.0..=60.0).contains(&args.churn) {
         bail!("--churn must be between 0 and 60 of the nodes a minute");
     }
+    if !(0.1..=3_600.0).contains(&args.deadline) {
+        bail!("--deadline must be between 0.1 and 3600 seconds");
+    }
+    let deadline = Micros((args.deadline * 1e6) as u64);
     let config = ol_sim::Config {
         nodes: args.nodes,
         seconds: args.seconds,
         rate: args.rate,
         seed: args.seed,
-        churn_per_minute: args.churn,
+        demand: ol_sim::Demand { deadline, ..ol_sim::Demand::default() },
+        churn_per_minute: args.churn * f64::from(args.nodes),
         cheaters: args.cheaters.min(args.nodes),
         ..ol_sim::Config::default()
     };
