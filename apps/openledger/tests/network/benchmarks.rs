@@ -9,6 +9,7 @@ fn a_gateway_is_measured_with_audits_and_every_task_has_its_receipt() {
     assert!(ended.status.success(), "{}", ended.err);
     let record = ended.json();
     let figure = |name: &str| record[name].as_u64().unwrap();
-    assert!(figure("receipts_logged") > 0 && figure("tasks") == figure("receipts_logged"), "{record}");
+    // An attempt that was overtaken, or asked in vain, has one too.
+    assert!(figure("tasks") > 0 && figure("receipts_logged") >= figure("tasks"), "{record}");
     assert!(figure("audits_drawn") > 0 && figure("audits_passed") == figure("audits_drawn"), "{record}");
 }
