@@ -398,8 +398,7 @@ impl Placement<'_> {
             return open.iter().max_by_key(reliable).map(|open| open.node);
         }
         let turn = open.iter().filter(|node| node.keeps).map(|node| node.turn.rank()).min()?;
-        let new: Vec<NodeId> =
-            open.iter().filter(|node| node.keeps && node.turn == Turn::New).map(|node| node.node).collect();
+        let new = || open.iter().filter(|node| node.keeps && node.turn == Turn::New).map(|node| node.node);
         let open = || open.iter().filter(|node| node.keeps && node.turn.rank() == turn);
         let lowest = open().map(|node| node.cost).min()?;
         let limit = lowest.saturating_add(Micros(lowest.0 / NEAR_TIE));
@@ -410,10 +409,11 @@ impl Placement<'_> {
         }
         let picked = near.get(draw.below(near.len())).copied();
         let is_slow = open().any(|node| Some(node.node) == picked && node.turn == Turn::Slow);
-        match is_slow && !new.is_empty() {
-            true => new.get(draw.below(new.len())).copied(),
-            false => picked,
+        if !is_slow {
+            return picked;
         }
+        let new: Vec<NodeId> = new().collect();
+        if new.is_empty() { picked } else { new.get(draw.below(new.len())).copied() }
     }
 
     fn why(&self, ask: &Ask<'_>, mut gates: Vec<Gate>) -> Vec<Gate> {

@@ -165,8 +165,8 @@ impl Handle {
     pub(super) async fn variant_soon(&self, wanted: &Wanted<'_>) -> Result<(VariantId, Variant), Refusal> {
         loop {
             let found = self.variant(wanted);
-            if found.as_ref().is_ok_and(|(id, _)| self.has_referee_of(id)) || self.shared.began.elapsed() > RETURN_TIME
-            {
+            let may_wait = self.shared.began.elapsed() <= RETURN_TIME;
+            if !may_wait || found.as_ref().is_ok_and(|(id, _)| self.has_referee_of(id)) {
                 return found;
             }
             tokio::time::sleep(RETURN_LOOK).await;
