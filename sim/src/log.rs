@@ -50,10 +50,10 @@ impl Log {
         self.pending.push_back(Pending { append, entries, snapshot: None });
     }
 
-    /// Keeps a snapshot with the append just made.
-    pub(crate) fn snapshot(&mut self, bytes: Vec<u8>) {
+    /// Keeps a snapshot, if there is one, with the append just made.
+    pub(crate) fn snapshot(&mut self, bytes: Option<Vec<u8>>) {
         if let Some(last) = self.pending.back_mut() {
-            last.snapshot = Some(bytes);
+            last.snapshot = bytes;
         }
     }
 

@@ -49,6 +49,10 @@ impl History {
         self.index.contains_key(id)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     /// Those of one task.
     pub(crate) fn of(&self, task: TaskId) -> impl Iterator<Item = (Epoch, Attempt)> + '_ {
         let all = AttemptId { task, attempt: 0 }..=AttemptId { task, attempt: u8::MAX };

@@ -397,7 +397,9 @@ impl Ledger {
         if epoch.next() == epoch {
             return Err(Error::Overflow);
         }
-        let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
+        // Few are drawn: the rest is taken as it lies.
+        let drawn = self.pending.extract_if(.., |_, attempt| attempt.stage == Stage::Drawn).collect();
+        let finished = core::mem::replace(&mut self.pending, drawn);
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         let rule = EscrowRule { tasks: held_tasks, ..self.parameters.escrow };
         self.settle(finished, borne, at, &rule, &mut summary);
@@ -464,6 +466,11 @@ impl Ledger {
                 && known.shares.total() > MicroCredits::ZERO
                 && known.tenant != self.gateway_tenant
         })
+    }
+
+    /// How many settled attempts are remembered.
+    pub fn remembered(&self) -> usize {
+        self.history.len()
     }
 
     /// Whether an attempt was settled at the close of that epoch.

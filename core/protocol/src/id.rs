@@ -89,13 +89,12 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    // Beforehand as long as it gets: a receipt's headers and lines of the log have a dozen of these.
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from(HEX[usize::from(byte >> 4)]));
-        text.push(char::from(HEX[usize::from(byte & 15)]));
+    // Written in place: a receipt's headers and lines of the log have a dozen of these.
+    let mut text = vec![0; 2 * bytes.len()];
+    for ([high, low], byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+        (*high, *low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
     }
-    text
+    String::from_utf8(text).expect("hexadecimal digits")
 }
 
 /// Reads exactly `out.len()` bytes of hexadecimal; `None` for any other length or alphabet.

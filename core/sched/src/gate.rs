@@ -30,6 +30,16 @@ pub enum Gate {
         /// How many attempts there is time for.
         attempts: u64,
     },
+    /// The longest answer that was asked for would come after its deadline, so that no tier can be promised.
+    #[error(
+        "the longest answer takes {} ms and {} ms are left, so that no tier can be promised: allow more time, or ask for fewer tokens", .needed.0.div_ceil(1_000), .left.0 / 1_000
+    )]
+    AnswerTooLong {
+        /// Predicted time on a node as they usually are.
+        needed: Micros,
+        /// Time to the request's deadline.
+        left: Micros,
+    },
     /// Every slot that was granted is taken.
     #[error("all slots of {node_count} nodes are taken, {in_flight} tasks in flight: try again or add nodes")]
     NoFreeSlot {
@@ -153,6 +163,7 @@ impl Gate {
             Self::NoNodeHasVariant => "variant",
             Self::NoNodeInRegion { .. } => "region",
             Self::TierTooHigh { .. } => "tier",
+            Self::AnswerTooLong { .. } => "length",
             Self::NoFreeSlot { .. } => "slot",
             Self::Excluded { .. } => "excluded",
             Self::Quarantined { .. } => "quarantine",
@@ -186,7 +197,9 @@ impl Gate {
             Self::QueueFull { queued, max } | Self::TenantQueueFull { queued, max } => {
                 vec![("queued", queued), ("max", max)]
             }
-            Self::DeadlineTooShort { needed, left } => vec![("needed_us", needed.0), ("left_us", left.0)],
+            Self::AnswerTooLong { needed, left } | Self::DeadlineTooShort { needed, left } => {
+                vec![("needed_us", needed.0), ("left_us", left.0)]
+            }
             Self::ContextTooLong { tokens, max } => vec![("tokens", tokens.0.into()), ("max", max.0.into())],
             Self::BudgetEmpty { available, needed } => {
                 vec![("available_micro_credits", available.0), ("needed_micro_credits", needed.0)]
@@ -208,6 +221,7 @@ impl Gate {
             Self::NoNodeHasVariant
             | Self::NoNodeInRegion { .. }
             | Self::TierTooHigh { .. }
+            | Self::AnswerTooLong { .. }
             | Self::NoFreeSlot { .. }
             | Self::WaitTooLong { .. }
             | Self::Draining

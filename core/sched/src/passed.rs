@@ -29,6 +29,14 @@ pub enum Passed {
         /// How many attempts there is time for.
         attempts: u64,
     },
+    /// There is time for the longest answer that was asked for.
+    #[error("the longest answer takes {} ms, {} ms left", .needed.0.div_ceil(1_000), .left.0 / 1_000)]
+    Length {
+        /// Predicted time on a node as they usually are.
+        needed: Micros,
+        /// Time to the request's deadline.
+        left: Micros,
+    },
     /// The worst case is within what the tenant allows.
     #[error("costs {} micro-credits at most, {} may be paid", .worst.0, .max.0)]
     Price {
@@ -84,6 +92,7 @@ impl Passed {
             Self::Variant { .. } => "variant",
             Self::Region { .. } => "region",
             Self::Tier { .. } => "tier",
+            Self::Length { .. } => "length",
             Self::Price { .. } => "price",
             Self::Trust { .. } => "trust",
             Self::Wait { .. } => "wait",
@@ -105,7 +114,9 @@ impl Passed {
                 vec![("available_micro_credits", available.0), ("needed_micro_credits", needed.0)]
             }
             Self::Queue { queued, max } => vec![("queued", queued), ("max", max)],
-            Self::Deadline { needed, left } => vec![("needed_us", needed.0), ("left_us", left.0)],
+            Self::Length { needed, left } | Self::Deadline { needed, left } => {
+                vec![("needed_us", needed.0), ("left_us", left.0)]
+            }
         }
     }
 }
@@ -119,6 +130,8 @@ mod tests {
     #[test]
     fn a_gate_has_one_name_and_the_same_figures_whether_it_is_passed_or_not() {
         let (needed, left) = (Micros(119_001), Micros(3_000_000));
+        let (passed, failed) = (Passed::Length { needed, left }, Gate::AnswerTooLong { needed: left, left: needed });
+        assert_eq!((passed.name(), passed.figures().len()), (failed.name(), failed.figures().len()));
         let (passed, failed) =
             (Passed::Deadline { needed, left }, Gate::DeadlineTooShort { needed: left, left: needed });
         assert_eq!(passed.to_string(), "begins in 120 ms, 3000 ms left");

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A gateway and ten nodes as processes of one machine, under the faults that `openledger sim tails|churn|overload` models.
 
-Usage: docs/bench/live/run.py target/release/openledger [--seconds 60] > record.json
+Usage: docs/bench/live/run.py target/release/openledger [--seconds 60] [--slots 2] > record.json
 
-Every node has the tiny model, two slots and one thread, in two regions. A node is slow while it is stopped nine tenths of the time
+Every node has the tiny model, some slots and one thread, in two regions. A node is slow while it is stopped nine tenths of the time
 (SIGSTOP and SIGCONT, ten times a second). Everything is made anew and taken away at the end.
 """
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 
-NODES, SLOTS, SLOW = 10, 2, 3
+NODES, SLOW = 10, 3
 # Every answer has as many: texts of a random model end by chance, and the same question with the same seed has the same answer.
 TOKENS, DIFFERENT = 300, 24
 # Of what was answered at most in a second.
@@ -32,8 +32,8 @@ def quantile(values, share):
 
 
 class Network:
-    def __init__(self, program, folder):
-        self.program, self.folder, self.nodes = os.path.abspath(program), folder, {}
+    def __init__(self, program, folder, slots):
+        self.program, self.folder, self.nodes, self.slots = os.path.abspath(program), folder, {}, slots
         self.log = open(f"{folder}/log", "w")
         words = ["gateway", "--data-dir", f"{folder}/gateway", "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0",
                  "--requests-per-minute", "1000000", "--tokens-per-minute", "100000000", "--prompt-price", "1",
@@ -57,7 +57,7 @@ class Network:
     def join(self, number):
         self.nodes[number] = self.start(
             "node", "--join", self.ticket, "--data-dir", f"{self.folder}/node-{number}", "--model", "tiny", "--embedding-model",
-            "tiny", "--slots", str(SLOTS), "--threads", "1", "--region", "ab"[number % 2])
+            "tiny", "--slots", str(self.slots), "--threads", "1", "--region", "ab"[number % 2])
         self.line(self.nodes[number], "node")
 
     def end(self):
@@ -199,12 +199,12 @@ async def whole(network):
 async def measure(network, seconds):
     rows = []
     deadline = time.monotonic() + 30
-    while await network.metric("slots") < NODES * SLOTS and time.monotonic() < deadline:
+    while await network.metric("slots") < NODES * network.slots and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     numbers = await whole(network)
-    await peak(network, NODES * SLOTS, 5, numbers)
+    await peak(network, NODES * network.slots, 5, numbers)
 
-    top, most = await peak(network, NODES * SLOTS, seconds / 2, numbers)
+    top, most = await peak(network, NODES * network.slots, seconds / 2, numbers)
     rows.append(top.report(answers_per_second=round(most, 1)))
     rate = LOAD * most
 
@@ -264,14 +264,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--slots", type=int, default=2, help="of each node")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        network = Network(args.program, folder)
+        network = Network(args.program, folder, args.slots)
         try:
             rows = asyncio.run(measure(network, args.seconds))
         finally:
             network.end()
-    print(json.dumps({"nodes": NODES, "slots": NODES * SLOTS, "tokens": TOKENS, "seconds": args.seconds, "rows": rows}))
+    print(json.dumps({"nodes": NODES, "slots": NODES * network.slots, "tokens": TOKENS, "seconds": args.seconds, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ const LOG_PROB_FLOOR: f32 = -9_999.0;
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) api: Api,
+    /// Ends with the task's.
     pub(crate) id: String,
     pub(crate) task: TaskId,
     pub(crate) created: u64,
@@ -49,17 +50,17 @@ impl Head {
     /// A whole chat completion or text completion.
     pub(crate) fn whole(&self, text: &str, logprobs: &[TokenLogProb], finished: &Finished) -> Vec<u8> {
         let content = match self.api {
-            Api::Chat => Content::Message { message: ChatMessage { role: "assistant", content: text, refusal: None } },
-            Api::Text | Api::Embeddings => Content::Text { text },
+            Api::Chat => Content::Message(ChatMessage { role: "assistant", content: text, refusal: None }),
+            Api::Text | Api::Embeddings => Content::Text(text),
         };
         let choice = self.choice(content, logprobs, 0, Some(finished.reason));
-        self.write(true, &[choice], Some(Some(Usage::of(finished))), Some(Evidence::of(self.task, finished)))
+        self.write(true, &[choice], Some(Some(Usage::of(finished))), Some(self.evidence(finished)))
     }
 
     /// The first chunk of a chat: who speaks.
     pub(crate) fn opening(&self, usage: bool) -> Vec<u8> {
         let delta = Delta { role: Some("assistant"), content: Some("") };
-        let choice = self.choice(Content::Delta { delta }, &[], 0, None);
+        let choice = self.choice(Content::Delta(delta), &[], 0, None);
         self.write(false, &[choice], usage.then_some(None), None)
     }
 
@@ -72,7 +73,7 @@ impl Head {
     /// The chunk that says why the text ended and what stands behind it.
     pub(crate) fn ending(&self, finished: &Finished, usage: bool) -> Vec<u8> {
         let choice = self.choice(self.piece(None), &[], 0, Some(finished.reason));
-        self.write(false, &[choice], usage.then_some(None), Some(Evidence::of(self.task, finished)))
+        self.write(false, &[choice], usage.then_some(None), Some(self.evidence(finished)))
     }
 
     /// The chunk that only has the usage.
@@ -95,14 +96,27 @@ impl Head {
             data: data.collect(),
             model: &self.model,
             usage: EmbeddingUsage { prompt_tokens: finished.prompt_tokens, total_tokens: finished.prompt_tokens },
-            openledger: Evidence::of(self.task, finished),
+            openledger: self.evidence(finished),
         })
+    }
+
+    fn evidence<'a>(&'a self, finished: &'a Finished) -> Evidence<'a> {
+        Evidence {
+            receipt: &self.id[self.id.len() - 2 * size_of::<TaskId>()..],
+            trust: finished.trust,
+            assurance: finished.assurance,
+            price: PriceObject::of(finished.price),
+            charge_micro_credits: finished.charge.0,
+            node: &finished.node,
+            region: &finished.region,
+            attempts: finished.attempts,
+        }
     }
 
     fn piece<'a>(&self, text: Option<&'a str>) -> Content<'a> {
         match self.api {
-            Api::Chat => Content::Delta { delta: Delta { role: None, content: text } },
-            Api::Text | Api::Embeddings => Content::Text { text: text.unwrap_or_default() },
+            Api::Chat => Content::Delta(Delta { role: None, content: text }),
+            Api::Text | Api::Embeddings => Content::Text(text.unwrap_or_default()),
         }
     }
 
@@ -121,7 +135,13 @@ impl Head {
             Reason::Stop => "stop",
             Reason::Length => "length",
         });
-        Choice { index: 0, content, logprobs, finish_reason }
+        let (mut message, mut delta, mut text) = (None, None, None);
+        match content {
+            Content::Message(whole) => message = Some(whole),
+            Content::Delta(more) => delta = Some(more),
+            Content::Text(more) => text = Some(more),
+        }
+        Choice { index: 0, message, delta, text, logprobs, finish_reason }
     }
 
     fn write(
@@ -147,7 +167,7 @@ impl Head {
 /// What stands behind an answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Evidence<'a> {
-    receipt: String,
+    receipt: &'a str,
     trust: f64,
     assurance: &'static str,
     price: PriceObject,
@@ -155,21 +175,6 @@ pub(crate) struct Evidence<'a> {
     node: &'a str,
     region: &'a str,
     attempts: u32,
-}
-
-impl<'a> Evidence<'a> {
-    fn of(task: TaskId, finished: &'a Finished) -> Self {
-        Self {
-            receipt: task.to_string(),
-            trust: finished.trust,
-            assurance: finished.assurance,
-            price: PriceObject::of(finished.price),
-            charge_micro_credits: finished.charge.0,
-            node: &finished.node,
-            region: &finished.region,
-            attempts: finished.attempts,
-        }
-    }
 }
 
 /// A price in micro-credits.
@@ -204,18 +209,20 @@ struct Completion<'a> {
 #[derive(Serialize)]
 struct Choice<'a> {
     index: u32,
-    #[serde(flatten)]
-    content: Content<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<ChatMessage<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<Delta<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     logprobs: Option<LogProbs<'a>>,
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
 enum Content<'a> {
-    Message { message: ChatMessage<'a> },
-    Delta { delta: Delta<'a> },
-    Text { text: &'a str },
+    Message(ChatMessage<'a>),
+    Delta(Delta<'a>),
+    Text(&'a str),
 }
 
 #[derive(Serialize)]

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
@@ -77,31 +77,39 @@ fn embeddings(head: &Head, finished: &Finished, vectors: Vectors) -> Result<Vec<
     }
 }
 
+/// Headers of a whole answer, so that their map is made once as large as it gets.
+const HEADERS: usize = 24;
+
+pub(crate) const RECEIPT: HeaderName = HeaderName::from_static("x-openledger-receipt");
+const NODE: HeaderName = HeaderName::from_static("x-openledger-node");
+const REGION: HeaderName = HeaderName::from_static("x-openledger-region");
+const TRUST: HeaderName = HeaderName::from_static("x-openledger-trust");
+const ASSURANCE: HeaderName = HeaderName::from_static("x-openledger-assurance");
+const CHARGE: HeaderName = HeaderName::from_static("x-openledger-charge-micro-credits");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-openledger-attempts");
+const PRICE: HeaderName = HeaderName::from_static("x-openledger-price");
+
 /// What stands behind an answer, as headers.
 fn evidence(task: TaskId, finished: &Finished) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(HEADERS);
     place(task, &finished.node, &finished.region, &mut headers);
     let price = finished.price;
-    for (name, value) in [
-        ("x-openledger-trust", finished.trust.to_string()),
-        ("x-openledger-assurance", finished.assurance.to_owned()),
-        ("x-openledger-charge-micro-credits", finished.charge.0.to_string()),
-        ("x-openledger-attempts", finished.attempts.to_string()),
-        ("x-openledger-price", format!("{}/{}", price.prompt_per_million.0, price.output_per_million.0)),
-    ] {
-        put(&mut headers, name, &value);
-    }
+    put(&mut headers, TRUST, &finished.trust.to_string());
+    headers.insert(ASSURANCE, HeaderValue::from_static(finished.assurance));
+    headers.insert(CHARGE, HeaderValue::from(finished.charge.0));
+    headers.insert(ATTEMPTS, HeaderValue::from(finished.attempts));
+    put(&mut headers, PRICE, &format!("{}/{}", price.prompt_per_million.0, price.output_per_million.0));
     headers
 }
 
 /// Who works on a task, as headers.
 fn place(task: TaskId, node: &str, region: &str, headers: &mut HeaderMap) {
-    put(headers, "x-openledger-receipt", &task.to_string());
-    put(headers, "x-openledger-node", node);
-    put(headers, "x-openledger-region", region);
+    put(headers, RECEIPT, &task.to_string());
+    put(headers, NODE, node);
+    put(headers, REGION, region);
 }
 
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value)
         && !value.is_empty()
     {
@@ -153,7 +161,7 @@ pub(crate) async fn stream<B: Backend>(
     keeps_back: bool,
 ) -> Result<Response, (Refusal, Sent<B>)> {
     let mut headers = HeaderMap::new();
-    put(&mut headers, "x-openledger-receipt", &head.task.to_string());
+    put(&mut headers, RECEIPT, &head.task.to_string());
     let first = loop {
         match task.next().await {
             Reply::Started { node, region, .. } => place(head.task, &node, &region, &mut headers),

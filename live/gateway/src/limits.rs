@@ -13,6 +13,18 @@ use crate::refusal::{Kind, Refusal};
 
 /// Receipts of a tenant in a minute: one after the other for hours, and far from what keeps the disk busy.
 const RECEIPTS_PER_MINUTE: u32 = 6_000;
+/// Limit, what is left, and when it is full again.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+/// The same of tokens.
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
 /// Longest wait that a refusal names.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
@@ -70,15 +82,11 @@ impl Limits {
     pub(crate) fn write_headers(&self, tenant: &Tenant, now: Instant, headers: &mut HeaderMap) {
         let mut accounts = self.lock();
         let account = account(&mut accounts, tenant, now);
-        let names = [
-            ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-            ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-        ];
-        for ((limit, remaining, reset), bucket) in names.into_iter().zip([&account.requests, &account.tokens]) {
-            headers.insert(HeaderName::from_static(limit), HeaderValue::from(bucket.capacity as u64));
-            headers.insert(HeaderName::from_static(remaining), HeaderValue::from(bucket.level.max(0.0) as u64));
+        for ([limit, remaining, reset], bucket) in [(REQUESTS, &account.requests), (TOKENS, &account.tokens)] {
+            headers.insert(limit, HeaderValue::from(bucket.capacity as u64));
+            headers.insert(remaining, HeaderValue::from(bucket.level.max(0.0) as u64));
             let wait = HeaderValue::from_str(&span(bucket.wait_for(bucket.capacity))).expect("digits and a unit");
-            headers.insert(HeaderName::from_static(reset), wait);
+            headers.insert(reset, wait);
         }
     }
 

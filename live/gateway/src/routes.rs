@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::answer::{self, Head, ModelObject};
 use crate::backend::{Backend, LogFile, NetworkInfo, Payload, ReceiptState, Submission};
 use crate::body::{self, BodyLimits};
-use crate::deliver::{self, Vectors, Whole};
+use crate::deliver::{self, RECEIPT, Vectors, Whole};
 use crate::idempotency::{Answers, Claim, KEY_CHARS_MAX, Kept, Slot};
 use crate::instruct;
 use crate::keys::Tenant;
@@ -40,6 +40,7 @@ use crate::visitors::{Visitor, Visitors};
 const OUTPUT_ESTIMATE: u64 = 256;
 /// Bytes of body for each prompt token set aside.
 const BYTES_PER_TOKEN: u64 = 4;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -136,37 +137,44 @@ fn route_of(path: &str) -> &'static str {
     }
 }
 
-/// Names, counts and logs every request.
+/// Names and counts every request. What went well is in metrics, decisions and receipts: a line for each would cost as much as the decision.
 async fn observe<B: Backend>(State(app): Shared<B>, request: Request, next: Next) -> Response {
     let arrived = Instant::now();
     let route = route_of(request.uri().path());
     let method = request.method().clone();
-    let request_id = request_id(request.headers());
+    let given = given_id(request.headers());
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     app.metrics.answered(route, status);
-    let receipt = response.headers().get("x-openledger-receipt").and_then(|id| id.to_str().ok()).unwrap_or("");
+    let receipt = response.headers().get(RECEIPT).and_then(|id| id.to_str().ok()).unwrap_or("");
+    let request_id = given.unwrap_or_else(|| new_id(receipt));
     let header_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id_text = request_id.to_str().unwrap_or("");
-    if matches!(route, "/health" | "/metrics" | "/log/{file}") {
-        tracing::debug!(%method, route, status, header_us, "answered");
+    if response.status().is_success() || matches!(route, "/health" | "/metrics" | "/log/{file}") {
+        tracing::debug!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
     } else {
-        tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
+        tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "not answered");
     }
-    response.headers_mut().insert("x-request-id", request_id);
+    response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }
 
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_CHARS_MAX).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
     };
-    headers.get("x-request-id").filter(sane).cloned().unwrap_or_else(|| {
-        let text = format!("req-{}", fresh_task().unwrap_or(TaskId([0; 16])));
-        HeaderValue::from_str(&text).expect("hexadecimal digits")
-    })
+    headers.get(REQUEST_ID).filter(sane).cloned()
+}
+
+// That of the task, if there is one.
+fn new_id(receipt: &str) -> HeaderValue {
+    let text = match receipt {
+        "" => format!("req-{}", fresh_task().unwrap_or(TaskId([0; 16]))),
+        receipt => ["req-", receipt].concat(),
+    };
+    HeaderValue::from_str(&text).expect("hexadecimal digits")
 }
 
 // Six bytes of milliseconds, so that what is stored about tasks of one time lies together, and ten of chance.
@@ -577,7 +585,7 @@ fn refuse_task<B: Backend>(refusal: &Refusal, task: TaskId, sent: Sent<B>) -> Re
     let body = Bytes::from(refusal.to_json());
     let mut response = refusal.clone().into_response().map(|_| Whole::body(body, sent));
     let receipt = HeaderValue::from_str(&task.to_string()).expect("hexadecimal digits");
-    response.headers_mut().insert("x-openledger-receipt", receipt);
+    response.headers_mut().insert(RECEIPT, receipt);
     response
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::store::{Appended, Job, Store};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 
@@ -24,7 +25,7 @@ pub struct Committer {
 pub struct Handle(SyncSender<Message>);
 
 enum Message {
-    Job(Box<Job>, Answer),
+    Job(Arc<Job>, Answer),
     Stop,
 }
 
@@ -79,8 +80,8 @@ impl Drop for Committer {
 impl Handle {
     /// Hands in a job without waiting. `answer` is called exactly once, on the committer's thread when the job is durable
     /// or has failed, or at once on this one with [`Error::Busy`] or [`Error::Closed`]; it must not block or panic.
-    pub fn submit(&self, job: Job, answer: impl FnOnce(Result<Appended, Error>) + Send + 'static) {
-        let message = Message::Job(Box::new(job), Answer(Some(Box::new(answer))));
+    pub fn submit(&self, job: Arc<Job>, answer: impl FnOnce(Result<Appended, Error>) + Send + 'static) {
+        let message = Message::Job(job, Answer(Some(Box::new(answer))));
         let (message, error) = match self.0.try_send(message) {
             Ok(()) => return,
             Err(TrySendError::Full(message)) => (message, Error::Busy),
@@ -96,19 +97,19 @@ impl Handle {
         let (sender, receiver) = mpsc::sync_channel(1);
         let answer = Answer(Some(Box::new(move |result| drop(sender.send(result)))));
         // A full queue is waited for here; a closed one drops the message, which answers it.
-        drop(self.0.send(Message::Job(Box::new(job), answer)));
+        drop(self.0.send(Message::Job(Arc::new(job), answer)));
         receiver.recv().unwrap_or(Err(Error::Closed))
     }
 }
 
 fn run(mut store: impl Store, receiver: &Receiver<Message>) {
     while let Ok(Message::Job(job, answer)) = receiver.recv() {
-        let (mut jobs, mut answers) = (vec![*job], vec![answer]);
+        let (mut jobs, mut answers) = (vec![job], vec![answer]);
         let mut stopped = false;
         while jobs.len() < GROUP_JOBS_MAX && !stopped {
             match receiver.try_recv() {
                 Ok(Message::Job(job, answer)) => {
-                    jobs.push(*job);
+                    jobs.push(job);
                     answers.push(answer);
                 }
                 Ok(Message::Stop) => stopped = true,
@@ -137,7 +138,7 @@ mod tests {
     }
 
     impl Store for Gated {
-        fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+        fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>> {
             self.entered.send(jobs.len()).expect("the test listens");
             self.leave.recv().expect("the test lets it go");
             let answer = |place| Appended { first_index: place, size: 0, root: Digest([0; 32]), expired: 0 };
@@ -167,7 +168,7 @@ mod tests {
 
     fn submit(handle: &Handle, answers: &Sender<Result<u64, String>>) {
         let answers = answers.clone();
-        handle.submit(Job::default(), move |result| {
+        handle.submit(Arc::new(Job::default()), move |result| {
             let place = result.map(|done| done.first_index).map_err(|error| error.to_string());
             answers.send(place).expect("the test listens");
         });

@@ -18,9 +18,11 @@ const BUSY_LIMIT: Duration = Duration::from_secs(5);
 // Memory for pages that a writer changes again and again: those that the indexes grow at.
 const CACHE_KIB: i64 = 16 * 1_024;
 
-// Pages of the write-ahead log before they are carried over: some 16 MiB, so that a page that changes with each commit is
-// carried over once for many.
-const LOG_PAGES: i64 = 4_096;
+// Pages of a new database. Most of what is written lies side by side, a few kilobytes a task: large pages are fewer writes and checksums.
+const PAGE_BYTES: i64 = 16 * 1_024;
+
+// Size of the write-ahead log at which it is carried over: so that a page that changes with each commit is carried over once for many.
+const LOG_BYTES: i64 = 16 << 20;
 
 // Prepared statements that a connection keeps; all that occur.
 const STATEMENTS_KEPT: usize = 64;
@@ -107,10 +109,14 @@ impl Db {
 
     fn migrate(&self, kind: &Kind) -> Result<(), Error> {
         let found = self.recognise(kind)?;
+        if found == 0 {
+            self.set("page_size", PAGE_BYTES)?;
+        }
         self.set("journal_mode", "WAL")?;
         self.set("synchronous", "FULL")?;
         self.set("cache_size", -CACHE_KIB)?;
-        self.set("wal_autocheckpoint", LOG_PAGES)?;
+        let page_bytes = self.connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0));
+        self.set("wal_autocheckpoint", LOG_BYTES / page_bytes.map_err(|cause| self.failed(cause))?.max(1))?;
         self.in_transaction(|| {
             for (version, script) in kind.migrations.iter().enumerate().skip(found as usize) {
                 self.connection.execute_batch(script).map_err(|cause| self.failed(cause))?;
@@ -177,11 +183,11 @@ impl Db {
     pub(crate) fn vault(&self) -> Result<Vault, Error> {
         let key = beside(&self.path, "key");
         let Some(sample) = self.meta("key_check")? else {
-            let vault = Vault::new(&keyfile::secret_file(&key)?);
-            self.set_meta("key_check", &vault.seal(b"key_check", &[])?)?;
+            let vault = Vault::new(&keyfile::secret_file(&key)?)?;
+            self.set_meta("key_check", &vault.seal(b"key_check", &[]))?;
             return Ok(vault);
         };
-        let vault = Vault::new(&keyfile::load(&key)?);
+        let vault = Vault::new(&keyfile::load(&key)?)?;
         match vault.open(b"key_check", &sample) {
             Some(_) => Ok(vault),
             None => Err(Error::OtherKey { key, place: self.path.as_path().into() }),

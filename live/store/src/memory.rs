@@ -28,7 +28,7 @@ struct Held {
 }
 
 impl Store for MemoryStore {
-    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+    fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>> {
         jobs.iter().map(|job| self.hold(job)).collect()
     }
 

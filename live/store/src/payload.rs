@@ -2,7 +2,7 @@
 
 use crate::database::{Db, int};
 use crate::error::{Error, Refusal};
-use crate::vault::{OVERHEAD_BYTES, Vault};
+use crate::vault::Vault;
 use ol_protocol::record::AttemptId;
 use ol_protocol::{Micros, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
@@ -44,9 +44,10 @@ impl Payload {
     }
 }
 
-/// What of a payload only the vault's owner may read.
-pub(crate) fn seal(vault: &Vault, payload: &Payload) -> Result<Vec<u8>, Error> {
-    vault.seal(&name(payload.attempt), &join(&payload.prompt, &payload.output))
+/// What of a payload only the vault's owner may read, under the name of an attempt.
+pub(crate) fn seal(vault: &Vault, named: AttemptId, payload: &Payload) -> Vec<u8> {
+    let prompt_bytes = (payload.prompt.len() as u64).to_le_bytes();
+    vault.seal(&name(named), &[&prompt_bytes, &payload.prompt, &payload.output])
 }
 
 /// The payload whose prompt and output were sealed.
@@ -64,7 +65,7 @@ pub(crate) fn put(db: &Db, vault: &Vault, payloads: &[Payload]) -> Result<(), Er
 /// Stores a payload under another name than its attempt's, replacing what is there.
 pub(crate) fn put_as(db: &Db, vault: &Vault, named: AttemptId, payload: &Payload) -> Result<(), Error> {
     let sql = "INSERT OR REPLACE INTO payloads (task, attempt, created, sealed) VALUES (?1, ?2, ?3, ?4)";
-    let sealed = vault.seal(&name(named), &join(&payload.prompt, &payload.output))?;
+    let sealed = seal(vault, named, payload);
     db.run(sql, params![named.task.0, named.attempt, int("creation time", payload.created.0)?, sealed]).map(drop)
 }
 
@@ -87,14 +88,6 @@ pub(crate) fn expire(db: &Db, before: Timestamp) -> Result<u64, Error> {
 
 fn name(attempt: AttemptId) -> Vec<u8> {
     [b"payload", &attempt.task.0[..], &[attempt.attempt]].concat()
-}
-
-fn join(prompt: &[u8], output: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(8 + prompt.len() + output.len() + OVERHEAD_BYTES);
-    plain.extend_from_slice(&(prompt.len() as u64).to_le_bytes());
-    plain.extend_from_slice(prompt);
-    plain.extend_from_slice(output);
-    plain
 }
 
 fn part(plain: Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {

@@ -36,6 +36,7 @@ pub use read::PostgresReader;
 pub use server::Server;
 use session::{Call, Session};
 use std::path::Path;
+use std::sync::Arc;
 use tokio_postgres::Row;
 use write::Writes;
 
@@ -116,7 +117,7 @@ impl Drop for PostgresStore {
 }
 
 impl Store for PostgresStore {
-    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+    fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>> {
         match self.reader.with(|session, vault| self.log.commit(session, vault, jobs)) {
             Ok(answers) => answers,
             Err(failed) => jobs.iter().map(|_| Err(failed.clone())).collect(),
@@ -158,7 +159,7 @@ impl Log {
         &mut self,
         session: &Session,
         vault: &Vault,
-        jobs: &[Job],
+        jobs: &[Arc<Job>],
     ) -> Result<Vec<Result<Appended, Error>>, Error> {
         if !session.owns_log.get() {
             self.resume(session).inspect_err(|_| session.abandon())?;
@@ -200,7 +201,12 @@ impl Log {
         self.unheard.drain(..surplus);
     }
 
-    fn write(&mut self, session: &Session, vault: &Vault, jobs: &[Job]) -> Result<Vec<Result<Appended, Error>>, Error> {
+    fn write(
+        &mut self,
+        session: &Session,
+        vault: &Vault,
+        jobs: &[Arc<Job>],
+    ) -> Result<Vec<Result<Appended, Error>>, Error> {
         let held = Holdings::ask(session, self.number, self.network, jobs)?;
         let mut group = Group::new(self.edge.clone(), self.unheard.clone());
         let mut writes = Writes::new(self.number, vault);

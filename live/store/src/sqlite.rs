@@ -14,6 +14,7 @@ use ol_protocol::record::Record;
 use ol_protocol::{GatewayId, NetworkId};
 use rusqlite::params;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A gateway's store. The id is "OLst" in ASCII.
 pub(crate) const KIND: Kind = Kind { name: "a store of a gateway", application_id: 0x4f4c_7374, migrations: &[FIRST] };
@@ -81,7 +82,7 @@ impl SqliteStore {
         Ok(Self { reader, gateway: identity.gateway, edge, _lock: lock })
     }
 
-    fn commit_all(&self, jobs: &[Job], edge: &mut Edge) -> Result<Vec<Result<Appended, Error>>, Error> {
+    fn commit_all(&self, jobs: &[Arc<Job>], edge: &mut Edge) -> Result<Vec<Result<Appended, Error>>, Error> {
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             match admit(job, edge.size(), self.gateway, &self.reader) {
@@ -141,7 +142,7 @@ impl SqliteStore {
     }
 
     fn write_facts(&self, facts: &Facts) -> Result<(), Error> {
-        let sealed = self.reader.vault.seal(&facts_name(facts.task), &facts.bytes)?;
+        let sealed = self.reader.vault.seal(&facts_name(facts.task), &[&facts.bytes]);
         let sql = "INSERT OR REPLACE INTO facts (task, sealed) VALUES (?1, ?2)";
         self.reader.db.run(sql, params![facts.task.0, sealed]).map(drop)
     }
@@ -175,7 +176,7 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+    fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>> {
         let mut edge = self.edge.clone();
         match self.reader.db.in_transaction(|| self.commit_all(jobs, &mut edge)) {
             Ok(answers) => {

@@ -9,6 +9,7 @@ use ol_protocol::record::{AttemptId, AuditOutcome, Record};
 use ol_protocol::{Digest, Epoch, GatewayId, NetworkId, NodeId, TaskId, TenantId, Timestamp};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Longest facts of a task: a few names, digests and times.
 pub const FACTS_BYTES_MAX: usize = 4 << 10;
@@ -209,7 +210,7 @@ pub trait Read: Send {
 pub trait Store: Send {
     /// Commits jobs in one transaction and answers each. A job that is refused leaves the others as they are; if the
     /// transaction fails, nothing of any job is written. Durable when it returns.
-    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>>;
+    fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>>;
     /// Questions, asked on the writer's own connection.
     fn read(&self) -> &dyn Read;
     /// A connection of its own for questions, to use from another thread while this one commits.
@@ -217,7 +218,7 @@ pub trait Store: Send {
 
     /// Commits one job.
     fn commit_one(&mut self, job: Job) -> Result<Appended, Error> {
-        self.commit(&[job]).pop().expect("one answer for each job")
+        self.commit(&[Arc::new(job)]).pop().expect("one answer for each job")
     }
 
     /// Appends records.
@@ -227,7 +228,7 @@ pub trait Store: Send {
 }
 
 impl<S: Store + ?Sized> Store for Box<S> {
-    fn commit(&mut self, jobs: &[Job]) -> Vec<Result<Appended, Error>> {
+    fn commit(&mut self, jobs: &[Arc<Job>]) -> Vec<Result<Appended, Error>> {
         (**self).commit(jobs)
     }
 

@@ -28,6 +28,7 @@ use ol_trust::draw;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Length of an epoch, in seconds.
@@ -209,7 +210,7 @@ struct Run {
     world: World,
     settler: Settler,
     store: Box<dyn Store>,
-    waiting: Vec<Job>,
+    waiting: Vec<Arc<Job>>,
     spent: Spent,
     pruned_epoch: Epoch,
     last_epoch: Epoch,
@@ -236,7 +237,7 @@ impl Run {
         });
         anyhow::ensure!(drawn == 0, "nothing is drawn here");
         let records = receipts.into_iter().map(Record::Receipt).chain([Record::Batch(batch)]).collect();
-        self.waiting.push(Job { records, ..Job::default() });
+        self.waiting.push(Arc::new(Job { records, ..Job::default() }));
         if self.waiting.len() == GROUP { self.commit() } else { Ok(()) }
     }
 
@@ -262,7 +263,7 @@ impl Run {
         let bytes = timed(&mut self.spent.snapshot, || settler.to_bytes());
         let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal(epoch);
         let close = Close { epoch, at, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };
-        self.waiting.push(Job { records: vec![Record::Close(close)], ..Job::default() });
+        self.waiting.push(Arc::new(Job { records: vec![Record::Close(close)], ..Job::default() }));
         self.commit()?;
         self.finish(epoch, state, next_draw_seal, bytes)?;
         Ok(summary.settled)

@@ -25,6 +25,7 @@ use ol_store::{
 };
 use ol_trust::draw;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Receipts stay for an hour of epochs: here, for 1,800 of them.
 const EPOCH_SECONDS: u64 = 2;
@@ -45,7 +46,7 @@ struct History {
     settler: Settler,
     tree: Frontier,
     first: Vec<Record>,
-    jobs: Vec<Job>,
+    jobs: Vec<Arc<Job>>,
     batches: u64,
 }
 
@@ -97,7 +98,7 @@ impl History {
         for record in &records {
             self.tree.append(record.leaf());
         }
-        self.jobs.push(Job { records, ..job });
+        self.jobs.push(Arc::new(Job { records, ..job }));
     }
 
     fn at(&self, epoch: Epoch) -> Timestamp {
@@ -207,7 +208,7 @@ impl History {
         let (size, root) = (self.tree.size(), self.tree.root());
         let text = Checkpoint { network, gateway, size, root, epoch, state, draw_seal, nonce_seal }.sign(&self.key);
         let snapshot = (epoch.0 + 3 >= EPOCHS).then(|| Snapshot { epoch, size, bytes: self.settler.to_bytes() });
-        self.jobs.push(Job { checkpoint: Some(Note { epoch, size, text }), snapshot, ..Job::default() });
+        self.jobs.push(Arc::new(Job { checkpoint: Some(Note { epoch, size, text }), snapshot, ..Job::default() }));
     }
 
     fn write(mut self, store: &mut impl Store) -> Self {

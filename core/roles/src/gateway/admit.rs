@@ -14,7 +14,7 @@ use ol_sched::reliability::attempts_in;
 use ol_sched::{Attempts, Gate, Limits, Passed, Rule, Tier};
 
 // Gates that a task passes at its admission.
-const GATES: usize = 8;
+const GATES: usize = 9;
 
 impl Gateway {
     pub(super) fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Vec<Output>) {
@@ -83,7 +83,7 @@ impl Gateway {
                 node_count => passed.push(Passed::Region { region, node_count }),
             }
         }
-        passed.extend(self.can_be_promised(now, submission)?);
+        self.can_be_promised(now, submission, passed)?;
         let needed = self.is_affordable(submission, passed)?;
         self.can_be_trusted(now, submission)?;
         passed.extend(floor.map(|floor| Passed::Trust { needed_ppm: floor.value_ppm }));
@@ -111,21 +111,39 @@ impl Gateway {
         Ok(worst)
     }
 
-    // Whether any node is reliable enough for the tier, with the attempts that there is time for.
-    fn can_be_promised(&mut self, now: Timestamp, submission: &Submission) -> Result<Option<Passed>, Refusal> {
+    // Whether there is time for the longest answer that was asked for on a usual node, and any node is reliable enough for the tier, with the
+    // attempts that there is time for: one that takes over goes on with what there is.
+    fn can_be_promised(
+        &mut self,
+        now: Timestamp,
+        submission: &Submission,
+        passed: &mut Vec<Passed>,
+    ) -> Result<(), Refusal> {
         let &Submission { variant, prompt_tokens_max, output_tokens_max, deadline, tier, .. } = submission;
         if tier == Tier::Standard {
-            return Ok(None);
+            return Ok(());
         }
-        let Some(best) = self.most_reliable(now, submission.want()) else { return Ok(None) };
+        let Some(best) = self.most_reliable(now, submission.want()) else { return Ok(()) };
+        let usual = self.rates.usual(variant);
+        let longest = usual.predict(prompt_tokens_max, output_tokens_max);
+        // A guess refuses nobody.
+        if self.rates.is_known(variant) {
+            if longest > deadline {
+                return Err(Refusal::Impossible(vec![Gate::AnswerTooLong { needed: longest, left: deadline }]));
+            }
+            passed.push(Passed::Length { needed: longest, left: deadline });
+        }
         let output = self.rates.length(variant).min(output_tokens_max);
-        let takes = self.rates.usual(variant).predict(prompt_tokens_max, output);
+        let takes = usual.predict(prompt_tokens_max, output);
         let attempts = attempts_in(deadline, takes, u64::from(ATTEMPTS_MAX));
         let best_ppm = best.ppm();
         match tier.is_kept(best, attempts) {
-            true => Ok(Some(Passed::Tier { best_ppm, attempts })),
-            false => Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier: tier.name(), best_ppm, attempts }])),
+            true => passed.push(Passed::Tier { best_ppm, attempts }),
+            false => {
+                return Err(Refusal::Impossible(vec![Gate::TierTooHigh { tier: tier.name(), best_ppm, attempts }]));
+            }
         }
+        Ok(())
     }
 
     // Whether a task that has to wait is worth taking: what is refused at once can be asked for elsewhere. By the place of its

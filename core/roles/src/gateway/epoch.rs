@@ -1,6 +1,7 @@
 //! Epochs at the gateway: the log's order, and the close of an epoch.
 
 use super::event::{Entry, Output};
+use super::limits::SNAPSHOT_SHARE;
 use super::{Appended, Gateway};
 use crate::settler::{Fault, Reveal};
 use alloc::vec;
@@ -29,6 +30,11 @@ impl Gateway {
         let append = self.next_append;
         self.next_append += 1;
         self.appended.insert(append, what);
+        let records = entries.iter().map(|entry| match entry {
+            Entry::Record(_) => 1,
+            Entry::Batch { receipts, .. } => 1 + receipts.len() as u64,
+        });
+        self.unsaved = self.unsaved.saturating_add(records.sum());
         out.push(Output::Append { append, entries });
     }
 
@@ -125,8 +131,19 @@ impl Gateway {
         let Reveal { draw_secret, nonce_secret, next_draw_seal, next_nonce_seal } = reveal;
         let close = Close { epoch, at: now, draw_secret, nonce_secret, next_draw_seal, next_nonce_seal, state };
         self.append(vec![Entry::Record(Record::Close(close))], Appended::Nothing, out);
-        let snapshot = self.settler.to_bytes();
+        let snapshot = self.snapshot_due().then(|| self.settler.to_bytes());
         out.push(Output::Closed { summary, state, seals, snapshot });
+    }
+
+    // A snapshot holds every settled attempt that is remembered, an hour's at least. One at each close would write each of them
+    // once an epoch: it is due when the log has grown by a share of what it holds, so that each is written a few times at all.
+    fn snapshot_due(&mut self) -> bool {
+        let remembered = self.settler.ledger().remembered() as u64;
+        let is_due = self.unsaved.saturating_mul(SNAPSHOT_SHARE) >= remembered;
+        if is_due {
+            self.unsaved = 0;
+        }
+        is_due
     }
 
     /// Puts the tenants' settled balances, less what the log charges already, into the live budget.

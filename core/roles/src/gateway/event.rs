@@ -524,8 +524,8 @@ pub enum Output {
         state: Digest,
         /// Seals of the next epoch's draw and nonce secrets.
         seals: (Digest, Digest),
-        /// To restart from.
-        snapshot: Vec<u8>,
+        /// To restart from; not at every close (docs/adr/0035).
+        snapshot: Option<Vec<u8>>,
     },
     /// Take a part of a tenant's top-ups for this gateway: this much, or what there is; answered by [`Input::TopUp`] or
     /// [`Input::NoFunds`].

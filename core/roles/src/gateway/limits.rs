@@ -10,6 +10,10 @@ pub(super) const ENDED_KEPT: Micros = Micros::from_secs(600);
 /// name no response.
 pub(super) const RESPONSE_WAIT: Micros = Micros::from_secs(2);
 
+/// A snapshot is taken when the log has grown since the last one by this part of the settled attempts that are remembered: each of them
+/// is written eight times in its hour, and a restart replays some eight minutes of the log.
+pub(super) const SNAPSHOT_SHARE: u64 = 8;
+
 /// Time an auditor has. Scoring 2,048 tokens takes some 7 s on one CPU; audits have low priority.
 pub(super) const AUDIT: Micros = Micros::from_secs(120);
 
@@ -49,7 +53,7 @@ pub(super) const AUDIT_RETRY: Micros = Micros::from_secs(5);
 pub(super) const QUEUE_FREE: u64 = 64;
 
 /// How long a task may wait beyond these, in times of what a task takes: who waits longer is better served by another gateway, or later.
-pub(super) const WAIT_SERVICES: u64 = 2;
+pub(super) const WAIT_SERVICES: u64 = 1;
 
 /// What may be waited always: people don't notice it, and programs that ask again cost more.
 pub(super) const WAIT_FREE: Micros = Micros::from_secs(1);

@@ -189,6 +189,8 @@ pub struct Gateway {
     // What the log charges and other tasks have reserved, by the task whose receipt it is.
     owed: BTreeMap<(TenantId, TaskId), MicroCredits>,
     next_append: u64,
+    // Records since the last snapshot; after a restart, as if there was none.
+    unsaved: u64,
     appended: BTreeMap<u64, Appended>,
     epoch_ends: Timestamp,
     next_look: Timestamp,
@@ -233,6 +235,7 @@ impl Gateway {
             distrusted: BTreeMap::new(),
             awaited: BTreeMap::new(),
             charged: BTreeMap::new(),
+            unsaved: u64::MAX,
             owed: BTreeMap::new(),
             next_append: 0,
             appended: BTreeMap::new(),

@@ -5,6 +5,7 @@ use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::Record;
 use ol_protocol::{Digest, Micros, TokenCount};
 use ol_roles::gateway::event::{Input, Match, Output};
+use ol_roles::settler::Settler;
 
 fn one_node() -> Bench {
     let mut bench = Bench::new();
@@ -209,7 +210,7 @@ fn a_log_replays_to_the_same_state_and_a_changed_one_does_not() {
     let mut bench = one_node();
     bench.whole(1, 0, 8);
     bench.close();
-    let replay = |records: &[Record]| ol_roles::Settler::from_log(None, records.iter().cloned());
+    let replay = |records: &[Record]| Settler::from_log(None, records.iter().cloned());
     let replayed = replay(&bench.records).expect("its own log");
     assert_eq!(replayed.digest(), bench.gateway.settler().digest());
     let at = bench.records.iter().position(|record| matches!(record, Record::Receipt(_))).expect("one");
@@ -229,9 +230,9 @@ fn a_snapshot_and_the_records_after_it_are_the_whole_log() {
     let (snapshot, before) = (bench.gateway.settler().to_bytes(), bench.records.len());
     bench.grant(10);
     bench.whole(2, 1, 5);
-    let whole = ol_roles::Settler::from_log(None, bench.records.iter().cloned()).expect("its own log");
+    let whole = Settler::from_log(None, bench.records.iter().cloned()).expect("its own log");
     let after = bench.records[before..].iter().cloned();
-    let short = ol_roles::Settler::from_log(Some(&snapshot), after).expect("its own log");
+    let short = Settler::from_log(Some(&snapshot), after).expect("its own log");
     assert_eq!(short.digest(), whole.digest());
 }
 
@@ -347,4 +348,36 @@ fn two_attempts_of_one_node_in_one_batch_are_charged_once_too() {
     bench.batch(0, &[(&unheard, &first), (&answer, &second)]);
     bench.write();
     assert_eq!(bench.charged(), [(PROMPT, 8), (0, 0)]);
+}
+
+// What a snapshot at each close would cost: every attempt that is remembered, once an epoch.
+#[test]
+fn snapshots_come_as_the_log_grows_and_lead_to_the_same_state() {
+    let mut bench = one_node();
+    for n in 0..40 {
+        bench.grant(10);
+        bench.whole(n + 1, u64::from(n), 1);
+    }
+    let mut taken = Vec::new();
+    for epoch in 0..21 {
+        let out = bench.wait(Micros::from_secs(10));
+        bench.write();
+        let snapshot = out.into_iter().find_map(|output| match output {
+            Output::Closed { snapshot, .. } => Some(snapshot),
+            _ => None,
+        });
+        if let Some(bytes) = snapshot.expect("an epoch closed") {
+            taken.push((epoch, bytes, bench.records.len()));
+        }
+    }
+    // Those that were drawn wait for an audit. Each close adds a record.
+    let remembered = bench.gateway.settler().ledger().remembered();
+    assert!((9..=40).contains(&remembered), "{remembered}");
+    let epochs: Vec<usize> = taken.iter().map(|(epoch, ..)| *epoch).collect();
+    assert_eq!(epochs, (0..21).step_by(remembered.div_ceil(8)).collect::<Vec<_>>());
+    let whole = Settler::from_log(None, bench.records.iter().cloned()).expect("a log");
+    for (epoch, bytes, before) in taken {
+        let restored = Settler::from_log(Some(&bytes), bench.records[before..].iter().cloned()).expect("a snapshot");
+        assert_eq!(restored.digest(), whole.digest(), "epoch {epoch}");
+    }
 }

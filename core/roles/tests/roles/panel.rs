@@ -550,7 +550,7 @@ fn a_snapshot_between_seals_and_votes_goes_on_as_the_log_does() {
     let out = case.bench.wait(Micros::from_secs(10));
     case.bench.write();
     let snapshot = out.iter().find_map(|output| match output {
-        Output::Closed { snapshot, .. } => Some(snapshot.clone()),
+        Output::Closed { snapshot, .. } => snapshot.clone(),
         _ => None,
     });
     let mut restored = Settler::from_bytes(&snapshot.expect("an epoch closed")).expect("a snapshot");

@@ -1,10 +1,10 @@
 //! Tasks that are bound to a region or prefer one, and tiers of service.
 
-use crate::world::{Bench, VARIANT, asked, assigned, found, node, referee, refused, submission};
-use ol_protocol::commitment::Commitment;
+use crate::world::{Bench, VARIANT, asked, assigned, commitment, found, node, referee, refused, submission};
+use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::record::Record;
 use ol_protocol::verdict::Level;
-use ol_protocol::{Micros, OperatorId, Region};
+use ol_protocol::{Micros, OperatorId, Region, TokenCount};
 use ol_roles::gateway::event::{Input, Output, Refusal, Submission};
 use ol_sched::{Gate, Tier, Where};
 
@@ -156,6 +156,35 @@ fn a_tier_that_no_node_is_reliable_enough_for_is_refused_with_the_figures() {
     let patient = Submission { tier: Tier::Three, ..submission(2) };
     assert_eq!(goes_to(&mut bench, patient), Some(10));
     assert_eq!((bench.gateway.counters().promised, bench.gateway.counters().broken), (1, 0));
+}
+
+#[test]
+fn no_tier_is_promised_to_an_answer_that_may_take_longer_than_its_deadline() {
+    let mut bench = Bench::new();
+    bench.join(10);
+    for n in 1..=3 {
+        let to = bench.assign(n);
+        bench.wait(Micros::from_millis(500));
+        bench.progress(&to, 1, 1);
+        bench.wait(Micros::from_millis(700));
+        bench.progress(&to, 8, 7);
+        bench.done(&commitment(&to, 8, Finish::EndOfText));
+        bench.grant(10);
+    }
+    let asked = |n, tokens, seconds| Submission {
+        tier: Tier::Two,
+        output_tokens_max: TokenCount(tokens),
+        deadline: Micros::from_secs(seconds),
+        ..submission(n)
+    };
+    let out = bench.feed(Input::Submitted(asked(20, 4_000, 30)));
+    let Some(Refusal::Impossible(gates)) = refused(&out) else { panic!("{out:?}") };
+    let [Gate::AnswerTooLong { needed, left }] = gates[..] else { panic!("{gates:?}") };
+    assert!(left == Micros::from_secs(30) && needed > left, "{gates:?}");
+    // With fewer tokens there is time for it, and without a tier nothing is promised.
+    assert_eq!(goes_to(&mut bench, asked(21, 60, 30)), Some(10));
+    bench.grant(10);
+    assert_eq!(goes_to(&mut bench, Submission { tier: Tier::Standard, ..asked(22, 4_000, 30) }), Some(10));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod audits;
 mod beside;
+mod facts;
 
 use super::content::{Content, length};
 use super::explain::explain;
@@ -20,7 +21,6 @@ use ol_net::{CloseCode, Down, Up};
 use ol_protocol::batch::{CountersignedBatch, SignedBatch};
 use ol_protocol::commitment::{Commitment, Finish};
 use ol_protocol::digest::{Domain, digest, salted};
-use ol_protocol::id::hex;
 use ol_protocol::key::SecretKey;
 use ol_protocol::record::{AttemptId, Record};
 use ol_protocol::seal::Seal;
@@ -32,7 +32,7 @@ use ol_roles::Gateway;
 use ol_roles::gateway::event::{self, Entry, Input, Output};
 use ol_roles::node::FailCode;
 use ol_sched::{Gate, Passed};
-use ol_store::{Appended, Facts, Job};
+use ol_store::Appended;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -457,63 +457,6 @@ impl GatewayHands {
 
     // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
     // gateway that was killed has forgotten the request, but not how its salt came about.
-    fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
-        let (task, content) = (commitment.task, self.contents.get(&commitment.task));
-        let is_only = content.is_some_and(|content| content.orders.len() == 1);
-        let mut facts = if is_only { serde_json::json!({}) } else { self.facts_so_far(task, job) };
-        let peer = self.peers.get(&commitment.node);
-        if let Some(variant) = peer.and_then(|peer| peer.variant(commitment.variant)) {
-            facts["variant"] = hex(&variant.to_bytes()).into();
-            facts["model"] = variant.model.as_str().into();
-            facts["assurance"] = variant.assurance.name().into();
-        }
-        if let Some(peer) = peer {
-            facts["certificates"][commitment.node.to_string()] = hex(&peer.certificate.to_bytes()).into();
-        }
-        if let Some(content) = content {
-            facts["tenant"] = content.tenant.to_string().into();
-            facts["created_unix_us"] = content.created.0.into();
-            facts["trust_when_answered"] = content.trust.into();
-            if let Some(quote) = &content.quote {
-                facts["quote"] = quote.clone();
-            }
-        }
-        facts["salt"] = ol_protocol::seed::salt(&self.shared.master, &task).to_string().into();
-        facts["logged_unix_us"] = now.0.into();
-        facts.to_string().into_bytes()
-    }
-
-    fn facts_so_far(&self, task: TaskId, job: &Job) -> serde_json::Value {
-        let last = match self.contents.get(&task) {
-            Some(content) => content.facts.clone(),
-            None => {
-                let in_job = job.facts.iter().rev().find(|facts| facts.task == task).cloned();
-                in_job.or_else(|| self.journal.facts(task)).map(|facts| facts.bytes)
-            }
-        };
-        let facts = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        facts.filter(serde_json::Value::is_object).unwrap_or_else(|| serde_json::json!({}))
-    }
-
-    // Payload for an audit, facts for the tenant; both sealed at rest. The content of a task's only attempt leaves memory with it.
-    fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
-        let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
-        let bytes = self.facts(now, commitment, job);
-        job.facts.push(Facts { task: attempt.task, bytes: bytes.clone() });
-        let peer = self.peers.get(&commitment.node);
-        let variant = peer.and_then(|peer| peer.variant(commitment.variant));
-        let numerics = variant.map(|variant| variant.numerics.clone()).unwrap_or_default();
-        let Some(content) = self.contents.get_mut(&attempt.task) else { return };
-        content.facts = Some(bytes);
-        if let Some(payload) = content.seal(attempt, now, commitment, &numerics) {
-            job.payloads.push(payload);
-        }
-        // An earlier attempt of the task may still have to be compared.
-        if content.orders.len() == 1 && content.ended {
-            self.contents.remove(&attempt.task);
-        }
-    }
-
     fn closed(&mut self, output: Output) {
         let Output::Closed { summary, state, seals, snapshot } = output else { return };
         let epoch = summary.epoch;

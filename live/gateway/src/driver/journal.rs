@@ -33,7 +33,7 @@ pub(super) struct Close {
     pub(super) epoch: Epoch,
     pub(super) state: Digest,
     pub(super) seals: (Digest, Digest),
-    pub(super) snapshot: Vec<u8>,
+    pub(super) snapshot: Option<Vec<u8>>,
     pub(super) summary: ol_ledger::Summary,
 }
 
@@ -56,7 +56,8 @@ pub(super) struct Journal {
     finality: Box<dyn Finality + Send>,
     answers: mpsc::UnboundedSender<Message>,
     waiting: VecDeque<Commit>,
-    committing: Option<Commit>,
+    // What is on its way, and its job: a commit that failed is tried again.
+    committing: Option<(Commit, Arc<Job>)>,
     // Batches that are on disk and not yet acknowledged to their nodes.
     acks: BTreeMap<(NodeId, u64), (CountersignedBatch, u64)>,
 }
@@ -88,10 +89,9 @@ impl Journal {
     /// The last commit pushed ends an epoch. While the disk can't be written only the newest snapshot is kept: the log
     /// before it leads to it.
     pub(super) fn close(&mut self, close: Close) {
-        self.waiting
-            .iter_mut()
-            .filter_map(|commit| commit.close.as_mut())
-            .for_each(|older| older.snapshot = Vec::new());
+        if close.snapshot.is_some() {
+            self.waiting.iter_mut().filter_map(|commit| commit.close.as_mut()).for_each(|older| older.snapshot = None);
+        }
         if let Some(commit) = self.waiting.back_mut() {
             commit.close = Some(close);
         }
@@ -112,20 +112,21 @@ impl Journal {
             let Some(next) = self.waiting.pop_front() else { break };
             group.join(next);
         }
-        self.submit(group.job.clone());
+        let job = Arc::new(std::mem::take(&mut group.job));
+        self.submit(Arc::clone(&job));
         *lock(&self.shared.committing_since) = Some(Instant::now());
-        self.committing = Some(group);
+        self.committing = Some((group, job));
     }
 
-    fn submit(&self, job: Job) {
+    fn submit(&self, job: Arc<Job>) {
         let answers = self.answers.clone();
         self.committer.submit(job, move |result| drop(answers.send(Message::Committed(result))));
     }
 
     /// Tries the commit that failed again.
     pub(super) fn retry(&mut self) {
-        if let Some(job) = self.committing.as_ref().map(|group| group.job.clone()) {
-            self.submit(job);
+        if let Some((_, job)) = &self.committing {
+            self.submit(Arc::clone(job));
         }
     }
 
@@ -143,7 +144,7 @@ impl Journal {
             tracing::info!("the log can be written again");
         }
         *lock(&self.shared.committing_since) = None;
-        let Some(group) = self.committing.take() else { return Done::default() };
+        let Some((group, _)) = self.committing.take() else { return Done::default() };
         for (node, batch, at) in group.batches {
             self.acks.insert((node, batch.header.sequence), (batch, appended.first_index + at));
         }
@@ -182,10 +183,9 @@ impl Journal {
         match self.finality.finalise(&checkpoint) {
             Ok(text) => {
                 let note = Note { epoch: close.epoch, size: appended.size, text };
-                let snapshot = Snapshot { epoch: close.epoch, size: appended.size, bytes: close.snapshot };
                 let job = Job {
                     checkpoint: Some(note),
-                    snapshot: Some(snapshot).filter(|snapshot| !snapshot.bytes.is_empty()),
+                    snapshot: close.snapshot.map(|bytes| Snapshot { epoch: close.epoch, size: appended.size, bytes }),
                     expire_before: Some(Timestamp(now.0.saturating_sub(AUDIT_WINDOW.0))),
                     ..Job::default()
                 };
@@ -219,7 +219,9 @@ impl Journal {
 
     /// The last facts about a task that are not on disk yet.
     pub(super) fn facts_waiting(&self, task: TaskId) -> Option<&Facts> {
-        let mut facts = self.waiting.iter().rev().chain(&self.committing).flat_map(|c| c.job.facts.iter().rev());
+        let jobs =
+            self.waiting.iter().rev().map(|commit| &commit.job).chain(self.committing.iter().map(|(_, job)| &**job));
+        let mut facts = jobs.flat_map(|job| job.facts.iter().rev());
         facts.find(|facts| facts.task == task)
     }
 

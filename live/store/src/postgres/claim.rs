@@ -95,7 +95,7 @@ pub(super) fn claim(session: &Session, key: &Path, identity: Identity) -> Result
 
 /// The vault under the key that the gateway's log was begun with.
 pub(super) fn open_vault(session: &Session, key: &Path, gateway: GatewayId, found: &Found) -> Result<Vault, Error> {
-    let vault = Vault::new(&keyfile::load(key)?);
+    let vault = Vault::new(&keyfile::load(key)?)?;
     match vault.open(&sample_name(gateway), &found.key_check) {
         Some(_) => Ok(vault),
         None => Err(Error::OtherKey { key: key.into(), place: session.server().place().clone() }),
@@ -104,11 +104,11 @@ pub(super) fn open_vault(session: &Session, key: &Path, gateway: GatewayId, foun
 
 fn begin(session: &Session, key: &Path, identity: Identity) -> Result<(Found, Vault), Error> {
     let Identity { network, gateway } = identity;
-    let vault = Vault::new(&keyfile::secret_file(key)?);
+    let vault = Vault::new(&keyfile::secret_file(key)?)?;
     if let Some(found) = owner(session, &vault)? {
         return Err(Error::OtherGateway { place: session.server().place().clone(), found, expected: gateway });
     }
-    let (mark, key_check) = (new_mark()?, vault.seal(&sample_name(gateway), &[])?);
+    let (mark, key_check) = (new_mark()?, vault.seal(&sample_name(gateway), &[]));
     let sql = "INSERT INTO gateways (id, network, key_check, mark) VALUES ($1, $2, $3, $4) RETURNING number";
     let network_bytes = network.as_ref().map(|network| &network.0[..]);
     let rows = session.ask(sql, &[&&gateway.0[..], &network_bytes, &key_check, &&mark[..]])?;

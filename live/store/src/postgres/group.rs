@@ -10,6 +10,7 @@ use crate::tree::Edge;
 use ol_protocol::record::Record;
 use ol_protocol::{Digest, Epoch, GatewayId, NetworkId, NodeId, TenantId, merkle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use tokio_postgres::Row;
 
 /// What the database holds that decides about the jobs of a group, and what those that were admitted add to it.
@@ -27,7 +28,7 @@ impl Holdings {
         session: &Session,
         gateway: i32,
         network: Option<NetworkId>,
-        jobs: &[Job],
+        jobs: &[Arc<Job>],
     ) -> Result<Self, Error> {
         let mut calls = vec![Call::new("BEGIN", Vec::new())];
         let tenants = jobs.iter().flat_map(|job| &job.tenants);
@@ -142,7 +143,7 @@ impl Group {
     /// Admits or refuses each job, and gathers what the admitted ones write.
     pub(super) fn fill(
         &mut self,
-        jobs: &[Job],
+        jobs: &[Arc<Job>],
         gateway: GatewayId,
         mut held: Holdings,
         writes: &mut Writes<'_>,

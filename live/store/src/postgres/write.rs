@@ -85,14 +85,15 @@ impl<'a> Writes<'a> {
     }
 
     pub(super) fn payload(&mut self, payload: &Payload) -> Result<(), Error> {
-        let (created, sealed) = (int("creation time", payload.created.0)?, payload::seal(self.vault, payload)?);
+        let (created, sealed) =
+            (int("creation time", payload.created.0)?, payload::seal(self.vault, payload.attempt, payload));
         self.room(sealed.len());
         self.rows.payloads.insert(payload.attempt, (created, sealed));
         Ok(())
     }
 
     pub(super) fn facts(&mut self, facts: &Facts) -> Result<(), Error> {
-        let sealed = self.vault.seal(&facts_name(facts.task), &facts.bytes)?;
+        let sealed = self.vault.seal(&facts_name(facts.task), &[&facts.bytes]);
         self.room(sealed.len());
         self.rows.facts.insert(facts.task, sealed);
         Ok(())

@@ -9,6 +9,7 @@ use ol_store::{
     Appended, Deleted, Error, Facts, Finding, Identity, Job, Note, Read, Refusal, Snapshot, Store, TaskRecords, Tenant,
     records,
 };
+use std::sync::Arc;
 
 /// Somewhere to keep one store.
 pub(crate) trait Backend {
@@ -171,8 +172,11 @@ pub(crate) fn a_refused_job_leaves_its_group_alone(backend: &impl Backend) {
         Job { records: vec![top_up(7)], facts: vec![long], ..Job::default() },
         good(2),
     ];
-    let answers: Vec<_> =
-        store.commit(&jobs).into_iter().map(|it| it.map(|it| it.size).map_err(|e| e.to_string())).collect();
+    let answers: Vec<_> = store
+        .commit(&jobs.map(Arc::new))
+        .into_iter()
+        .map(|it| it.map(|it| it.size).map_err(|e| e.to_string()))
+        .collect();
     let refused = |text: &str| Err(text.to_string());
     let expected = [
         Ok(2),

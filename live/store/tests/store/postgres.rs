@@ -12,6 +12,7 @@ use ol_store::{
 };
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -156,7 +157,7 @@ fn the_later_jobs_of_a_group_see_the_earlier_ones() {
     let kept = |created| Job { payloads: vec![payload(1, created), payload(2, created)], ..Job::default() };
     let expire = Job { expire_before: Some(Timestamp(2)), ..Job::default() };
     let group = [batch(0), batch(10), kept(1), expire.clone(), kept(1), kept(2), expire];
-    let answers = store.commit(&group);
+    let answers = store.commit(&group.map(Arc::new));
     let repeated = Refusal::Repeated { node: node(10), sequence: 0, next: 1 };
     assert!(matches!(&answers[1], Err(Error::Refused(refusal)) if *refusal == repeated));
     let expired: Vec<_> = answers.into_iter().flatten().map(|done| done.expired).collect();
@@ -331,13 +332,14 @@ fn the_jobs_of_a_lost_group_are_answered_one_by_one() {
     let url = place.database.url_at(proxy.port());
     let mut store = PostgresStore::open(&server(&url), &place.key(), identity()).expect("opened");
     let jobs = jobs(5);
+    let shared = |number: usize| Arc::new(jobs[number].clone());
     proxy.set(Line::BreaksAfterCommit);
-    assert!(store.commit(&jobs[..4]).iter().all(Result::is_err));
+    assert!(store.commit(&[0, 1, 2, 3].map(shared)).iter().all(Result::is_err));
     let mut answers = Vec::new();
     for job in [&jobs[2], &jobs[0]] {
         answers.push(store.commit_one(job.clone()).expect("known"));
     }
-    answers.extend(store.commit(&[jobs[4].clone(), jobs[3].clone(), jobs[1].clone()]).into_iter().flatten());
+    answers.extend(store.commit(&[4, 3, 1].map(shared)).into_iter().flatten());
     answers.sort_by_key(|answer| answer.first_index);
     drop(store);
     check(&place.database.url(), &place.key(), &jobs, &answers);
@@ -494,8 +496,8 @@ fn both_stores_come_to_the_same_log() {
         facts: (first..first + 32).map(|it| Facts { task: task(it), bytes: vec![7; 200] }).collect(),
         ..Job::default()
     };
-    let groups: Vec<Vec<Job>> =
-        (0..50).map(|group| (group * 8..group * 8 + 8).map(|number| batch(number, number * 32)).collect()).collect();
+    let group = |first: u64| (first..first + 8).map(|number| Arc::new(batch(number, number * 32))).collect();
+    let groups: Vec<Vec<Arc<Job>>> = (0..50).map(|number| group(number * 8)).collect();
     let measured = |name: &str, store: &mut dyn Store| {
         store.append(&[Record::Genesis(genesis())]).expect("begun");
         let start = Instant::now();

@@ -10,7 +10,7 @@ use ol_store::{
 };
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use tempfile::TempDir;
 
 pub(crate) struct Sqlite(TempDir);
@@ -191,7 +191,7 @@ fn every_one_of_many_submitters_gets_its_own_answer() {
                     for sequence in 0..6 {
                         let records = tasks(byte, sequence, u64::from(byte) * 1_000 + sequence * 10, 3);
                         let sender = sender.clone();
-                        handle.submit(Job { records, ..Job::default() }, move |done| {
+                        handle.submit(Arc::new(Job { records, ..Job::default() }), move |done| {
                             sender.send((byte, sequence, done.expect("committed"))).expect("heard");
                         });
                     }

@@ -1,0 +1,94 @@
+//! What is kept of an attempt beside its receipt, sealed: its content for audits, and for its tenant what the log doesn't say.
+
+use super::GatewayHands;
+use ol_protocol::commitment::Commitment;
+use ol_protocol::id::hex;
+use ol_protocol::record::AttemptId;
+use ol_protocol::{TaskId, Timestamp, seed};
+use ol_store::{Facts, Job};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// A task's facts, as they are stored. Each further attempt adds to those before.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Known<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assurance: Option<Cow<'a, str>>,
+    /// By node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    certificates: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_unix_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_when_answered: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quote: Option<Cow<'a, serde_json::Value>>,
+    salt: String,
+    logged_unix_us: u64,
+}
+
+impl GatewayHands {
+    // Payload for an audit, facts for the tenant; both sealed at rest. The content of a task's only attempt leaves memory with it.
+    pub(super) fn keep(&mut self, now: Timestamp, commitment: &Commitment, job: &mut Job) {
+        let attempt = AttemptId { task: commitment.task, attempt: commitment.attempt };
+        let bytes = self.facts(now, commitment, job);
+        let peer = self.peers.get(&commitment.node);
+        let variant = peer.and_then(|peer| peer.variant(commitment.variant));
+        let numerics = variant.map(|variant| variant.numerics.clone()).unwrap_or_default();
+        if let Some(content) = self.contents.get_mut(&attempt.task) {
+            if let Some(payload) = content.seal(attempt, now, commitment, &numerics) {
+                job.payloads.push(payload);
+            }
+            // An earlier attempt of the task may still have to be compared.
+            if content.orders.len() == 1 && content.ended {
+                self.contents.remove(&attempt.task);
+            } else {
+                content.facts = Some(bytes.clone());
+            }
+        }
+        job.facts.push(Facts { task: attempt.task, bytes });
+    }
+
+    fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
+        let (task, content) = (commitment.task, self.contents.get(&commitment.task));
+        let is_only = content.is_some_and(|content| content.orders.len() == 1);
+        let mut known = if is_only { Known::default() } else { self.known(task, job) };
+        if let Some(peer) = self.peers.get(&commitment.node) {
+            if let Some(variant) = peer.variant(commitment.variant) {
+                known.variant = Some(hex(&variant.to_bytes()).into());
+                known.model = Some(variant.model.as_str().into());
+                known.assurance = Some(variant.assurance.name().into());
+            }
+            known.certificates.insert(commitment.node.to_string(), hex(&peer.certificate.to_bytes()));
+        }
+        if let Some(content) = content {
+            known.tenant = Some(content.tenant.to_string());
+            known.created_unix_us = Some(content.created.0);
+            known.trust_when_answered = content.trust;
+            known.quote = content.quote.as_ref().map(Cow::Borrowed).or(known.quote);
+        }
+        known.salt = seed::salt(&self.shared.master, &task).to_string();
+        known.logged_unix_us = now.0;
+        serde_json::to_vec(&known).expect("keys are strings")
+    }
+
+    // From earlier attempts.
+    fn known(&self, task: TaskId, job: &Job) -> Known<'static> {
+        let last = match self.contents.get(&task) {
+            Some(content) => content.facts.clone(),
+            None => {
+                let in_job = job.facts.iter().rev().find(|facts| facts.task == task).cloned();
+                in_job.or_else(|| self.journal.facts(task)).map(|facts| facts.bytes)
+            }
+        };
+        last.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+}
