@@ -9,9 +9,6 @@ use ol_store::backup::{self, Copied};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Bytes of a page of the database.
-const PAGE_BYTES: u64 = 4_096;
-
 /// Copy a gateway's log to a file, also while the gateway runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,9 +40,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub(crate) fn with_bar<T>(copy: impl FnOnce(&mut dyn FnMut(Copied)) -> T) -> anyhow::Result<T> {
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} (left: {eta})")?;
     let bar = ProgressBar::new(0).with_style(style);
-    let done = copy(&mut |Copied { pages, of }| {
-        bar.set_length(of * PAGE_BYTES);
-        bar.set_position(pages * PAGE_BYTES);
+    let done = copy(&mut |Copied { bytes, of }| {
+        bar.set_length(of);
+        bar.set_position(bytes);
     });
     bar.finish_and_clear();
     Ok(done)

@@ -114,6 +114,15 @@ impl Opened {
             Self::Server { reader, .. } => reader,
         }
     }
+
+    /// How many records the oldest snapshot that is kept covers.
+    pub(crate) fn oldest_snapshot(&self) -> Result<Option<u64>, ol_store::Error> {
+        let snapshots = match self {
+            Self::File { reader, .. } => reader.snapshots(),
+            Self::Server { reader, .. } => reader.snapshots(),
+        };
+        Ok(snapshots?.into_iter().map(|(_, size)| size).min())
+    }
 }
 
 /// Opens the ledger, whether or not its gateway runs.

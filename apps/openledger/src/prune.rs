@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let reader = opened.read();
     let settler = settle(reader)?;
     let unsettled = first_unsettled(reader, &settler)?;
-    let Some(end) = end(reader, &settler, unsettled, args)? else {
+    let covered = opened.oldest_snapshot()?.unwrap_or(0);
+    let Some(end) = end(reader, &settler, unsettled, covered, args)? else {
         say("nothing to delete: what is not needed any more is gone already, or nothing is that old");
         return Ok(ExitCode::SUCCESS);
     };
@@ -99,8 +100,15 @@ impl End {
     }
 }
 
-// The last epoch that may go: asked for, under a checkpoint, too old for late findings, with nothing unsettled before.
-fn end(reader: &dyn Read, settler: &Settler, unsettled: Option<u64>, args: &Args) -> anyhow::Result<Option<End>> {
+// The last epoch that may go: asked for, under a checkpoint, too old for late findings, among the records that every snapshot covers, with nothing
+// unsettled before.
+fn end(
+    reader: &dyn Read,
+    settler: &Settler,
+    unsettled: Option<u64>,
+    covered: u64,
+    args: &Args,
+) -> anyhow::Result<Option<End>> {
     let first_needed = settler.epoch().0.saturating_sub(settler.ledger().kept_epochs());
     let asked = args.before.unwrap_or(u64::MAX).min(first_needed);
     let done = reader.pruned()?.map_or(0, |pruned| pruned.epoch.0 + 1);
@@ -112,7 +120,7 @@ fn end(reader: &dyn Read, settler: &Settler, unsettled: Option<u64>, args: &Args
         let Some(Record::Close(close)) = reader.record(note.size.saturating_sub(1))? else {
             bail!("the checkpoint of epoch {epoch} is not over its close: openledger ledger fsck says more");
         };
-        if close.at.0 >= closed_before {
+        if close.at.0 >= closed_before || note.size > covered {
             continue;
         }
         if let Some(index) = unsettled.filter(|index| *index < note.size) {

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::backend::{Finished, ModelInfo, Reason, TokenLogProb, Work};
 use crate::request::{Api, Encoding};
 
+/// What a short answer takes, so that it is written without growing.
+const JSON_BYTES: usize = 768;
 /// What stands for a log-probability below all numbers.
 const LOG_PROB_FLOOR: f32 = -9_999.0;
 
@@ -412,7 +414,9 @@ impl<'a> ModelObject<'a> {
 
 /// A value as JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("keys are strings and numbers are finite")
+    let mut bytes = Vec::with_capacity(JSON_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("keys are strings and numbers are finite");
+    bytes
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::visitors::{Visitor, Visitors};
 const OUTPUT_ESTIMATE: u64 = 256;
 /// Bytes of body for each prompt token set aside.
 const BYTES_PER_TOKEN: u64 = 4;
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
 const REQUEST_ID_CHARS_MAX: usize = 128;
@@ -147,13 +148,18 @@ async fn observe<B: Backend>(State(app): Shared<B>, request: Request, next: Next
     let status = response.status().as_u16();
     app.metrics.answered(route, status);
     let receipt = response.headers().get(RECEIPT).and_then(|id| id.to_str().ok()).unwrap_or("");
-    let request_id = given.unwrap_or_else(|| new_id(receipt));
+    // A repeated answer has the receipt of the first.
+    let is_new = !response.headers().contains_key(REPLAYED);
+    let request_id = given.unwrap_or_else(|| new_id(if is_new { receipt } else { "" }));
     let header_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id_text = request_id.to_str().unwrap_or("");
-    if response.status().is_success() || matches!(route, "/health" | "/metrics" | "/log/{file}") {
-        tracing::debug!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered");
-    } else {
-        tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "not answered");
+    let is_looked_at = matches!(route, "/health" | "/metrics" | "/log/{file}");
+    match response.status().is_success() {
+        true => tracing::debug!(request_id = request_id_text, %method, route, status, receipt, header_us, "answered"),
+        false if is_looked_at => tracing::debug!(%method, route, status, header_us, "not answered"),
+        false => {
+            tracing::info!(request_id = request_id_text, %method, route, status, receipt, header_us, "not answered")
+        }
     }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
@@ -543,7 +549,7 @@ fn estimate(request: &Parsed, body_bytes: usize) -> u64 {
 fn repeat(kept: Kept) -> Response {
     let mut response = Response::new(Body::from(kept.body));
     *response.headers_mut() = kept.headers;
-    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }
 

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-// Pages copied between two reports: 4 MiB.
-const STEP_PAGES: i32 = 1_024;
+// Pages copied between two reports: 4 MiB of the pages of new databases.
+const STEP_PAGES: i32 = 256;
 
 // Wait for another connection's lock before a step is tried again. None is held for longer than a moment.
 const STEP_RETRY: Duration = Duration::from_millis(20);
@@ -25,12 +25,12 @@ const STEP_RETRY: Duration = Duration::from_millis(20);
 // The fact that makes a database a copy.
 const COPY: &str = "copy";
 
-/// How far a copy is, in pages of the database.
+/// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Copied {
-    /// Pages copied.
-    pub pages: u64,
-    /// Pages there are.
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Bytes there are.
     pub of: u64,
 }
 
@@ -129,6 +129,8 @@ fn copy(source: &Db, to: &Path, mut progress: impl FnMut(Copied)) -> Result<(), 
     source.meta(COPY)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |cause| failed(to, cause);
+    let page_bytes: u32 = source.connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(failed)?;
+    let page_bytes = u64::from(page_bytes);
     let mut target = Connection::open_with_flags(to, flags).map_err(failed)?;
     // The file is nobody's until it is whole, and is brought to the disk then.
     target.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
@@ -136,8 +138,8 @@ fn copy(source: &Db, to: &Path, mut progress: impl FnMut(Copied)) -> Result<(), 
     loop {
         let step = backup.step(STEP_PAGES).map_err(failed)?;
         let at = backup.progress();
-        let (of, left) = (at.pagecount.unsigned_abs().into(), u64::from(at.remaining.unsigned_abs()));
-        progress(Copied { pages: u64::saturating_sub(of, left), of });
+        let (pages, left) = (u64::from(at.pagecount.unsigned_abs()), u64::from(at.remaining.unsigned_abs()));
+        progress(Copied { bytes: pages.saturating_sub(left) * page_bytes, of: pages * page_bytes });
         match step {
             StepResult::Done => return Ok(()),
             StepResult::Busy | StepResult::Locked => std::thread::sleep(STEP_RETRY),

@@ -62,7 +62,7 @@ impl core::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// Opens a node's outbox, or makes it; refuses another node's. `page_count_max` limits its size in pages of 4 KiB.
+    /// Opens a node's outbox, or makes it; refuses another node's. `page_count_max` limits its size in pages, of 16 KiB in a new one.
     pub fn open(path: &Path, node: NodeId, page_count_max: Option<u32>) -> Result<Self, Error> {
         let (db, lock) = Db::open(path, &KIND, page_count_max)?;
         let other = |found| Error::OtherNode { place: path.into(), found: NodeId(found), expected: node };
@@ -324,7 +324,7 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("outbox.db");
         let mut outbox = Outbox::open(&path, NODE, Some(16)).expect("opened");
-        assert!(matches!(outbox.put(PEER, 0, &[0; 100_000], &[payload(1)]), Err(Error::Full { .. })));
+        assert!(matches!(outbox.put(PEER, 0, &[0; 400_000], &[payload(1)]), Err(Error::Full { .. })));
         assert_eq!(outbox.next_sequence(PEER).expect("read"), 0);
         assert_eq!(outbox.payload(PEER, payload(1).attempt).expect("read"), None);
         assert!(outbox.put(PEER, 0, b"small", &[]).expect("written"));

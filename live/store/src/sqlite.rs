@@ -50,7 +50,7 @@ const FIRST: &str = "
 /// How a store is opened, beside where and for whom.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Pages of 4 KiB that the database may grow to; `None` for as large as the disk.
+    /// Pages (16 KiB in a new one) that the database may grow to; `None` for as large as the disk.
     pub page_count_max: Option<u32>,
 }
 

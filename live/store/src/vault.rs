@@ -9,6 +9,7 @@ use chacha20::cipher::array::Array;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use zeroize::Zeroizing;
 
 const DRAWN_BYTES: usize = 16;
 const COUNT_BYTES: usize = 8;
@@ -21,7 +22,7 @@ const OVERHEAD_BYTES: usize = DRAWN_BYTES + COUNT_BYTES + 16;
 pub(crate) struct Vault(Arc<Inner>);
 
 struct Inner {
-    secret: [u8; 32],
+    secret: Zeroizing<[u8; 32]>,
     drawn: [u8; DRAWN_BYTES],
     own: LessSafeKey,
     sealed: AtomicU64,
@@ -31,7 +32,12 @@ impl Vault {
     pub(crate) fn new(secret: &[u8; 32]) -> Result<Self, Error> {
         let mut drawn = [0; DRAWN_BYTES];
         getrandom::fill(&mut drawn).map_err(|_| Error::Random)?;
-        Ok(Self(Arc::new(Inner { secret: *secret, drawn, own: derived(secret, drawn), sealed: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Inner {
+            secret: Zeroizing::new(*secret),
+            drawn,
+            own: derived(secret, drawn),
+            sealed: AtomicU64::new(0),
+        })))
     }
 
     /// Seals parts as one text. `name` says what is sealed; it is not kept, and opening under another name fails.

@@ -48,6 +48,8 @@ struct History {
     first: Vec<Record>,
     jobs: Vec<Arc<Job>>,
     batches: u64,
+    /// The epochs after which there is a snapshot.
+    snapshots: [u64; 3],
 }
 
 impl History {
@@ -84,6 +86,7 @@ impl History {
             first: Vec::new(),
             jobs: Vec::new(),
             batches: 0,
+            snapshots: [EPOCHS - 3, EPOCHS - 2, EPOCHS - 1],
         };
         let (network, owner) = (history.genesis.network(), history.genesis.owner);
         let top_up = TopUp::issue(&key("issuer"), network, owner, history.tenant, MicroCredits(100_000_000), 1);
@@ -207,7 +210,8 @@ impl History {
         let (network, gateway) = (self.genesis.network(), self.genesis.gateway.0);
         let (size, root) = (self.tree.size(), self.tree.root());
         let text = Checkpoint { network, gateway, size, root, epoch, state, draw_seal, nonce_seal }.sign(&self.key);
-        let snapshot = (epoch.0 + 3 >= EPOCHS).then(|| Snapshot { epoch, size, bytes: self.settler.to_bytes() });
+        let snapshot =
+            self.snapshots.contains(&epoch.0).then(|| Snapshot { epoch, size, bytes: self.settler.to_bytes() });
         self.jobs.push(Arc::new(Job { checkpoint: Some(Note { epoch, size, text }), snapshot, ..Job::default() }));
     }
 
@@ -266,6 +270,22 @@ fn a_pruned_log_settles_proves_what_is_left_and_says_what_is_gone() {
     let restored = good(&["ledger", "restore", file], &place);
     assert!(restored.contains("NOT continued"), "{restored}");
     gateway.fsck();
+}
+
+// Snapshots are as far apart as the log grows.
+#[test]
+fn no_more_is_pruned_than_the_oldest_snapshot_covers() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("gateway");
+    let network = folder.join("network");
+    let history = History { snapshots: [40, EPOCHS - 2, EPOCHS - 1], ..History::new(&network) };
+    let mut store = SqliteStore::open(&network.join("gateway.db"), history.identity(), Options::default()).unwrap();
+    drop(history.write(&mut store));
+    drop(store);
+    let place = ["--data-dir", folder.to_str().unwrap()];
+    let pruned = good(&["ledger", "prune", "--keep-days", "0", "--no-copy"], &place);
+    assert!(pruned.contains("batches and audits up to epoch 40,"), "{pruned}");
+    good(&["ledger", "fsck"], &place);
 }
 
 #[test]

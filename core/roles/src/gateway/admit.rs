@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
-use ol_protocol::{MicroCredits, Micros, Timestamp};
+use ol_protocol::{MicroCredits, Micros, Timestamp, TokenCount};
 use ol_sched::attempt::ATTEMPTS_MAX;
 use ol_sched::queue::QUEUE_MAX;
 use ol_sched::reliability::attempts_in;
@@ -125,7 +125,8 @@ impl Gateway {
         }
         let Some(best) = self.most_reliable(now, submission.want()) else { return Ok(()) };
         let usual = self.rates.usual(variant);
-        let longest = usual.predict(prompt_tokens_max, output_tokens_max);
+        // Of the prompt only a bound is known, several times what most have.
+        let longest = usual.predict(TokenCount(0), output_tokens_max);
         // A guess refuses nobody.
         if self.rates.is_known(variant) {
             if longest > deadline {

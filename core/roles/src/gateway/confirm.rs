@@ -36,6 +36,12 @@ impl Gateway {
         if is_possible { Evidence::Clean } else { Evidence::Pending }
     }
 
+    /// Whether a node's answer would be trusted enough for a task, if its audit says the best that it may.
+    pub(super) fn is_fit(&self, node: NodeId, submission: &Submission) -> bool {
+        let Some(floor) = submission.floor else { return true };
+        self.reaches(node, submission.variant, &floor, self.best_evidence(submission))
+    }
+
     /// The nodes with room whose answers would not be trusted enough for a task, whatever an audit said.
     pub(super) fn unfit(&self, task: TaskId) -> Vec<NodeId> {
         let Some(submission) = self.tasks.get(&task).map(|task| &task.submission) else { return Vec::new() };

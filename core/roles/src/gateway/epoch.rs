@@ -1,7 +1,7 @@
 //! Epochs at the gateway: the log's order, and the close of an epoch.
 
 use super::event::{Entry, Output};
-use super::limits::SNAPSHOT_SHARE;
+use super::limits::{SNAPSHOT_ATTEMPTS_MAX, SNAPSHOT_SHARE};
 use super::{Appended, Gateway};
 use crate::settler::{Fault, Reveal};
 use alloc::vec;
@@ -139,7 +139,7 @@ impl Gateway {
     // once an epoch: it is due when the log has grown by a share of what it holds, so that each is written a few times at all.
     fn snapshot_due(&mut self) -> bool {
         let remembered = self.settler.ledger().remembered() as u64;
-        let is_due = self.unsaved.saturating_mul(SNAPSHOT_SHARE) >= remembered;
+        let is_due = self.unsaved.saturating_mul(SNAPSHOT_SHARE) >= remembered && remembered <= SNAPSHOT_ATTEMPTS_MAX;
         if is_due {
             self.unsaved = 0;
         }

@@ -10,9 +10,16 @@ pub(super) const ENDED_KEPT: Micros = Micros::from_secs(600);
 /// name no response.
 pub(super) const RESPONSE_WAIT: Micros = Micros::from_secs(2);
 
-/// A snapshot is taken when the log has grown since the last one by this part of the settled attempts that are remembered: each of them
-/// is written eight times in its hour, and a restart replays some eight minutes of the log.
-pub(super) const SNAPSHOT_SHARE: u64 = 8;
+/// Nodes that may turn out not to be trusted enough for a task before all that are free are looked at.
+pub(super) const UNFIT_LOOKED_AT: usize = 8;
+
+/// A snapshot is taken at the first close at which the log has grown by this part of the settled attempts that are remembered: each of them is
+/// written four times in its hour at most, and a restart replays a quarter of an hour of the log and an epoch.
+pub(super) const SNAPSHOT_SHARE: u64 = 4;
+
+/// No snapshot is taken of more settled attempts: of 130 bytes each, they would not fit into a row of the store (1 GB). A restart replays the log
+/// from the last one.
+pub(super) const SNAPSHOT_ATTEMPTS_MAX: u64 = 4_000_000;
 
 /// Time an auditor has. Scoring 2,048 tokens takes some 7 s on one CPU; audits have low priority.
 pub(super) const AUDIT: Micros = Micros::from_secs(120);

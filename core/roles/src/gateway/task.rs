@@ -185,18 +185,26 @@ impl Gateway {
         let Some(task) = self.tasks.get(&id) else { return Choice::Nobody(Vec::new()) };
         let Submission { variant, tenant, tier, .. } = task.submission;
         let want = task.submission.want();
-        let excluded = self.excluded(id, task);
         // A trial that turns out slow costs a second attempt.
         let trial = match tier == Tier::Standard && self.may_repeat(task) {
             true if self.trials.has() => Trial::First,
             true => Trial::Soon,
             false => Trial::Last,
         };
-        let ask = self.needs(id, task, &excluded, trial);
         let placement = self.placement();
-        let picked = match placement.choose(now, &ask) {
-            Ok(picked) => picked,
-            Err(gates) => return Choice::Nobody(gates),
+        // Most nodes are trusted enough for most floors: all that are free are looked at only where several in a row are not.
+        let ask = self.needs(id, task, &[], trial);
+        let mut excluded = task.attempts.tried().to_vec();
+        let mut unfit = 0;
+        let picked = loop {
+            match placement.choose(now, &Ask { excluded: &excluded, ..ask }) {
+                Ok(picked) if self.is_fit(picked.node, &task.submission) => break picked,
+                Ok(picked) if unfit < limits::UNFIT_LOOKED_AT => excluded.push(picked.node),
+                Ok(_) if unfit == limits::UNFIT_LOOKED_AT => excluded = self.excluded(id, task),
+                Ok(_) => return Choice::Nobody(Vec::new()),
+                Err(gates) => return Choice::Nobody(gates),
+            }
+            unfit += 1;
         };
         let rate = self.rates.of(picked.node, variant);
         // Who may not have every node can't tell what it waits for, and would hold up those behind it.

@@ -372,9 +372,9 @@ fn snapshots_come_as_the_log_grows_and_lead_to_the_same_state() {
     }
     // Those that were drawn wait for an audit. Each close adds a record.
     let remembered = bench.gateway.settler().ledger().remembered();
-    assert!((9..=40).contains(&remembered), "{remembered}");
+    assert!((5..=40).contains(&remembered), "{remembered}");
     let epochs: Vec<usize> = taken.iter().map(|(epoch, ..)| *epoch).collect();
-    assert_eq!(epochs, (0..21).step_by(remembered.div_ceil(8)).collect::<Vec<_>>());
+    assert_eq!(epochs, (0..21).step_by(remembered.div_ceil(4)).collect::<Vec<_>>());
     let whole = Settler::from_log(None, bench.records.iter().cloned()).expect("a log");
     for (epoch, bytes, before) in taken {
         let restored = Settler::from_log(Some(&bytes), bench.records[before..].iter().cloned()).expect("a snapshot");

@@ -455,8 +455,6 @@ impl GatewayHands {
         self.journal.push(commit);
     }
 
-    // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
-    // gateway that was killed has forgotten the request, but not how its salt came about.
     fn closed(&mut self, output: Output) {
         let Output::Closed { summary, state, seals, snapshot } = output else { return };
         let epoch = summary.epoch;

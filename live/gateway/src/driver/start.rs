@@ -94,7 +94,7 @@ pub struct Config {
     pub tokens_per_minute: u32,
     /// Where to record events, if anywhere.
     pub event_log: Option<PathBuf>,
-    /// Limit of the database in pages of 4 KiB, for tests of a full disk.
+    /// Limit of the database in pages, of 16 KiB in a new one, for tests of a full disk.
     pub page_count_max: Option<u32>,
 }
 

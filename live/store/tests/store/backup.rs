@@ -55,7 +55,7 @@ fn a_copy_made_while_jobs_are_committed_is_the_log_at_one_moment() {
     })
     .expect("copied");
     let [first, end] = reports[..] else { panic!("it began anew: {reports:?}") };
-    assert_eq!((end.pages, first.of), (first.of, end.of));
+    assert_eq!((end.bytes, first.of), (first.of, end.of));
     let reader = place.read("copy");
     assert_eq!((reader.size().expect("read"), reader.root(last.size).expect("read")), (last.size, Some(last.root)));
     assert_eq!(fsck(&reader), []);

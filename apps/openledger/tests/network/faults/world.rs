@@ -29,8 +29,8 @@ const DISK_MEBIBYTES: u32 = 96;
 /// Results of a node wait a second for their batch, and the batch for the disk.
 const UNBATCHED: Duration = Duration::from_millis(2_500);
 
-/// Some commits before SQLite carries the log over: 4,096 pages with their heads, less a few.
-const LONG_LOG: u64 = 4_000 * 4_120;
+/// Some commits before SQLite carries the log over: 1,024 pages of 16 KiB with their heads, less a few.
+const LONG_LOG: u64 = 1_000 * 16_408;
 
 /// What a database may be found as, each time the power is lost.
 const FINDS: u32 = 3;

@@ -57,6 +57,8 @@ impl GatewayHands {
         job.facts.push(Facts { task: attempt.task, bytes });
     }
 
+    // What a receipt's document says beside the log. An earlier attempt of the task may have said its part already, and a
+    // gateway that was killed has forgotten the request, but not how its salt came about.
     fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
         let (task, content) = (commitment.task, self.contents.get(&commitment.task));
         let is_only = content.is_some_and(|content| content.orders.len() == 1);
