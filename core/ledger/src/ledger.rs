@@ -398,8 +398,7 @@ impl Ledger {
             return Err(Error::Overflow);
         }
         // Few are drawn: the rest is taken as it lies.
-        let drawn = self.pending.extract_if(.., |_, attempt| attempt.stage == Stage::Drawn).collect();
-        let finished = core::mem::replace(&mut self.pending, drawn);
+        let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         let rule = EscrowRule { tasks: held_tasks, ..self.parameters.escrow };
         self.settle(finished, borne, at, &rule, &mut summary);
