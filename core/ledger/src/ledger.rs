@@ -397,7 +397,6 @@ impl Ledger {
         if epoch.next() == epoch {
             return Err(Error::Overflow);
         }
-        // Few are drawn: the rest is taken as it lies.
         let finished = self.pending.extract_if(.., |_, attempt| attempt.stage != Stage::Drawn).collect();
         let mut summary = Summary { epoch, held: self.pending.len() as u64, ..Summary::default() };
         let rule = EscrowRule { tasks: held_tasks, ..self.parameters.escrow };
