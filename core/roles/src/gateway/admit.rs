@@ -125,10 +125,10 @@ impl Gateway {
         }
         let Some(best) = self.most_reliable(now, submission.want()) else { return Ok(()) };
         let usual = self.rates.usual(variant);
-        // Of the prompt only a bound is known, several times what most have.
-        let longest = usual.predict(TokenCount(0), output_tokens_max);
         // A guess refuses nobody.
         if self.rates.is_known(variant) {
+            // Of the prompt only a bound is known, several times what most have.
+            let longest = usual.predict(TokenCount(0), output_tokens_max);
             if longest > deadline {
                 return Err(Refusal::Impossible(vec![Gate::AnswerTooLong { needed: longest, left: deadline }]));
             }

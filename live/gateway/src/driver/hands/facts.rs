@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// A task's facts, as they are stored. Each further attempt adds to those before.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Known<'a> {
+struct TaskFacts<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     variant: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,28 +62,27 @@ impl GatewayHands {
     fn facts(&self, now: Timestamp, commitment: &Commitment, job: &Job) -> Vec<u8> {
         let (task, content) = (commitment.task, self.contents.get(&commitment.task));
         let is_only = content.is_some_and(|content| content.orders.len() == 1);
-        let mut known = if is_only { Known::default() } else { self.known(task, job) };
+        let mut facts = if is_only { TaskFacts::default() } else { self.earlier_facts(task, job) };
         if let Some(peer) = self.peers.get(&commitment.node) {
             if let Some(variant) = peer.variant(commitment.variant) {
-                known.variant = Some(hex(&variant.to_bytes()).into());
-                known.model = Some(variant.model.as_str().into());
-                known.assurance = Some(variant.assurance.name().into());
+                facts.variant = Some(hex(&variant.to_bytes()).into());
+                facts.model = Some(variant.model.as_str().into());
+                facts.assurance = Some(variant.assurance.name().into());
             }
-            known.certificates.insert(commitment.node.to_string(), hex(&peer.certificate.to_bytes()));
+            facts.certificates.insert(commitment.node.to_string(), hex(&peer.certificate.to_bytes()));
         }
         if let Some(content) = content {
-            known.tenant = Some(content.tenant.to_string());
-            known.created_unix_us = Some(content.created.0);
-            known.trust_when_answered = content.trust;
-            known.quote = content.quote.as_ref().map(Cow::Borrowed).or(known.quote);
+            facts.tenant = Some(content.tenant.to_string());
+            facts.created_unix_us = Some(content.created.0);
+            facts.trust_when_answered = content.trust;
+            facts.quote = content.quote.as_ref().map(Cow::Borrowed).or(facts.quote);
         }
-        known.salt = seed::salt(&self.shared.master, &task).to_string();
-        known.logged_unix_us = now.0;
-        serde_json::to_vec(&known).expect("keys are strings")
+        facts.salt = seed::salt(&self.shared.master, &task).to_string();
+        facts.logged_unix_us = now.0;
+        serde_json::to_vec(&facts).expect("keys are strings")
     }
 
-    // From earlier attempts.
-    fn known(&self, task: TaskId, job: &Job) -> Known<'static> {
+    fn earlier_facts(&self, task: TaskId, job: &Job) -> TaskFacts<'static> {
         let last = match self.contents.get(&task) {
             Some(content) => content.facts.clone(),
             None => {
