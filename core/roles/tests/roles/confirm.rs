@@ -130,8 +130,8 @@ fn the_deadline_ends_the_wait_and_a_later_verdict_counts_all_the_same() {
     assert_eq!((found(&out), released(&out)), (vec![(node(10), Some(true))], false));
 }
 
-#[test]
-fn who_is_trusted_enough_answers_at_once_and_at_the_posted_price() {
+// Node 10 has thirty audited answers, and a slot.
+fn veteran() -> Bench {
     let mut bench = Bench::new();
     bench.join(10);
     bench.join(3);
@@ -145,6 +145,27 @@ fn who_is_trusted_enough_answers_at_once_and_at_the_posted_price() {
         bench.grant(10);
     }
     bench.close();
+    bench
+}
+
+// More of them than are looked at one by one.
+#[test]
+fn one_who_is_trusted_enough_is_found_among_many_who_are_not() {
+    let mut bench = veteran();
+    (40..70).for_each(|n| drop(bench.join(n)));
+    for n in 31..35 {
+        assert_eq!(assigned(&submit(&mut bench, n, 999_000)).map(|to| to.node), Some(node(10)));
+        // While it is busy the next waits, and no newcomer gets it.
+        assert_eq!(assigned(&submit(&mut bench, n + 100, 999_000)), None);
+        let out = bench.grant(10);
+        assert_eq!(assigned(&out).map(|to| to.node), Some(node(10)));
+        bench.grant(10);
+    }
+}
+
+#[test]
+fn who_is_trusted_enough_answers_at_once_and_at_the_posted_price() {
+    let mut bench = veteran();
     let to = assigned(&submit(&mut bench, 31, FLOOR)).expect("a node may reach it");
     let (answer, ended) = answer(&mut bench, &to);
     assert_eq!((ended.waits, ended.price), (false, PRICE));
